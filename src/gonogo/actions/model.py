@@ -1,0 +1,120 @@
+"""The closed list of actions. Each is an "ensure": done twice is done once. Nothing is left to choose in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Union
+
+from gonogo.engines.model import Placement
+from gonogo.facts.replica import ReplicaName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsureReplica:
+    """Start this replica unless it runs."""
+
+    placement: Placement
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveReplica:
+    """End this replica: `force` sends SIGKILL at once (a hung one), otherwise SIGTERM and SIGKILL after 5 s."""
+
+    name: ReplicaName
+    handle: str
+    force: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsurePolicy:
+    """Start policy server `index` unless it runs."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsureGateway:
+    """Start Envoy unless it runs."""
+
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointPlan:
+    """One replica as the gateway sees it."""
+
+    name: ReplicaName
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterPlan:
+    """One cluster per service and revision (`name` is `service/revision`), and its endpoints, sorted by name."""
+
+    name: str
+    endpoints: tuple[EndpointPlan, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerPlan:
+    """One address and port with TLS 1.3."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishSnapshot:
+    """Give Envoy these clusters and listeners. The shell adds certificates and socket paths; equality suppresses pushes."""
+
+    listeners: tuple[ListenerPlan, ...]
+    clusters: tuple[ClusterPlan, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeRevision:
+    """Ask this revision through the front door, with a key pinned to it, and keep what was seen."""
+
+    service: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promote:
+    """From now on policy sends the service's requests to this revision."""
+
+    service: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """This revision is not going to serve: keep the old one, say why."""
+
+    service: str
+    revision: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetService:
+    """The service was taken down and nothing of it runs any more."""
+
+    service: str
+
+
+Action = Union[
+    EnsureReplica,
+    RemoveReplica,
+    EnsurePolicy,
+    EnsureGateway,
+    PublishSnapshot,
+    ProbeRevision,
+    Promote,
+    Reject,
+    ForgetService,
+]

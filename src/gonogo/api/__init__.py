@@ -1,0 +1,1 @@
+"""Control's HTTP API on a unix socket."""

@@ -1,0 +1,57 @@
+"""What every engine adapter answers. An adapter is pure: (revision, placement) → command, environment, memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Mapping, Protocol
+
+from gonogo.engines.memory import MemoryPlan
+from gonogo.facts.model import ModelFacts
+from gonogo.facts.replica import MemoryMeasured, ReplicaName
+from gonogo.spec import Spec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """One replica on one host: where it listens and how many threads it may use."""
+
+    name: ReplicaName
+    host: str
+    address: str
+    port: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How to start a process: words, never a shell line. `niceness` is added to the control process's own."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    niceness: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What the engine's metrics say: counters only grow while the process lives."""
+
+    tokens_generated: int
+    prompt_tokens: int
+    requests_running: int
+    requests_waiting: int
+
+
+class Engine(Protocol):
+    """The plug-in point. One file per engine, one line in `gonogo.engines.table`."""
+
+    name: str
+
+    def launch(self, spec: Spec, model: ModelFacts, placement: Placement) -> Launch: ...
+
+    def memory(self, spec: Spec, model: ModelFacts, replicas: int) -> MemoryPlan: ...
+
+    def progress(self, metrics_text: str) -> Progress | None: ...
+
+    def measured(self, log_text: str) -> MemoryMeasured: ...
+
+    def explain_exit(self, log_text: str) -> str | None: ...

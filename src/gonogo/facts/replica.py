@@ -1,0 +1,63 @@
+"""What was seen of one running engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaName:
+    """`service/revision/index`, used in every name: process, endpoint, log file, event."""
+
+    service: str
+    revision: int
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.service}/{self.revision}/{self.index}"
+
+    @classmethod
+    def parse(cls, text: str) -> ReplicaName:
+        service, revision, index = text.rsplit("/", 2)
+        return cls(service=service, revision=int(revision), index=int(index))
+
+
+class Health(str, Enum):
+    """starting: not one token yet. ready: generates. hung: alive, yet neither answers nor works. dead: gone."""
+
+    STARTING = "starting"
+    READY = "ready"
+    HUNG = "hung"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryMeasured:
+    """What the engine printed of its buffers, and the process's resident set. Bytes."""
+
+    weights_bytes: int | None = None
+    kv_cache_bytes: int | None = None
+    compute_bytes: int | None = None
+    output_bytes: int | None = None
+    resident_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaFacts:
+    """One engine process. `handle` is the runtime's own (a pid for the local runtime), None outside it."""
+
+    name: ReplicaName
+    host: str
+    address: str
+    port: int
+    handle: str | None
+    health: Health | None
+    age_s: float
+    restarts: int = 0
+    requests_running: int | None = None
+    requests_waiting: int | None = None
+    tokens_generated: int | None = None
+    last_log_lines: tuple[str, ...] = ()
+    memory: MemoryMeasured | None = None
+    listens_on: tuple[str, ...] | None = None

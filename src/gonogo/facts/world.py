@@ -1,0 +1,31 @@
+"""The World: one numbered observation of everything. Frozen; the next look makes a new one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Mapping
+
+from gonogo.facts.gateway import CertificateFacts, GatewayFacts, PolicyFacts, StateFacts
+from gonogo.facts.host import HostFacts
+from gonogo.facts.model import ModelFacts
+from gonogo.facts.probe import ProbeFacts
+from gonogo.facts.replica import ReplicaFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What was seen at `at` (Unix seconds), numbered so that a plan can name what it was made from.
+
+    `models` is keyed by what the spec asked for. None means "not observed".
+    """
+
+    observation: int
+    at: float
+    host: HostFacts | None = None
+    models: Mapping[str, ModelFacts] = field(default_factory=dict)
+    replicas: tuple[ReplicaFacts, ...] | None = None
+    gateway: GatewayFacts | None = None
+    policies: tuple[PolicyFacts, ...] | None = None
+    certificate: CertificateFacts | None = None
+    state: StateFacts | None = None
+    probes: tuple[ProbeFacts, ...] | None = None

@@ -1,0 +1,1 @@
+"""Policy servers: who may, and to which revision. Envoy asks them over ext_proc on a unix socket."""

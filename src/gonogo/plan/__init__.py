@@ -1,0 +1,1 @@
+"""Plans: the difference of desired and observed as ordered actions. Pure."""

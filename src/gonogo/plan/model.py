@@ -1,0 +1,36 @@
+"""Desired state as the store holds it, and the `Plan` made from it and one observation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gonogo.actions.model import Action
+from gonogo.checks.finding import Answer
+from gonogo.spec import Revision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredService:
+    """One service: `desired` is asked for, `serving` gets the traffic (None: nothing yet).
+
+    `rejected` holds why `desired` will not serve (its reason code), None while it may. `removed`: to be taken down.
+    """
+
+    name: str
+    desired: Revision
+    serving: Revision | None
+    rejected: str | None
+    removed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Ordered actions made from `observation`. With `blocked` not empty there are no actions for that service."""
+
+    observation: int
+    actions: tuple[Action, ...]
+    answers: tuple[Answer, ...]
+
+    @property
+    def blocked(self) -> tuple[Answer, ...]:
+        return tuple(answer for answer in self.answers if answer.blocking)

@@ -1,0 +1,1 @@
+"""Keys, certificates, canonical JSON and the event chain."""
