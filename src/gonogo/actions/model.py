@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Union
 
+from gonogo.checks.finding import Finding
 from gonogo.engines.model import Placement
 from gonogo.facts.replica import ReplicaName
 
@@ -68,10 +70,14 @@ class ListenerPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishSnapshot:
-    """Give Envoy these clusters and listeners. The shell adds certificates and socket paths; equality suppresses pushes."""
+    """Give Envoy these clusters and listeners. The shell adds certificates and socket paths."""
 
     listeners: tuple[ListenerPlan, ...]
     clusters: tuple[ClusterPlan, ...]
+
+    def digest(self) -> str:
+        """Equal snapshots, equal digests (SHA-256, hex)."""
+        return hashlib.sha256(repr((self.listeners, self.clusters)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +102,7 @@ class Reject:
 
     service: str
     revision: int
-    reason: str
-    detail: str
+    finding: Finding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

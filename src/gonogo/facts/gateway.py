@@ -24,13 +24,21 @@ class ResourceStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayFacts:
-    """The Envoy process and its configuration state. `resources` None: no Envoy has connected yet."""
+    """The Envoy process and its configuration state. `resources` None: no Envoy has connected yet.
+
+    `published` is the digest of the last `PublishSnapshot` carried out, None before the first.
+    """
 
     running: bool
     handle: str | None
     resources: tuple[ResourceStatus, ...] | None
     listening: bool | None = None
-    open_file_bytes: int | None = None
+    published: str | None = None
+
+    @property
+    def acked(self) -> bool:
+        """Whether Envoy acknowledged everything that was published."""
+        return self.resources is not None and all(resource.acked for resource in self.resources)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,16 @@ class MemoryMeasured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Deaths:
+    """How often a replica ended unasked of late, when last (Unix seconds), and the last lines of its log then."""
+
+    count: int
+    last_at: float
+    why: str
+    last_log_lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaFacts:
     """One engine process. `handle` is the runtime's own (a pid for the local runtime), None outside it."""
 

@@ -9,14 +9,14 @@ from gonogo.facts.gateway import CertificateFacts, GatewayFacts, PolicyFacts, St
 from gonogo.facts.host import HostFacts
 from gonogo.facts.model import ModelFacts
 from gonogo.facts.probe import ProbeFacts
-from gonogo.facts.replica import ReplicaFacts
+from gonogo.facts.replica import Deaths, ReplicaFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """What was seen at `at` (Unix seconds), numbered so that a plan can name what it was made from.
 
-    `models` is keyed by what the spec asked for. None means "not observed".
+    `models` is keyed by what the spec asked for, `deaths` by replica name. None means "not observed".
     """
 
     observation: int
@@ -29,3 +29,4 @@ class World:
     certificate: CertificateFacts | None = None
     state: StateFacts | None = None
     probes: tuple[ProbeFacts, ...] | None = None
+    deaths: Mapping[str, Deaths] = field(default_factory=dict)

@@ -14,6 +14,7 @@ class DesiredService:
     """One service: `desired` is asked for, `serving` gets the traffic (None: nothing yet).
 
     `rejected` holds why `desired` will not serve (its reason code), None while it may. `removed`: to be taken down.
+    `serving_since` (Unix seconds): when `serving` was promoted.
     """
 
     name: str
@@ -21,6 +22,7 @@ class DesiredService:
     serving: Revision | None
     rejected: str | None
     removed: bool
+    serving_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

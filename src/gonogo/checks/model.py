@@ -1,0 +1,128 @@
+"""Condition 3, the model, before it is loaded: the file, its architecture, context and chat template. Pure."""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+from gonogo.checks.finding import Check, Condition, Finding, Stage, Verdict
+from gonogo.facts.model import ModelFacts
+from gonogo.facts.world import World
+from gonogo.spec import Revision
+
+_PROBLEMS = {
+    "missing": "ModelMissing",
+    "unreadable": "ModelUnreadable",
+    "not_gguf": "ModelNotGguf",
+    "truncated": "ModelTruncated",
+    "corrupt": "ModelCorrupt",
+    "unknown": "ModelUnknown",
+}
+
+
+def _readable(revision: Revision, world: World) -> ModelFacts | None:
+    model = world.models.get(revision.spec.model)
+    return model if model is not None and model.problem is None else None
+
+
+def model_readable(revision: Revision, world: World) -> Iterator[Finding]:
+    """Is the model file there, whole, and what it says it is?"""
+    model, subject = world.models.get(revision.spec.model), f"model/{revision.spec.model}"
+    if model is None:
+        values = {"asked": revision.spec.model, "path": None, "detail": ""}
+        yield Finding(reason="ModelUnknown", verdict=Verdict.UNKNOWN, subject=subject, values=values)
+    elif model.problem is not None:
+        unknown = model.problem.kind not in _PROBLEMS or model.problem.kind == "unknown"
+        yield Finding(
+            reason=_PROBLEMS.get(model.problem.kind, "ModelUnknown"),
+            verdict=Verdict.UNKNOWN if unknown else Verdict.FAIL,
+            subject=subject,
+            values={"asked": model.asked, "path": model.path, "detail": model.problem.detail},
+        )
+    else:
+        values = {"asked": model.asked, "path": model.path, "size_mib": (model.file_bytes or 0) // 1024**2}
+        yield Finding(reason="ModelReadable", verdict=Verdict.PASS, subject=subject, values=values)
+
+
+def architecture_known(revision: Revision, world: World) -> Iterator[Finding]:
+    """Can the engine run this architecture?"""
+    model, subject = _readable(revision, world), f"model/{revision.spec.model}"
+    if model is None or model.architecture_known is None:
+        yield _unread(subject)
+        return
+    yield Finding(
+        reason="ArchitectureKnown" if model.architecture_known else "ArchitectureUnknown",
+        verdict=Verdict.PASS if model.architecture_known else Verdict.FAIL,
+        subject=subject,
+        values={"architecture": model.architecture},
+    )
+
+
+def context_fits_model(revision: Revision, world: World) -> Iterator[Finding]:
+    """Was the model trained for contexts as long as asked? Beyond it answers turn to nonsense, silently."""
+    model, subject = _readable(revision, world), f"model/{revision.spec.model}"
+    if model is None:
+        yield _unread(subject)
+        return
+    asked = revision.spec.expect.context_tokens
+    values = {"asked_tokens": asked, "model_tokens": model.context_tokens}
+    if model.context_tokens is None:
+        yield Finding(reason="ContextUnknown", verdict=Verdict.UNKNOWN, subject=subject, values=values)
+    elif asked <= model.context_tokens:
+        yield Finding(reason="ContextFits", verdict=Verdict.PASS, subject=subject, values=values)
+    else:
+        yield Finding(reason="ContextTooLong", verdict=Verdict.FAIL, subject=subject, values=values)
+
+
+def chat_template_present(revision: Revision, world: World) -> Iterator[Finding]:
+    """Does the model bring its chat template? Without it the engine guesses one, silently."""
+    model, subject = _readable(revision, world), f"model/{revision.spec.model}"
+    if model is None:
+        yield _unread(subject)
+        return
+    yield Finding(
+        reason="ChatTemplatePresent" if model.chat_template else "ChatTemplateMissing",
+        verdict=Verdict.PASS if model.chat_template else Verdict.FAIL,
+        subject=subject,
+    )
+
+
+def _unread(subject: str) -> Finding:
+    """The file could not be read: `model_readable` says why, this question does not arise."""
+    why = {"why": "model_readable"}
+    return Finding(reason="NotApplicable", verdict=Verdict.NOT_APPLICABLE, subject=subject, values=why)
+
+
+CHECKS = (
+    Check(
+        name="model_readable",
+        condition=Condition.MODEL,
+        stages=(Stage.PREFLIGHT,),
+        blocks=True,
+        reasons=("ModelReadable", *_PROBLEMS.values()),
+        ask=model_readable,
+    ),
+    Check(
+        name="architecture_known",
+        condition=Condition.MODEL,
+        stages=(Stage.PREFLIGHT,),
+        blocks=True,
+        reasons=("ArchitectureKnown", "ArchitectureUnknown"),
+        ask=architecture_known,
+    ),
+    Check(
+        name="context_fits_model",
+        condition=Condition.MODEL,
+        stages=(Stage.PREFLIGHT,),
+        blocks=True,
+        reasons=("ContextFits", "ContextTooLong", "ContextUnknown"),
+        ask=context_fits_model,
+    ),
+    Check(
+        name="chat_template_present",
+        condition=Condition.MODEL,
+        stages=(Stage.PREFLIGHT,),
+        blocks=True,
+        reasons=("ChatTemplatePresent", "ChatTemplateMissing"),
+        ask=chat_template_present,
+    ),
+)

@@ -1,0 +1,161 @@
+"""Judgements on what the probes through the front door saw. Pure; `gonogo.control.probe` does the asking.
+
+Each probe is a `ProbeFacts` whose `name` is the check's, or starts with it and a colon (`answers_right:sum`). A probe
+with `error` could not be asked: unknown, never passed.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Callable, Iterator, Mapping
+
+from gonogo.checks.finding import Check, Condition, Finding, Stage, Value, Verdict
+from gonogo.facts.probe import ProbeFacts
+from gonogo.facts.world import World
+from gonogo.spec import Revision
+
+MIN_STREAM_PIECES = 3
+LONGEST_REPEAT_ALLOWED = 6
+REVOKED_WITHIN_S = 1.0
+REFUSED = (401,)
+
+
+def _answers_right(seen: Mapping[str, Value]) -> bool:
+    return re.search(str(seen["pattern"]), str(seen["answer"]), re.IGNORECASE) is not None
+
+
+def _stream_in_pieces(seen: Mapping[str, Value]) -> bool:
+    return _number(seen["pieces"]) >= MIN_STREAM_PIECES and _number(seen["spread_ms"]) > 0
+
+
+def _max_tokens_honoured(seen: Mapping[str, Value]) -> bool:
+    return 0 < _number(seen["got"]) <= _number(seen["asked"])
+
+
+def _stop_honoured(seen: Mapping[str, Value]) -> bool:
+    return str(seen["stop"]) not in str(seen["answer"]) and seen["finish_reason"] == "stop"
+
+
+def _no_repetition(seen: Mapping[str, Value]) -> bool:
+    return bool(seen["answer"]) and _number(seen["longest_repeat"]) <= LONGEST_REPEAT_ALLOWED
+
+
+def _model_list_right(seen: Mapping[str, Value]) -> bool:
+    return seen["seen"] == seen["wanted"]
+
+
+def _unknown_path_refused(seen: Mapping[str, Value]) -> bool:
+    return seen["status"] == 404
+
+
+def _large_body_accepted(seen: Mapping[str, Value]) -> bool:
+    return seen["status"] == 200
+
+
+def _old_tls_refused(seen: Mapping[str, Value]) -> bool:
+    return seen["accepted"] is False
+
+
+def _refused(seen: Mapping[str, Value]) -> bool:
+    return seen["status"] in REFUSED
+
+
+def _revoked_key_refused(seen: Mapping[str, Value]) -> bool:
+    return seen["status"] in REFUSED and _number(seen["seconds"]) <= REVOKED_WITHIN_S
+
+
+def longest_repeat(text: str) -> int:
+    """How often the most repeated run of one to eight words stands in a row (1: nothing repeats)."""
+    words = text.split()
+    longest = 1 if words else 0
+    for size in range(1, 9):
+        start = 0
+        while start + 2 * size <= len(words):
+            times = 1
+            while words[start + times * size : start + (times + 1) * size] == words[start : start + size]:
+                times += 1
+            longest = max(longest, times)
+            start += max(1, (times - 1) * size)
+    return longest
+
+
+def _number(value: Value) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+def _ask(
+    name: str, reasons: tuple[str, str, str], right: Callable[[Mapping[str, Value]], bool]
+) -> Callable[[Revision, World], Iterator[Finding]]:
+    passed, failed, unknown = reasons
+
+    def ask(revision: Revision, world: World) -> Iterator[Finding]:
+        mine = [probe for probe in world.probes or () if _concerns(probe, name, revision)]
+        subject = f"service/{revision.service}"
+        if not mine:
+            yield Finding(reason=unknown, verdict=Verdict.UNKNOWN, subject=subject, values={"error": "not asked yet"})
+        for probe in mine:
+            values = {"probe": probe.name.partition(":")[2], "error": probe.error, **probe.seen}
+            if probe.error is not None:
+                yield Finding(reason=unknown, verdict=Verdict.UNKNOWN, subject=subject, values=values)
+            elif right(probe.seen):
+                yield Finding(reason=passed, verdict=Verdict.PASS, subject=subject, values=values)
+            else:
+                yield Finding(reason=failed, verdict=Verdict.FAIL, subject=subject, values=values)
+
+    return ask
+
+
+def _concerns(probe: ProbeFacts, name: str, revision: Revision) -> bool:
+    return (
+        probe.name.partition(":")[0] == name and probe.service == revision.service and probe.revision == revision.number
+    )
+
+
+def _check(
+    name: str, condition: Condition, reasons: tuple[str, str, str], right: Callable[[Mapping[str, Value]], bool]
+) -> Check:
+    return Check(
+        name=name,
+        condition=condition,
+        stages=(Stage.DEPLOY, Stage.LIVE),
+        blocks=True,
+        reasons=reasons,
+        ask=_ask(name, reasons, right),
+    )
+
+
+_MODEL, _NETWORK, _SECURITY = Condition.MODEL, Condition.NETWORK, Condition.SECURITY
+CHECKS = (
+    _check("answers_right", _MODEL, ("AnswersRight", "AnswersWrong", "AnswersUnknown"), _answers_right),
+    _check("stream_in_pieces", _MODEL, ("StreamInPieces", "StreamNotInPieces", "StreamUnknown"), _stream_in_pieces),
+    _check(
+        "max_tokens_honoured",
+        _MODEL,
+        ("MaxTokensHonoured", "MaxTokensIgnored", "MaxTokensUnknown"),
+        _max_tokens_honoured,
+    ),
+    _check("stop_honoured", _MODEL, ("StopHonoured", "StopIgnored", "StopUnknown"), _stop_honoured),
+    _check("no_repetition", _MODEL, ("NoRepetition", "RepetitionSeen", "RepetitionUnknown"), _no_repetition),
+    _check("model_list_right", _MODEL, ("ModelListRight", "ModelListWrong", "ModelListUnknown"), _model_list_right),
+    _check(
+        "unknown_path_refused",
+        _NETWORK,
+        ("UnknownPathRefused", "UnknownPathServed", "UnknownPathUnknown"),
+        _unknown_path_refused,
+    ),
+    _check(
+        "large_body_accepted",
+        _NETWORK,
+        ("LargeBodyAccepted", "LargeBodyRefused", "LargeBodyUnknown"),
+        _large_body_accepted,
+    ),
+    _check("old_tls_refused", _SECURITY, ("OldTlsRefused", "OldTlsAccepted", "OldTlsUnknown"), _old_tls_refused),
+    _check("keyless_refused", _SECURITY, ("KeylessRefused", "KeylessServed", "KeylessUnknown"), _refused),
+    _check("wrong_key_refused", _SECURITY, ("WrongKeyRefused", "WrongKeyServed", "WrongKeyUnknown"), _refused),
+    _check(
+        "revoked_key_refused",
+        _SECURITY,
+        ("RevokedKeyRefused", "RevokedKeyServed", "RevokedKeyUnknown"),
+        _revoked_key_refused,
+    ),
+)
