@@ -1,0 +1,110 @@
+"""The policy server's process: `python -m gonogo.gateway.policy.main --socket PATH --database PATH --index N`.
+
+Not here: what it answers (`server`, `decide`). Started and watched by control; it needs neither control nor Envoy to
+run. SIGTERM lets requests in flight finish and ends within 2 s. It logs to stderr, which the launcher made a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import stat
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Sequence
+
+from gonogo.gateway.policy.server import PolicyService, build_server, tell_stderr
+from gonogo.gateway.policy.snapshot import SnapshotSource
+from gonogo.store import open_reader
+
+GRACE_S = 1.5
+LONGEST_SOCKET_PATH = 107
+
+
+class SocketRefused(Exception):
+    """The place for the socket cannot be used; the text says what was seen and what to do."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT. Returns 0, or 2 when the socket's place or an argument is wrong."""
+    parser = argparse.ArgumentParser(prog="gonogo-policy", description="Checks API keys for the gateway.")
+    parser.add_argument("--socket", type=Path, required=True, help="unix socket that Envoy asks")
+    parser.add_argument("--database", type=Path, required=True, help="the store, read only")
+    parser.add_argument("--index", type=int, required=True, help="which of the policy servers this is")
+    given = parser.parse_args(arguments)
+    os.umask(0o077)
+    source = SnapshotSource(given.database, open_reader, clock=time.monotonic, tell=tell_stderr)
+    # Before the socket is there: the first request must find a snapshot.
+    source.poll()
+    poller = threading.Thread(target=source.run, name="snapshot", daemon=True)
+    poller.start()
+    try:
+        asyncio.run(_serve(given.socket, source, given.index))
+    except SocketRefused as error:
+        tell_stderr(str(error))
+        return 2
+    finally:
+        source.stop()
+    return 0
+
+
+async def _serve(socket: Path, source: SnapshotSource, index: int) -> None:
+    asked_to_stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked_to_stop.set)
+    server = build_server(PolicyService(source.fresh, tell=tell_stderr))
+    temporary = _place(socket)
+    server.add_insecure_port(f"unix:{temporary}")
+    await server.start()
+    mine = _identity(temporary)
+    # One step: whoever connects finds either a dead predecessor's socket or this one, never none.
+    temporary.replace(socket)
+    tell_stderr(f"policy server {index} listens (pid {os.getpid()})")
+    await asked_to_stop.wait()
+    if _identity(socket) == mine:
+        socket.unlink()
+    await server.stop(GRACE_S)
+    tell_stderr(f"policy server {index} stopped")
+
+
+def _place(socket: Path) -> Path:
+    """Where to bind first. Raises `SocketRefused` when others could reach the socket, or its path is too long."""
+    temporary = socket.with_name(f"{socket.name}.{os.getpid()}")
+    if len(os.fsencode(temporary)) > LONGEST_SOCKET_PATH:
+        raise SocketRefused(f"{temporary}: the path has more than {LONGEST_SOCKET_PATH} bytes; use a shorter directory")
+    try:
+        seen = socket.parent.stat()
+    except OSError as error:
+        raise SocketRefused(f"{socket.parent}: {error.strerror}; it must be a directory of this user's") from error
+    if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.getuid() or seen.st_mode & 0o077:
+        raise SocketRefused(
+            f"{socket.parent}: others may enter it (mode {stat.S_IMODE(seen.st_mode):o}, user {seen.st_uid}); "
+            "whoever reaches the socket can try keys: it must be this user's, with mode 700"
+        )
+    _sweep(socket)
+    return temporary
+
+
+def _sweep(socket: Path) -> None:
+    """Remove what predecessors that died between binding and renaming left."""
+    for left in socket.parent.glob(f"{socket.name}.*"):
+        owner = left.name.rpartition(".")[2]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            left.unlink(missing_ok=True)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
+    return seen.st_dev, seen.st_ino
+
+
+if __name__ == "__main__":
+    sys.exit(main())
