@@ -1,0 +1,37 @@
+# Few words: up, test, lint, docs, bench, down, lock, help. `sh scripts/setup && .venv/bin/gonogo up` does it without make.
+.DEFAULT_GOAL := help
+.PHONY: help setup dev up down test lint bench docs lock
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: ## what `gonogo up` needs, in .venv
+	@sh scripts/setup
+
+dev:
+	@sh scripts/setup dev
+
+up: setup ## set up, deploy, prove; ends with an endpoint, a key and lines to paste (ARGS="SPEC --json" goes to gonogo up)
+	@.venv/bin/gonogo up $(ARGS)
+
+down: setup ## take everything down
+	@.venv/bin/gonogo down --all $(ARGS)
+
+test: dev ## set up, run all tests (ARGS="tests/core -k keys" picks some)
+	@.venv/bin/python -m pytest --durations=15 $(ARGS)
+
+lint: dev ## ruff, mypy, import-linter
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+bench: dev ## the gateway beside its peers, in one run on this machine
+	@sh scripts/setup bench
+	@.venv/bin/python benchmarks/gateway.py $(ARGS)
+
+docs: setup ## the annotated spec, as `gonogo docs spec` prints it
+	@.venv/bin/gonogo docs spec
+
+lock: ## make the locks again from requirements*.in (needs uv; ARGS=--upgrade for newer ones)
+	@sh scripts/lock $(ARGS)
