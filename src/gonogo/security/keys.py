@@ -1,0 +1,129 @@
+"""API keys: how one is made, read and judged. Pure: the random bytes and the time are given.
+
+A key is `gng_` + 10 characters of public key id + 33 of secret (192 random bits) + 6 of CRC-32, all in base62. The
+checksum tells a mistyped key from an unknown one without a look-up; it proves nothing about who made the key. Only the
+SHA-256 of the text is kept: with 192 random bits there is nothing to guess, so a slow hash would only slow requests.
+
+Not here: where keys are kept (`gonogo.store`) and what a request may do with one (`gonogo.gateway.policy`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import zlib
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Mapping
+
+PREFIX = "gng_"
+RANDOM_BYTES = 31
+"""How many random bytes `mint` needs: 7 for the key id, 24 for the secret."""
+
+SECRET_SCANNING_PATTERN = r"\bgng_[0-9A-Za-z]{49}\b"  # noqa: S105 (a pattern, no secret)
+"""Regular expression for secret scanners: whatever it matches and `parse` accepts is a key of ours."""
+
+SCOPES: Mapping[str, str] = {
+    "inference": "ask the model: chat, completions, embeddings, and the list of models",
+    "models": "see the list of models, nothing else",
+}
+"""The closed list of scopes."""
+
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_ID_BYTES, _ID_LENGTH = 7, 10
+_SECRET_LENGTH, _CHECKSUM_LENGTH = 33, 6
+_SHAPE = re.compile(r"gng_[0-9A-Za-z]{49}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MintedKey:
+    """A new key. `text` is shown to its owner once and never kept; `repr` hides it."""
+
+    text: str = field(repr=False)
+    key_id: str
+    secret_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedKey:
+    """A well-formed key as a client sent it: the public id to look it up by, and the hash to compare."""
+
+    key_id: str
+    secret_hash: str = field(repr=False)
+
+
+class KeyProblem(str, Enum):
+    """malformed: not of our shape at all. checksum: our shape, mistyped or cut."""
+
+    MALFORMED = "malformed"
+    CHECKSUM = "checksum"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRow:
+    """One key as it is kept. Times are Unix seconds.
+
+    `service` None: good for every service. `revision` set: pinned to that revision of the service, for probes.
+    """
+
+    key_id: str
+    secret_hash: str = field(repr=False)
+    name: str
+    service: str | None
+    revision: int | None
+    scopes: tuple[str, ...]
+    created_at: float
+    expires_at: float | None
+    revoked_at: float | None
+
+
+def mint(random_bytes: bytes) -> MintedKey:
+    """A new key out of `RANDOM_BYTES` random bytes. Raises ValueError when the number of bytes is another."""
+    if len(random_bytes) != RANDOM_BYTES:
+        raise ValueError(f"a key needs {RANDOM_BYTES} random bytes, got {len(random_bytes)}")
+    key_id = _base62(random_bytes[:_ID_BYTES], _ID_LENGTH)
+    body = PREFIX + key_id + _base62(random_bytes[_ID_BYTES:], _SECRET_LENGTH)
+    text = body + _checksum(body)
+    return MintedKey(text=text, key_id=key_id, secret_hash=_hash(text))
+
+
+def parse(text: str) -> ParsedKey | KeyProblem:
+    """The key in `text`, or what is wrong with it. Nothing is trimmed: the caller has taken off `Bearer `."""
+    if _SHAPE.fullmatch(text) is None:
+        return KeyProblem.MALFORMED
+    body, checksum = text[:-_CHECKSUM_LENGTH], text[-_CHECKSUM_LENGTH:]
+    if _checksum(body) != checksum:
+        return KeyProblem.CHECKSUM
+    return ParsedKey(key_id=text[len(PREFIX) : len(PREFIX) + _ID_LENGTH], secret_hash=_hash(text))
+
+
+def matches(parsed: ParsedKey, stored_hash: str) -> bool:
+    """Whether this is the key of that hash; takes the same time wherever they differ."""
+    return hmac.compare_digest(parsed.secret_hash, stored_hash)
+
+
+def usable(row: KeyRow, now: float) -> bool:
+    """Whether the key still counts at `now` (Unix seconds): neither revoked nor expired.
+
+    A revocation counts at once, whatever its time says: a clock set back must not bring a key to life.
+    """
+    return row.revoked_at is None and (row.expires_at is None or now < row.expires_at)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _checksum(body: str) -> str:
+    return _base62(zlib.crc32(body.encode("ascii")).to_bytes(4, "big"), _CHECKSUM_LENGTH)
+
+
+def _base62(data: bytes, length: int) -> str:
+    """`data` as a number in base62, padded with zeros to `length`."""
+    number = int.from_bytes(data, "big")
+    characters = []
+    for _ in range(length):
+        number, digit = divmod(number, 62)
+        characters.append(_ALPHABET[digit])
+    return "".join(reversed(characters))

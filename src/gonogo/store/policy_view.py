@@ -1,0 +1,50 @@
+"""What a policy server must know, and the SQL that reads it. Imports nothing heavy: policy servers start with it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Iterable, Mapping
+
+from gonogo.security.keys import KeyRow
+
+VERSION_SQL = "SELECT version FROM policy_version"
+KEYS_SQL = (
+    "SELECT key_id, secret_hash, name, service, revision, scopes, created_at, expires_at, revoked_at"
+    " FROM keys ORDER BY key_id"
+)
+SERVING_SQL = "SELECT name, serving FROM services WHERE removed = 0 AND serving IS NOT NULL ORDER BY name"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyView:
+    """One consistent look: every key by its id (revoked and expired ones too), and which revision serves what.
+
+    `version` grows with each change of either. A service that is to be taken down serves no more.
+    """
+
+    version: int
+    keys: Mapping[str, KeyRow]
+    serving: Mapping[str, int]
+
+
+def key_row(row: Iterable[Any]) -> KeyRow:
+    """A row in the order of `KEYS_SQL`."""
+    key_id, secret_hash, name, service, revision, scopes, created_at, expires_at, revoked_at = row
+    return KeyRow(
+        key_id=key_id,
+        secret_hash=secret_hash,
+        name=name,
+        service=service,
+        revision=revision,
+        scopes=tuple(json.loads(scopes)),
+        created_at=created_at,
+        expires_at=expires_at,
+        revoked_at=revoked_at,
+    )
+
+
+def policy_view(version: int, key_rows: Iterable[Iterable[Any]], serving_rows: Iterable[Iterable[Any]]) -> PolicyView:
+    """The view made of the rows of `KEYS_SQL` and `SERVING_SQL`."""
+    keys = {key.key_id: key for key in map(key_row, key_rows)}
+    return PolicyView(version=version, keys=keys, serving={service: number for service, number in serving_rows})
