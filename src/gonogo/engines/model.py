@@ -13,13 +13,17 @@ from gonogo.spec import Spec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """One replica on one host: where it listens and how many threads it may use."""
+    """One replica on one host: where it listens and how many threads it may use.
+
+    `replicas` is how many share the service's load; None: as the spec asks, or two.
+    """
 
     name: ReplicaName
     host: str
     address: str
     port: int
     threads: int
+    replicas: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +37,22 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What the engine's metrics say: counters only grow while the process lives."""
+    """What the engine's metrics say: counters only grow while the process lives.
+
+    `steps` grows with every computation, also in the middle of a request; None when the engine has no such counter.
+    (llama.cpp adds the tokens of an answer only when it ends, those of a prompt when all of it is read.)
+    """
 
     tokens_generated: int
     prompt_tokens: int
     requests_running: int
     requests_waiting: int
+    steps: int | None = None
+
+    @property
+    def work(self) -> int:
+        """A number that differs whenever the engine worked since the last look: judge hangs by this one."""
+        return self.tokens_generated + self.prompt_tokens + (self.steps or 0)
 
 
 class Engine(Protocol):
