@@ -1,4 +1,4 @@
-"""Makes `.venv` from a hash-pinned lock, and says what it is doing. Standard library only: it runs before anything is there.
+"""Makes `.venv` from a hash-pinned lock, and says what it is doing. Standard library only: it runs on a bare machine.
 
 What it promises: an environment is whole or it is made again (a stamp is written last, of exactly what was installed);
 two at once wait for one another (the lock is inherited by pip, so an orphaned pip holds it too); nothing outside the
@@ -32,7 +32,8 @@ LONGEST_WAIT_S = 1800
 GIB = 1024**3
 WORLD, INTERRUPTED = 4, 130
 # Settings that would send packages elsewhere, compile them, or hide pip's words from the log.
-HOSTILE = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_NO_BINARY", "PIP_QUIET", "PIP_DRY_RUN", "PIP_REQUIRE_VIRTUALENV")
+HOSTILE = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_NO_BINARY", "PIP_QUIET", "PIP_DRY_RUN")
+SETTINGS = {"PIP_USER": "0", "PIP_NO_INPUT": "1", "PIP_PROGRESS_BAR": "off", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,8 @@ def _make_venv(kind: Kind, lock: int, progress: Progress) -> None:
     if kind.venv.is_symlink():
         raise Failed(f"{kind.venv} is a symbolic link. To mend it: rm {kind.venv.name}")
     progress.say(f"making {kind.venv.name} with Python {sys.version.split()[0]}", now=True)
-    shutil.rmtree(kind.venv, ignore_errors=False) if kind.venv.exists() else None
+    if kind.venv.exists():
+        shutil.rmtree(kind.venv)
     with LOG.open("ab") as log:
         made = subprocess.run(
             (sys.executable, "-I", "-m", "venv", str(kind.venv)),
@@ -198,8 +200,7 @@ def _step(kind: Kind, said: str, wanted: int) -> str:
 
 
 def _start_pip(kind: Kind, words: tuple[str, ...], lock: int) -> subprocess.Popen[bytes]:
-    environment = {name: value for name, value in os.environ.items() if name not in HOSTILE}
-    environment |= {"PIP_USER": "0", "PIP_NO_INPUT": "1", "PIP_PROGRESS_BAR": "off", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    environment = {name: value for name, value in os.environ.items() if name not in HOSTILE} | SETTINGS
     with LOG.open("ab") as log:
         return subprocess.Popen(
             (str(kind.venv / "bin" / "python"), "-I", "-m", "pip", "install", *words),
@@ -251,7 +252,8 @@ def _failure(what: str) -> Failed:
     for pattern, words in FAILURES:
         found = re.search(pattern, said)
         if found:
-            return Failed(f"{what}: {words.replace('{name}', found.groupdict().get('name') or '')}{last}\n    log: {LOG}")
+            words = words.replace("{name}", found.groupdict().get("name") or "")
+            return Failed(f"{what}: {words}{last}\n    log: {LOG}")
     return Failed(f"{what}. Its last lines:{last}\n    log: {LOG}")
 
 
@@ -301,8 +303,9 @@ def _write_stamp(kind: Kind) -> None:
 
 
 def _project() -> str:
-    """Digest of the part of pyproject.toml that an installation depends on: all before the first tool's section."""
-    return hashlib.sha256((ROOT / "pyproject.toml").read_text().split("\n[tool.")[0].encode()).hexdigest()
+    """Digest of what the installation of gonogo itself depends on: pyproject.toml before its tools, and the version."""
+    text = (ROOT / "pyproject.toml").read_text().split("\n[tool.")[0] + (ROOT / "src/gonogo/__init__.py").read_text()
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digest(name: str) -> str:
