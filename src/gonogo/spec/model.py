@@ -1,19 +1,71 @@
 """What was asked for: the frozen `Spec` of one service, and its numbered `Revision`.
 
+The limits and descriptions here are the only ones: mistakes in a file (`load.py`) and the JSON Schema (`schema.py`)
+are derived from them. Validators name their mistake by its reason code (see `mistakes.py`).
 Not here: reading YAML (`load.py`) and what was seen (`gonogo.facts`).
 """
 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
+import re
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
-HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$")]
+TOKENS_PER_K = 1024
+NOT_IN_A_SERVICE_NAME = re.compile(r"[^a-z0-9.-]+")
+SPLIT_FILE = re.compile(r"-\d{5}-of-\d{5}$")
+
+
+def service_name(model: str) -> str:
+    """The service name that `model` gets when none was chosen: the recipe's name, or the file's stem made valid.
+
+    `/m/Qwen2.5-0.5B_Q4_K_M.gguf` → `qwen2.5-0.5b-q4-k-m`; when nothing of the name can be kept: `model`.
+    """
+    last = model.replace("\\", "/").rstrip("/").rpartition("/")[2].lower()
+    stem = SPLIT_FILE.sub("", last.removesuffix(".gguf"))
+    return NOT_IN_A_SERVICE_NAME.sub("-", stem).strip(".-")[:63].rstrip(".-") or "model"
+
+
+def _tokens(value: Any) -> Any:
+    """`32k` → 32768; everything else is left for the type to judge."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,6}[kK]", value, re.ASCII):
+        return int(value[:-1]) * TOKENS_PER_K
+    return value
+
+
+def _address(value: str) -> str:
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError:
+        raise PydanticCustomError("NotAnAddress", "not an IP address", {}) from None
+    if "%" in value:
+        raise PydanticCustomError("NotAnAddress", "an address with a zone", {})
+    return str(address)
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise PydanticCustomError("BadPattern", "not a regular expression", {"problem": str(error)}) from None
+    return value
+
+
+ServiceName = Annotated[
+    str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$", json_schema_extra={"x-name-of": "Service"})
+]
+HostName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$", json_schema_extra={"x-name-of": "Host"})
+]
+ProbeName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$", json_schema_extra={"x-name-of": "Probe"})]
+FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
+Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
 
 
 class Part(BaseModel):
@@ -33,34 +85,84 @@ class Quantization(str, Enum):
 
 
 class Replicas(Part):
-    """How many replicas may run. Scaling between the two bounds comes later: `min` run."""
+    """How many replicas may run; a plain number means exactly so many.
 
-    min: Annotated[int, Field(ge=1, le=64)]
-    max: Annotated[int, Field(ge=1, le=64)]
+    Scaling between the two bounds comes later: `min` run.
+    """
+
+    min: Annotated[int, Field(ge=1, le=64, description="Replicas that always run.")]
+    max: Annotated[int, Field(ge=1, le=64, description="Replicas that may run when scaling asks for them.")]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _exactly(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return {"min": value, "max": value}
+        return value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Replicas:
+        if self.min > self.max:
+            raise PydanticCustomError("MinAboveMax", "min above max", {"min": str(self.min), "max": str(self.max)})
+        return self
 
 
 class Expect(Part):
     """The load that the plan must hold: concurrent requests in all, and tokens of one request (prompt + answer)."""
 
-    concurrent_requests: Annotated[int, Field(ge=1, le=4096)] = 4
-    context_tokens: Annotated[int, Field(ge=128, le=1_048_576)] = 2048
+    concurrent_requests: Annotated[
+        int, Field(ge=1, le=4096, description="Requests in progress at the same time, over all replicas.")
+    ] = 4
+    context_tokens: Annotated[
+        int,
+        Field(ge=128, le=1_048_576, description="Tokens of one request, prompt and answer together; `32k` is 32768."),
+        BeforeValidator(_tokens),
+    ] = 2048
 
 
 class Slo(Part):
     """Service level objectives in milliseconds; absent means none was asked for."""
 
-    ttft_p95_ms: Annotated[int, Field(ge=1)] | None = None
-    itl_p95_ms: Annotated[int, Field(ge=1)] | None = None
+    ttft_p95_ms: Annotated[
+        Milliseconds | None, Field(description="95 % of requests get their first token within so many milliseconds.")
+    ] = None
+    itl_p95_ms: Annotated[
+        Milliseconds | None, Field(description="95 % of the gaps between tokens last at most so many milliseconds.")
+    ] = None
 
 
 class Gateway(Part):
     """Where the gateway listens, and the names that go into its certificate beside the address."""
 
-    address: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535)] = 8443
-    hostnames: tuple[HostName, ...] = ()
-    certificate_file: str | None = None
-    key_file: str | None = None
+    model_config = ConfigDict(
+        json_schema_extra={
+            "dependentRequired": {"certificate_file": ["key_file"], "key_file": ["certificate_file"]},
+        }
+    )
+
+    address: Annotated[
+        str,
+        Field(description="IP address to listen on; 0.0.0.0 (or ::) opens the service to the network."),
+        AfterValidator(_address),
+    ] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535, description="TCP port to listen on, TLS 1.3 only.")] = 8443
+    hostnames: Annotated[
+        tuple[HostName, ...],
+        Field(max_length=64, description="Host names that clients use; they go into the certificate."),
+    ] = ()
+    certificate_file: Annotated[
+        FilePath | None,
+        Field(description="Your own certificate (PEM, whole chain); absent: gonogo's own CA makes one."),
+    ] = None
+    key_file: Annotated[FilePath | None, Field(description="The private key (PEM) of `certificate_file`.")] = None
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> Gateway:
+        given = {"certificate_file": self.certificate_file, "key_file": self.key_file}
+        missing = [name for name, value in given.items() if value is None]
+        if len(missing) == 1:
+            raise PydanticCustomError("MissingField", "a certificate and its key come together", {"at": missing[0]})
+        return self
 
 
 class Probe(Part):
@@ -69,24 +171,57 @@ class Probe(Part):
     `expect_pattern` is a regular expression searched in the answer, case-insensitive.
     """
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")]
-    prompt: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
-    expect_pattern: Annotated[str, StringConstraints(min_length=1, max_length=400)]
-    max_tokens: Annotated[int, Field(ge=1, le=1024)] = 32
+    name: Annotated[ProbeName, Field(description="Name of the probe in findings.")]
+    prompt: Annotated[str, Field(min_length=1, max_length=4000, description="The question, asked at temperature 0.")]
+    expect_pattern: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=400,
+            description="Python regular expression that must be found in the answer; case does not matter.",
+        ),
+        AfterValidator(_pattern),
+    ]
+    max_tokens: Annotated[int, Field(ge=1, le=1024, description="Longest answer that is waited for, in tokens.")] = 32
+
+
+def _names_differ(probes: tuple[Probe, ...]) -> tuple[Probe, ...]:
+    names = [probe.name for probe in probes]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise PydanticCustomError("DuplicateName", "two probes with one name", {"at": f"{index}.name"})
+    return probes
 
 
 class Spec(Part):
-    """Everything asked of one service. `replicas` None means: two where two fit, one otherwise."""
+    """Everything asked of one service. `replicas` None means: two where two fit, one otherwise.
 
-    service: ServiceName
-    model: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-    quantization: Quantization = Quantization.AUTO
-    replicas: Replicas | None = None
-    expect: Expect = Expect()
-    slo: Slo = Slo()
-    hosts: Annotated[str, StringConstraints(pattern=r"^local$")] = "local"
-    gateway: Gateway = Gateway()
-    probes: tuple[Probe, ...] = ()
+    In a file, a `service` that was not named gets its name from the model (`service_name`, filled in by `load.py`).
+    """
+
+    service: Annotated[
+        ServiceName,
+        Field(description="Name of the service, and of the model as clients see it; absent: made from `model`."),
+    ]
+    model: Annotated[
+        str, Field(min_length=1, max_length=4096, description="A recipe (`smollm2-135m`) or the path of a GGUF file.")
+    ]
+    quantization: Annotated[
+        Quantization, Field(description="How the weights are stored; `auto` keeps what the model file holds.")
+    ] = Quantization.AUTO
+    replicas: Annotated[
+        Replicas | None,
+        Field(description="How many replicas run: a number, or `min` and `max`; absent: two where two fit, else one."),
+    ] = None
+    expect: Annotated[Expect, Field(description="The load that the plan must hold.")] = Expect()
+    slo: Annotated[Slo, Field(description="Service level objectives; absent means none was asked for.")] = Slo()
+    hosts: Annotated[Literal["local"], Field(description="Where replicas run: `local` is this machine.")] = "local"
+    gateway: Annotated[Gateway, Field(description="Where the gateway listens, and its certificate.")] = Gateway()
+    probes: Annotated[
+        tuple[Probe, ...],
+        Field(max_length=16, description="Questions that the model must answer right; absent: the recipe's."),
+        AfterValidator(_names_differ),
+    ] = ()
 
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical JSON: equal specs, equal digests."""

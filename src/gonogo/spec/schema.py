@@ -1,0 +1,123 @@
+"""The JSON Schema of a spec, made from the model, for editors; and what of it a mistake must say.
+
+Not here: any limit. They stand in `model.py`, once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from gonogo.spec.model import Part, Spec
+from gonogo.spec.tree import Path
+
+Schema = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What may stand at one place of the file."""
+
+    kinds: frozenset[str]
+    minimum: int | None = None
+    maximum: int | None = None
+    lengths: tuple[int, int | None] = (0, None)
+    most_entries: int | None = None
+    choices: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
+    name_of: str | None = None
+
+    @property
+    def range(self) -> str:
+        """`1…65535`, in a notation that every language reads."""
+        low = "" if self.minimum is None else str(self.minimum)
+        high = "" if self.maximum is None else str(self.maximum)
+        return f"{low}…{high}"
+
+
+def json_schema() -> Schema:
+    """JSON Schema (draft 2020-12) of `gonogo.yaml`, with a description of each field."""
+    schema = schema_of(Spec)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "gonogo.yaml: one service"}
+
+
+def schema_of(kind: type[Part]) -> Schema:
+    """The schema of one kind of file, including the short forms that its validators accept."""
+    schema = kind.model_json_schema()
+    parts = schema.get("$defs", {})
+    if "Replicas" in parts:
+        section = parts["Replicas"]
+        count = {name: section["properties"]["min"][name] for name in ("type", "minimum", "maximum")}
+        parts["Replicas"] = {"description": section.pop("description"), "anyOf": [count, section]}
+    if "Expect" in parts:
+        tokens = parts["Expect"]["properties"]["context_tokens"]
+        count = {name: tokens.pop(name) for name in ("type", "minimum", "maximum")}
+        tokens["anyOf"] = [count, {"type": "string", "pattern": "^[0-9]{1,6}[kK]$"}]
+    if kind is Spec:
+        schema["required"] = [name for name in schema["required"] if name != "service"]
+    return schema
+
+
+def wanted(kind: type[Part], path: Path) -> Wanted:
+    """What may stand at `path` in a file of this kind; nothing (`kinds` empty) when there is no such place."""
+    schema = _cached(kind)
+    found = [schema]
+    for step in path:
+        found = [child for option in _options(found, schema) for child in _children(option, step)]
+    return _summary(_options(found, schema))
+
+
+def paths_ending_in(kind: type[Part], name: str) -> tuple[str, ...]:
+    """Dotted paths of all fields called `name` in the sections of this kind of file, sections of lists left out."""
+    found: list[str] = []
+    for field in wanted(kind, ()).fields:
+        inner = wanted(kind, (field,)).fields
+        found.extend(f"{field}.{each}" for each in inner if each == name)
+        found.extend([field] if field == name else [])
+    return tuple(found)
+
+
+@cache
+def _cached(kind: type[Part]) -> Schema:
+    return schema_of(kind)
+
+
+def _options(schemas: list[Schema], root: Schema) -> list[Schema]:
+    """The alternatives behind `$ref` and `anyOf`. Our schemas are not recursive, so this ends."""
+    flat: list[Schema] = []
+    for schema in schemas:
+        if "$ref" in schema:
+            flat.extend(_options([root["$defs"][schema["$ref"].rpartition("/")[2]]], root))
+        elif "anyOf" in schema:
+            flat.extend(_options(schema["anyOf"], root))
+        else:
+            flat.append(schema)
+    return flat
+
+
+def _children(schema: Schema, step: str | int) -> list[Schema]:
+    if isinstance(step, int):
+        return [schema["items"]] if "items" in schema else []
+    properties = schema.get("properties", {})
+    if step in properties:
+        return [properties[step]]
+    values = schema.get("additionalProperties")
+    return [values] if isinstance(values, dict) else []
+
+
+def _summary(options: list[Schema]) -> Wanted:
+    merged: Schema = {}
+    for option in reversed(options):
+        merged.update(option)
+    choices = merged.get("enum") or ([merged["const"]] if "const" in merged else [])
+    return Wanted(
+        kinds=frozenset(option["type"] for option in options if "type" in option) - {"null"},
+        minimum=merged.get("minimum"),
+        maximum=merged.get("maximum"),
+        lengths=(merged.get("minLength", 0), merged.get("maxLength")),
+        most_entries=merged.get("maxItems"),
+        choices=tuple(str(choice) for choice in choices),
+        fields=tuple(merged.get("properties", {})),
+        name_of=merged.get("x-name-of"),
+    )
