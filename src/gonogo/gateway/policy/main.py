@@ -21,7 +21,7 @@ from gonogo.gateway.policy.server import PolicyService, build_server, tell_stder
 from gonogo.gateway.policy.snapshot import SnapshotSource
 from gonogo.store import open_reader
 
-GRACE_S = 1.5
+GRACE_S = 1.0
 LONGEST_SOCKET_PATH = 107
 
 

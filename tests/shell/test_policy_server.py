@@ -1,0 +1,305 @@
+"""The policy server as a process: a real gRPC client, a real store, real signals."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Iterator
+
+import grpc
+import grpc.aio
+import pytest
+from envoy.service.ext_proc.v3.external_processor_pb2 import HttpBody, HttpHeaders, ProcessingRequest
+
+from gonogo.gateway.policy.server import MAX_MESSAGE_BYTES, PolicyService
+from tests.shell.policy_parts import PROCESS, Deployment, PolicyProcess, ask, ask_on, question, until
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
+    made = Deployment.make(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_good_key_is_sent_to_the_serving_revision_and_a_bad_one_is_refused(deployment: Deployment) -> None:
+    key = deployment.add_key()
+    server = deployment.start()
+    good, missing, wrong = ask(server.socket, question(key.text), question(None), question("gng_x"))
+    assert good.headers == {"x-gonogo-revision": "svc/1", "x-gonogo-key-id": key.key_id}
+    assert (missing.status, missing.code) == (401, "missing_api_key")
+    assert (wrong.status, wrong.code) == (401, "malformed_api_key")
+    assert wrong.headers["www-authenticate"] == "Bearer"
+
+
+def test_a_key_pinned_to_a_revision_goes_there_while_another_serves(deployment: Deployment) -> None:
+    key = deployment.add_key(revision=2, expires_at=time.time() + 60)
+    (answer,) = ask(deployment.start().socket, question(key.text))
+    assert answer.headers["x-gonogo-revision"] == "svc/2"
+
+
+def test_a_new_key_and_a_revoked_one_count_within_a_second_while_nothing_else_runs(deployment: Deployment) -> None:
+    server = deployment.start()
+    key = deployment.add_key()
+    assert until(lambda: ask(server.socket, question(key.text))[0].status is None) < 1
+    deployment.revoke(key)
+    assert until(lambda: ask(server.socket, question(key.text))[0].code == "revoked_api_key") < 1
+
+
+def test_a_revoked_key_is_refused_within_a_second_under_load(deployment: Deployment) -> None:
+    busy, key = deployment.add_key(), deployment.add_key()
+    server = deployment.start()
+
+    async def run() -> float:
+        async with grpc.aio.insecure_channel(f"unix:{server.socket}") as channel:
+
+            async def load() -> None:
+                while True:
+                    await ask_on(channel, question(busy.text))
+
+            tasks = [asyncio.create_task(load()) for _ in range(16)]
+            for _ in range(50):
+                assert (await ask_on(channel, question(key.text))).status is None
+            await asyncio.to_thread(deployment.revoke, key)
+            began = time.monotonic()
+            while (await ask_on(channel, question(key.text))).code != "revoked_api_key":
+                assert time.monotonic() - began < 5
+            took = time.monotonic() - began
+            for task in tasks:
+                task.cancel()
+            done = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(isinstance(result, asyncio.CancelledError) for result in done)
+            return took
+
+    assert asyncio.run(run()) < 1
+
+
+def test_a_service_that_is_taken_down_is_refused(deployment: Deployment) -> None:
+    key = deployment.add_key()
+    server = deployment.start()
+    with deployment.store.change(epoch=None, actor="cli", principal="test") as change:
+        change.remove_service("svc")
+    until(lambda: ask(server.socket, question(key.text))[0].code == "not_serving", 1)
+
+
+def test_two_servers_answer_alike(deployment: Deployment) -> None:
+    key = deployment.add_key()
+    servers = [deployment.start(0), deployment.start(1)]
+    for server in servers:
+        good, bad = ask(server.socket, question(key.text), question(None))
+        assert (good.status, bad.status) == (None, 401)
+
+
+def test_the_socket_is_its_users_alone(deployment: Deployment) -> None:
+    server = deployment.start()
+    assert server.socket.stat().st_mode & 0o077 == 0
+    assert [path.name for path in server.socket.parent.iterdir()] == ["policy-0.sock"]
+
+
+def test_a_killed_server_leaves_a_socket_that_the_next_one_takes_over(deployment: Deployment) -> None:
+    key = deployment.add_key()
+    first = deployment.start()
+    first.kill()
+    assert first.socket.exists(), "kill -9 leaves it behind"
+    left = first.socket.with_name(f"{first.socket.name}.{first.process.pid}")
+    left.touch()
+    second = deployment.start()
+    assert ask(second.socket, question(key.text))[0].status is None
+    assert not left.exists(), "what a predecessor left half-done is swept away"
+
+
+def test_the_socket_is_there_and_answers_at_every_moment_of_a_take_over(deployment: Deployment) -> None:
+    key = deployment.add_key()
+    old = deployment.start()
+
+    async def run(taking_over: asyncio.Task[PolicyProcess]) -> int:
+        asked = 0
+        while not taking_over.done():
+            async with grpc.aio.insecure_channel(f"unix:{old.socket}") as channel:
+                assert (await ask_on(channel, question(key.text))).status is None
+            asked += 1
+        return asked
+
+    async def both() -> int:
+        return await run(asyncio.create_task(asyncio.to_thread(deployment.start, 0)))
+
+    assert asyncio.run(both()) > 3
+    assert old.terminate() < 2
+    assert deployment.socket(0).exists(), "the old one must not remove its successor's socket"
+    assert ask(deployment.socket(0), question(key.text))[0].status is None
+
+
+def test_sigterm_lets_a_stream_finish_takes_no_new_connection_and_ends_within_two_seconds(
+    deployment: Deployment,
+) -> None:
+    key = deployment.add_key()
+    server = deployment.start()
+
+    async def run() -> float:
+        async with grpc.aio.insecure_channel(f"unix:{server.socket}") as channel:
+            assert (await ask_on(channel, question(key.text))).status is None
+            call = channel.stream_stream(PROCESS)(timeout=10)
+            await call.wait_for_connection()
+            began = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(until, lambda: not server.socket.exists(), 1.0)
+            with pytest.raises(OSError), socket.socket(socket.AF_UNIX) as fresh:
+                fresh.connect(str(server.socket))
+            await call.write(question(key.text).SerializeToString())
+            assert await call.read() is not grpc.aio.EOF  # type: ignore[attr-defined]
+            assert await call.code() is grpc.StatusCode.OK
+            assert await asyncio.to_thread(server.process.wait, 10) == 0
+            return time.monotonic() - began
+
+    assert asyncio.run(run()) < 2
+
+
+def test_sigterm_ends_it_within_two_seconds_even_when_a_stream_never_ends(deployment: Deployment) -> None:
+    server = deployment.start()
+
+    async def run() -> float:
+        async with grpc.aio.insecure_channel(f"unix:{server.socket}") as channel:
+            call = channel.stream_stream(PROCESS)(timeout=10)
+            await call.wait_for_connection()
+            return await asyncio.to_thread(server.terminate)
+
+    assert asyncio.run(run()) < 2
+
+
+def test_nobody_is_let_in_when_the_database_is_gone_and_everybody_when_it_is_back(deployment: Deployment) -> None:
+    key = deployment.add_key()
+    server = deployment.start()
+    database = deployment.root / "gonogo.db"
+    away = deployment.root / "away.db"
+    database.rename(away)
+    assert ask(server.socket, question(key.text))[0].status is None, "a moment without it harms nobody"
+    took = until(lambda: ask(server.socket, question(key.text))[0].code == "policy_stale", 8)
+    assert 4 < took < 6
+    (answer,) = ask(server.socket, question(None))
+    assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "policy_stale", "1")
+    away.rename(database)
+    until(lambda: ask(server.socket, question(key.text))[0].status is None, 2)
+    assert server.log().count("the store cannot be read") == 1
+    assert server.log().count("can be read again") == 1
+
+
+def test_a_server_that_never_saw_the_database_lets_nobody_in(deployment: Deployment) -> None:
+    key = deployment.add_key()
+    (deployment.root / "gonogo.db").rename(deployment.root / "away.db")
+    (answer,) = ask(deployment.start().socket, question(key.text))
+    assert (answer.status, answer.code) == (503, "policy_stale")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ProcessingRequest(request_body=HttpBody(body=b"{}", end_of_stream=True)).SerializeToString(),
+        ProcessingRequest(response_headers=HttpHeaders()).SerializeToString(),
+        ProcessingRequest().SerializeToString(),
+        b"",
+    ],
+    ids=["body first", "answer's headers", "nothing", "no bytes"],
+)
+def test_any_other_question_is_refused(deployment: Deployment, message: bytes) -> None:
+    server = deployment.start()
+    for _ in range(3):
+        (answer,) = ask(server.socket, message)
+        assert (answer.status, answer.code) == (500, "policy_protocol")
+    assert server.log().count("processing mode") == 1
+
+
+def test_an_error_of_ours_refuses_and_is_recorded_once_without_the_key(deployment: Deployment) -> None:
+    told: list[str] = []
+
+    class Broken:
+        @property
+        def keys(self) -> Any:
+            raise RuntimeError(key.text)
+
+        serving: dict[str, int] = {}  # noqa: RUF012
+
+    key = deployment.add_key()
+    service = PolicyService(Broken, clock=time.time, tell=told.append)  # type: ignore[arg-type]
+    answers = {service.decided(question(key.text).SerializeToString()) for _ in range(5)}
+    answers.add(service.decided(b"\xff\xff no protobuf"))
+    assert len(answers) == 1
+    assert b"policy_error" in answers.pop()
+    assert len(told) == 2
+    assert "RuntimeError" in told[0]
+    assert key.text not in "".join(told)
+    assert key.text[4:14] not in "".join(told)
+
+
+def test_bytes_that_are_no_message_are_refused_and_the_server_goes_on(deployment: Deployment) -> None:
+    key = deployment.add_key()
+    server = deployment.start()
+    garbage, good = ask(server.socket, b"\xff\xff\xff\xff", question(key.text))
+    assert (garbage.status, garbage.code) == (500, "policy_error")
+    assert good.status is None
+    assert key.text not in server.log()
+
+
+def test_a_message_larger_than_any_header_block_is_refused(deployment: Deployment) -> None:
+    server = deployment.start()
+
+    async def run() -> grpc.StatusCode:
+        async with grpc.aio.insecure_channel(f"unix:{server.socket}") as channel:
+            call = channel.stream_stream(PROCESS)(timeout=10)
+            await call.write(question(None, **{"x-large": "x" * MAX_MESSAGE_BYTES}).SerializeToString())
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call.read()
+            return await call.code()
+
+    assert asyncio.run(run()) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert ask(server.socket, question(None))[0].status == 401
+
+
+def test_the_health_service_says_serving_and_not_serving(deployment: Deployment) -> None:
+    server = deployment.start()
+
+    async def check() -> bytes:
+        async with grpc.aio.insecure_channel(f"unix:{server.socket}") as channel:
+            return bytes(await channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=5))
+
+    assert asyncio.run(check()) == b"\x08\x01"
+    (deployment.root / "gonogo.db").unlink()
+    until(lambda: asyncio.run(check()) == b"\x08\x02", 8)
+
+
+@pytest.mark.parametrize(("mode", "word"), [(0o755, "mode 755"), (None, "No such file")])
+def test_a_socket_where_others_could_reach_it_is_refused(tmp_path: Path, mode: int | None, word: str) -> None:
+    directory = tmp_path / "open"
+    if mode is not None:
+        directory.mkdir()
+        directory.chmod(mode)
+    words = ["--socket", str(directory / "p.sock"), "--database", str(tmp_path / "x.db"), "--index", "0"]
+    command = [sys.executable, "-m", "gonogo.gateway.policy.main", *words]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2
+    assert word in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_log_never_holds_a_key(deployment: Deployment) -> None:
+    key = deployment.add_key()
+    server = deployment.start()
+    ask(server.socket, question(key.text), question(key.text[:-1] + "_"), question("gng_" + "0" * 49))
+    server.terminate()
+    assert not re.search(r"gng_[0-9A-Za-z]", server.log())
+    assert len(server.log().splitlines()) == 2, "one line for the start, one for the end, none for a request"
+
+
+def test_it_starts_fast_enough_to_be_restarted_under_load() -> None:
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import gonogo.gateway.policy.main"], check=True, timeout=20, env=os.environ)
+    assert time.monotonic() - began < 2, "measured 0.2 s alone on a machine with 2 cores"
+    heavy = "import sys, gonogo.gateway.policy.main; print([m for m in ('sqlalchemy', 'pydantic') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", heavy], check=True, capture_output=True, text=True, timeout=20)
+    assert done.stdout.strip() == "[]"
