@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accelerator:
-    """One GPU as its driver reports it."""
+    """One GPU as its driver reports it. `partitioned`: in MIG mode, so that it cannot be used as a whole."""
 
     index: int
     name: str
-    memory_total_bytes: int
-    memory_used_bytes: int
+    memory_total_bytes: int | None
+    memory_used_bytes: int | None
+    partitioned: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
