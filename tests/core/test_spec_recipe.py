@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from dataclasses import dataclass
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from gonogo.spec import Spec
 from gonogo.spec.load import SpecMistakes, parse
-from gonogo.spec.recipe import Recipe, load_recipe, load_recipes, nearest_recipe, resolve, spec_for
-from gonogo.spec.recipes import texts
+from gonogo.spec.recipe import load_recipe, load_recipes, nearest_recipe, resolve, spec_for
+from gonogo.spec.recipes import find_model, texts
 
 RECIPES = load_recipes(texts())
 SMOLLM2 = RECIPES["smollm2-135m"]
@@ -91,22 +91,27 @@ def test_two_recipes_with_one_name_are_refused() -> None:
         load_recipes({"a.yaml": recipe_text(), "b.yaml": recipe_text()})
 
 
-@dataclass(frozen=True)
-class ModelFile:
-    """The embedded default's file, found by path: importing its package would pull in packages that are not here."""
+def test_the_file_of_a_recipe_is_found_without_importing_its_package() -> None:
+    path = find_model("smollm2-135m")
+    assert path is not None
+    assert Path(path).name == SMOLLM2.source.file
+    assert Path(path).is_file()
+    assert SMOLLM2.source.python_package not in sys.modules
 
-    recipe: Recipe
 
-    @property
-    def path(self) -> Path:
-        found = importlib.util.find_spec(self.recipe.source.python_package)
-        assert found is not None
-        assert found.submodule_search_locations is not None
-        return Path(next(iter(found.submodule_search_locations))) / self.recipe.source.file
+def test_a_model_that_is_no_recipe_is_a_path_or_nothing() -> None:
+    assert find_model("/m/a.gguf") == "/m/a.gguf"
+    assert find_model("a.GGUF") == "a.GGUF"
+    assert find_model("smollm3") is None
+
+
+def test_a_recipe_whose_package_is_not_installed_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert find_model("smollm2-135m") == f"{SMOLLM2.source.python_package}/{SMOLLM2.source.file}"
 
 
 def test_what_the_recipe_says_of_the_model_file_stands_in_the_file() -> None:
-    reader = GGUFReader(str(ModelFile(SMOLLM2).path))
+    reader = GGUFReader(str(find_model("smollm2-135m")))
     facts = {name: field.contents() for name, field in reader.fields.items() if name.startswith(("general.", "llama."))}
     assert facts["llama.context_length"] == SMOLLM2.trained_context_tokens
     assert facts["general.license"] == SMOLLM2.license.lower()

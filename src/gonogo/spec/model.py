@@ -96,7 +96,7 @@ class Replicas(Part):
     @model_validator(mode="before")
     @classmethod
     def _exactly(cls, value: Any) -> Any:
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, int):
             return {"min": value, "max": value}
         return value
 
