@@ -29,11 +29,11 @@ PROBE_KEY_KEPT_S = 3600.0
 class Change:
     """What may be changed inside `with store.change(...)`. Raises `LeaseNeeded` where there is no epoch."""
 
-    def __init__(self, connection: sa.Connection, log: Log, *, epoch: int | None, now: float) -> None:
+    def __init__(self, connection: sa.Connection, log: Log, *, epoch: int | None) -> None:
         self._connection = connection
         self._log = log
         self._epoch = epoch
-        self._now = now
+        self._now = log.now
 
     def event(self, kind: str, service: str | None = None, revision: int | None = None, **detail: object) -> Event:
         """Tell of something that is no change of the store. Raises ValueError for an unknown kind."""

@@ -36,12 +36,15 @@ class Subject:
 
 
 class Log:
-    """Appends to the chain. The connection must hold the write lock, so that the last event stays the last."""
+    """Appends to the chain. The connection must hold the write lock, so that the last event stays the last.
+
+    `now` (Unix seconds) is the time of everything in this transaction.
+    """
 
     def __init__(self, connection: sa.Connection, author: Author, now: float) -> None:
         self._connection = connection
         self._author = author
-        self._at_ms = round(now * 1000)
+        self.now = now
         self._head: Head | None = None
 
     @property
@@ -54,7 +57,7 @@ class Log:
         if kind not in KINDS:
             raise ValueError(f"{kind} is no kind of event; gonogo.store.kinds has the list")
         draft = Draft(
-            at_ms=self._at_ms,
+            at_ms=round(self.now * 1000),
             actor=self._author.actor,
             principal=plain_text(self._author.principal),
             request_id=None if self._author.request_id is None else plain_text(self._author.request_id),

@@ -47,4 +47,5 @@ def key_row(row: Iterable[Any]) -> KeyRow:
 def policy_view(version: int, key_rows: Iterable[Iterable[Any]], serving_rows: Iterable[Iterable[Any]]) -> PolicyView:
     """The view made of the rows of `KEYS_SQL` and `SERVING_SQL`."""
     keys = {key.key_id: key for key in map(key_row, key_rows)}
-    return PolicyView(version=version, keys=keys, serving={service: number for service, number in serving_rows})
+    serving = {name: number for name, number in serving_rows}  # noqa: C416 (dict() takes SQLAlchemy's result for a mapping)
+    return PolicyView(version=version, keys=keys, serving=serving)

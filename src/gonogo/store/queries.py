@@ -76,6 +76,13 @@ def head(connection: sa.Connection) -> Head:
     return GENESIS if row is None else Head(sequence=row.sequence, hash=row.hash)
 
 
+def holds(connection: sa.Connection, head: Head) -> bool:
+    """Whether the chain has that event, with that hash."""
+    e = t.events
+    found = connection.execute(sa.select(e.c.hash).where(e.c.sequence == head.sequence)).scalar_one_or_none()
+    return head == GENESIS or found == head.hash
+
+
 def events(
     connection: sa.Connection, after: int, limit: int, kind: str | None = None, service: str | None = None
 ) -> tuple[Event, ...]:

@@ -12,7 +12,7 @@ import errno
 import os
 import sqlite3
 import time
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -46,7 +46,7 @@ class SqliteBackend:
     @classmethod
     def open(cls, path: Path) -> SqliteBackend:
         """Open `path`, made and migrated when needed. Raises `StoreError`s."""
-        make_private(path)
+        _make_private(path)
         engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_TIMEOUT_S})
         sa_event.listen(engine, "connect", _on_connect)
         sa_event.listen(engine, "begin", _on_begin)
@@ -69,6 +69,10 @@ class SqliteBackend:
         """One transaction that holds the write lock from its start, so that what it read stays true; or nothing."""
         with reported(self.path), self._writer.begin() as connection:
             yield connection
+
+    def made(self) -> AbstractContextManager[None]:
+        """Errors of making a file beside the database come out as `StoreError`s."""
+        return _made(self.path)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -160,12 +164,18 @@ def free_bytes(path: Path) -> int:
     return seen.f_bavail * seen.f_frsize
 
 
-def make_private(path: Path) -> None:
+def _make_private(path: Path) -> None:
     """Make the file before SQLite does, with mode 0600: SQLite gives its side files the same mode."""
-    try:
+    with _made(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+@contextmanager
+def _made(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreFull(path, free_bytes(path)) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Callable, Iterator
@@ -11,19 +10,19 @@ import sqlalchemy as sa
 
 from gonogo.checks.finding import Stage
 from gonogo.plan.model import DesiredService
-from gonogo.security.chain import Event, Head
+from gonogo.security.chain import GENESIS, Event, Head
 from gonogo.security.keys import KeyRow
 from gonogo.spec import Revision
-from gonogo.store import answers, queries
+from gonogo.store import answers, head_file, queries
 from gonogo.store import tables as t
 from gonogo.store.change import Change
 from gonogo.store.faults import StaleEpoch, StoreUnreadable, UnknownRevision
+from gonogo.store.head_file import HeadFile
 from gonogo.store.log import Author, Log, Subject
 from gonogo.store.policy_view import PolicyView
 from gonogo.store.records import KeptAnswer, Lease, OpenAction, Rejection
-from gonogo.store.sqlite import SqliteBackend, make_private
+from gonogo.store.sqlite import SqliteBackend
 
-HEAD_FILE = "chain-head"
 LARGEST_PAGE = 10_000
 
 
@@ -33,10 +32,10 @@ class Store:
     def __init__(self, backend: SqliteBackend, clock: Callable[[], float]) -> None:
         self._backend = backend
         self._clock = clock
-        self._head_file = backend.path.with_name(HEAD_FILE)
-        with self._reading() as connection:
-            head = queries.head(connection)
-        _begin_head(self._head_file, head)
+        self._head_file = HeadFile(backend.path.with_name(head_file.NAME))
+        if self.head() == GENESIS:  # a chain with events had a file: that it is missing is a sign
+            with backend.made():
+                self._head_file.begin()
 
     @property
     def path(self) -> Path:
@@ -52,31 +51,26 @@ class Store:
         `principal`: the OS user or key id on whose behalf. Holds the write lock: do no work inside but writing.
         Raises `StaleEpoch`, `StoreFull`, `StoreBusy` (after 5 s), `StoreNotWritable`, `StoreUnreadable`.
         """
-        author = Author(actor=actor, principal=principal, request_id=request_id)
-        now = self._clock()
-        with self._backend.writing() as connection:
+        with self._writing(Author(actor=actor, principal=principal, request_id=request_id)) as (connection, log):
             if epoch is not None:
                 _refuse_stale(connection, epoch)
-            log = Log(connection, author, now)
-            yield Change(connection, log, epoch=epoch, now=now)
-        self._keep_head(log.written)
+            yield Change(connection, log, epoch=epoch)
 
     def acquire_lease(self, holder: str, *, principal: str | None = None) -> int:
         """Take the lease: the new epoch. Whoever had it before is refused from now on.
 
         That two do not take it by turns is seen to elsewhere, by a lock of the operating system.
         """
-        now = self._clock()
         author = Author(actor="control", principal=principal or holder, request_id=None)
-        with self._backend.writing() as connection:
+        with self._writing(author) as (connection, log):
             before = queries.lease(connection)
             epoch = 1 if before is None else before.epoch + 1
-            row = {"epoch": epoch, "holder": holder, "since_at": now}
-            statement = sa.insert(t.lease).values(only_row=1, **row) if before is None else _lease_update(row)
-            connection.execute(statement)
-            log = Log(connection, author, now)
+            row = {"epoch": epoch, "holder": holder, "since_at": log.now}
+            if before is None:
+                connection.execute(sa.insert(t.lease).values(only_row=1, **row))
+            else:
+                connection.execute(sa.update(t.lease).values(**row))
             log.append("LeaseAcquired", Subject(), {"epoch": epoch, "holder": holder})
-        self._keep_head(log.written)
         return epoch
 
     def lease(self) -> Lease | None:
@@ -159,14 +153,17 @@ class Store:
         except queries.UnreadableSpec as error:
             raise StoreUnreadable(self.path, str(error)) from error
 
-    def _keep_head(self, head: Head | None) -> None:
-        """Remember the end of the chain for the verifier. The change is committed: a failure here must not undo that.
-
-        After a crash, or by a slower writer, the file may lag behind the chain. It never runs ahead of it.
-        """
-        if head is not None:
-            with suppress(OSError):
-                _overwrite(self._head_file, head)
+    @contextmanager
+    def _writing(self, author: Author) -> Iterator[tuple[sa.Connection, Log]]:
+        """A transaction, and after its commit the note of the chain's new end."""
+        with self._backend.writing() as connection:
+            log = Log(connection, author, self._clock())  # the time is read under the lock, so that events are in order
+            yield connection, log
+            remembered = self._head_file.read() if log.written else None
+            goes_on = remembered is not None and queries.holds(connection, remembered)
+        if log.written and goes_on:
+            with suppress(OSError):  # the change is committed: this must not make it look as if it were not
+                self._head_file.write(log.written)
 
 
 def _refuse_stale(connection: sa.Connection, epoch: int) -> None:
@@ -174,24 +171,3 @@ def _refuse_stale(connection: sa.Connection, epoch: int) -> None:
     current_epoch = 0 if current is None else current.epoch
     if epoch != current_epoch:
         raise StaleEpoch(epoch, current_epoch)
-
-
-def _lease_update(row: dict[str, object]) -> sa.Update:
-    return sa.update(t.lease).where(t.lease.c.only_row == 1).values(**row)
-
-
-def _begin_head(path: Path, head: Head) -> None:
-    """Make the head file when it is missing. Only a new chain gets a new one: for another, a missing file is a sign."""
-    if head.sequence == 0 and not path.exists():
-        make_private(path)
-        with suppress(OSError):  # the next event writes it again
-            _overwrite(path, head)
-
-
-def _overwrite(path: Path, head: Head) -> None:
-    """In place and of fixed length: one write that a crash leaves done or not done, never half."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.pwrite(descriptor, f"{head.sequence:020d} {head.hash}\n".encode("ascii"), 0)
-    finally:
-        os.close(descriptor)
