@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from gonogo.spec.mistakes import Mistake, SpecMistakes
 from gonogo.spec.model import Part, Spec, service_name
-from gonogo.spec.schema import Wanted, paths_ending_in, wanted
+from gonogo.spec.schema import Wanted, known_fields, wanted
 from gonogo.spec.tree import Path, Place, Tree, decode, read_tree
 
 __all__ = ["Mistake", "SpecMistakes", "decode", "parse", "read"]
@@ -145,9 +145,9 @@ class _Translation:
         plain = OTHER_NAMES.get(plain, plain)
         if plain in possible:
             return plain
-        elsewhere = paths_ending_in(self._kind, plain)
-        close = elsewhere or tuple(difflib.get_close_matches(plain, possible, n=1, cutoff=0.6))
-        return close[0] if close else None
+        paths = known_fields(self._kind) | {here: here for here in possible}
+        close = difflib.get_close_matches(plain, paths, n=1, cutoff=0.6)
+        return paths[close[0]] if close else None
 
     def _listen(self) -> str:
         address, _, port = (self._place.text or "").rpartition(":")

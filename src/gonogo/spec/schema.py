@@ -68,14 +68,11 @@ def wanted(kind: type[Part], path: Path) -> Wanted:
     return _summary(_options(found, schema))
 
 
-def paths_ending_in(kind: type[Part], name: str) -> tuple[str, ...]:
-    """Dotted paths of all fields called `name` in the sections of this kind of file, sections of lists left out."""
-    found: list[str] = []
-    for field in wanted(kind, ()).fields:
-        inner = wanted(kind, (field,)).fields
-        found.extend(f"{field}.{each}" for each in inner if each == name)
-        found.extend([field] if field == name else [])
-    return tuple(found)
+def known_fields(kind: type[Part]) -> dict[str, str]:
+    """Each field name and the dotted path of its place in this kind of file, inside of lists left out."""
+    sections = {field: wanted(kind, (field,)).fields for field in wanted(kind, ()).fields}
+    inner = {name: f"{field}.{name}" for field, names in sections.items() for name in names}
+    return inner | {field: field for field in sections}
 
 
 @cache
