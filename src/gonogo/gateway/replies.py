@@ -1,0 +1,274 @@
+"""Errors as clients see them: OpenAI's envelope, exactly once, with the hop that failed and the request id. Pure.
+
+    {"error": {"message", "type", "param": null, "code", "hop", "request_id"}}
+
+Three kinds of error pass here. What a route or policy refused says so itself: a plain message as the body, and the
+headers x-gonogo-code, -type and -hop; the first mapper wraps it. What Envoy itself made gets words of ours, chosen by
+what happened. What an engine answered with 4xx or 5xx is replaced by `engine_errors` before it gets here.
+No internal text ever: neither Envoy's details nor an engine's body.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gonogo.gateway.resources.convert import Json
+
+# A request that could not be parsed has no request id yet; its connection's address stands for it, here and in the access log.
+REQUEST_ID = '%COALESCE({"operators": ["STREAM_ID", "DOWNSTREAM_REMOTE_ADDRESS"]})%'
+
+_INVALID = "invalid_request_error"
+_SERVER = "server_error"
+_TYPE = "type.googleapis.com/envoy.extensions"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reply:
+    """What one kind of failure looks like. `when` is a CEL condition; `status` replaces Envoy's where it misleads."""
+
+    when: str
+    code: str
+    hop: str
+    message: str
+    type: str = _SERVER
+    status: int | None = None
+    retry_after_s: int | None = None
+
+
+_FAILED = "response.code >= 400"
+
+# In order: the first that matches is the answer.
+_REPLIES = (
+    _Reply(
+        when="response.code_details.startsWith('ext_proc_error')",
+        status=503,
+        code="policy_unavailable",
+        hop="policy",
+        message="The server that checks keys did not answer, so nobody is let in. Try again.",
+        retry_after_s=1,
+    ),
+    _Reply(
+        when="response.code == 413",
+        code="body_too_large",
+        hop="gateway",
+        type=_INVALID,
+        message="The request body is larger than 32 MiB.",
+    ),
+    _Reply(
+        when="response.code == 431",
+        code="headers_too_large",
+        hop="gateway",
+        type=_INVALID,
+        message="The request headers are larger than 60 KiB, or more than 100.",
+    ),
+    _Reply(
+        when="response.code == 408",
+        code="request_timeout",
+        hop="gateway",
+        type=_INVALID,
+        message="The request did not arrive in time: 10 s for the headers, 300 s for all of it.",
+    ),
+    _Reply(
+        when="response.code == 504 || response.code_details.contains('timeout')",
+        status=504,
+        code="engine_timeout",
+        hop="engine",
+        message="The model did not answer in time.",
+    ),
+    _Reply(
+        when="response.code_details == 'no_healthy_upstream' || response.code_details == 'cluster_not_found'",
+        status=503,
+        code="no_healthy_replica",
+        hop="engine",
+        message="No replica of this service is healthy right now. Try again.",
+        retry_after_s=1,
+    ),
+    _Reply(
+        when="response.code_details.startsWith('upstream_reset')",
+        status=503,
+        code="replica_lost",
+        hop="engine",
+        message="The replica went away before it answered, and no other could take over. Try again.",
+        retry_after_s=1,
+    ),
+    _Reply(
+        when="response.code == 503 || response.code == 429",
+        code="overloaded",
+        hop="gateway",
+        message="The gateway holds as many requests as it may. Try again.",
+        retry_after_s=1,
+    ),
+    _Reply(
+        when="response.code >= 500",
+        code="gateway_error",
+        hop="gateway",
+        message="The gateway could not carry out this request.",
+    ),
+    _Reply(
+        when=_FAILED,
+        code="bad_request",
+        hop="gateway",
+        type=_INVALID,
+        message="The request is not HTTP as this gateway accepts it (a malformed line, header, length or path).",
+    ),
+)
+
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _EngineReply:
+    """What a client reads instead of an engine's own error. `status`: a code, or a class such as `5xx`."""
+
+    status: str
+    code: str
+    message: str
+    type: str = _INVALID
+
+
+_ENGINE_REPLIES = (
+    _EngineReply(
+        status="404",
+        code="engine_unsupported",
+        message="The engine of this service does not offer this.",
+    ),
+    _EngineReply(
+        status="429",
+        code="engine_overloaded",
+        type="rate_limit_error",
+        message="The engine holds as many requests as it may. Try again.",
+    ),
+    _EngineReply(
+        status="4xx",
+        code="engine_refused",
+        message="The engine refused the request: a field is missing or has a wrong value, "
+        "or the prompt and max_tokens are longer than the context.",
+    ),
+    _EngineReply(
+        status="5xx",
+        code="engine_error",
+        type=_SERVER,
+        message="The engine failed while it worked on this request.",
+    ),
+)
+
+
+def local_reply_config() -> Json:
+    """How Envoy wraps the replies that it makes itself. Successful ones (/healthz, the model list) stay as they are."""
+    return {"mappers": [_pass("response.code < 400"), _pass("response.code_details == ''"), _wrap_named(), *(_mapper(reply) for reply in _REPLIES)]}
+
+
+def engine_errors() -> Json:
+    """The matcher of the custom_response filter: an engine's own error becomes one of ours, its text goes nowhere."""
+    return {"matcher_list": {"matchers": [_from_engine(reply) for reply in _ENGINE_REPLIES]}}
+
+
+def _from_engine(reply: _EngineReply) -> Json:
+    return {
+        "predicate": {"and_matcher": {"predicate": [{"not_matcher": _WRAPPED}, _status(reply.status)]}},
+        "on_match": {
+            "action": {
+                "name": reply.code,
+                "typed_config": {
+                    "@type": f"{_TYPE}.http.custom_response.local_response_policy.v3.LocalResponsePolicy",
+                    "body_format": _envelope(message=reply.message, type=reply.type, code=reply.code, hop="engine"),
+                },
+            }
+        },
+    }
+
+
+def _status(text: str) -> Json:
+    name = "HttpResponseStatusCodeClassMatchInput" if text.endswith("xx") else "HttpResponseStatusCodeMatchInput"
+    return {
+        "single_predicate": {
+            "input": {
+                "name": "status",
+                "typed_config": {"@type": f"type.googleapis.com/envoy.type.matcher.v3.{name}"},
+            },
+            "value_match": {"exact": text},
+        }
+    }
+
+
+# What this gateway made itself carries the header; an engine cannot set it (`routes` removes it).
+_WRAPPED: Json = {
+    "single_predicate": {
+        "input": {
+            "name": "wrapped",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.type.matcher.v3.HttpResponseHeaderMatchInput",
+                "header_name": "x-gonogo-wrapped",
+            },
+        },
+        "value_match": {"exact": "1"},
+    }
+}
+
+
+def _pass(when: str) -> Json:
+    return {
+        "filter": _cel(when),
+        "body_format_override": {
+            "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
+            "content_type": "application/json",
+        },
+    }
+
+
+def _wrap_named() -> Json:
+    """A refusal that names itself: from policy or from a route."""
+    return {
+        "filter": _cel("response.code >= 400 && 'x-gonogo-code' in response.headers"),
+        "body_format_override": _envelope(
+            message="%LOCAL_REPLY_BODY%",
+            type="%RESP(x-gonogo-type)%",
+            code="%RESP(x-gonogo-code)%",
+            hop="%RESP(x-gonogo-hop)%",
+        ),
+        "headers_to_add": [_set("x-gonogo-wrapped", "1")],
+    }
+
+
+def _mapper(reply: _Reply) -> Json:
+    mapper: Json = {
+        "filter": _cel(f"{_FAILED} && ({reply.when})"),
+        "body_format_override": _envelope(message=reply.message, type=reply.type, code=reply.code, hop=reply.hop),
+        "headers_to_add": [_set("x-gonogo-wrapped", "1")],
+    }
+    if reply.status is not None:
+        mapper["status_code"] = reply.status
+    if reply.retry_after_s is not None:
+        mapper["headers_to_add"].append(_set("retry-after", str(reply.retry_after_s)))
+    return mapper
+
+
+def _envelope(*, message: str, type: str, code: str, hop: str) -> Json:
+    return {
+        "json_format": {
+            "error": {
+                "message": message,
+                "type": type,
+                "param": None,
+                "code": code,
+                "hop": hop,
+                "request_id": REQUEST_ID,
+            }
+        },
+        "content_type": "application/json",
+    }
+
+
+def _cel(expression: str) -> Json:
+    return {
+        "extension_filter": {
+            "name": "envoy.access_loggers.extension_filters.cel",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+                "expression": expression,
+            },
+        }
+    }
+
+
+def _set(name: str, value: str) -> Json:
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}

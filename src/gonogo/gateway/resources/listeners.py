@@ -1,0 +1,228 @@
+"""LDS: where the gateway listens and through which filters a request goes. Pure.
+
+The order of the filters is the order of the laws: foreign headers go before anything looks at them, then policy says
+who may, and only then a body is taken in.
+"""
+
+from __future__ import annotations
+
+from gonogo.actions.model import ListenerPlan
+from gonogo.gateway import replies
+from gonogo.gateway.resources.clusters import ADS, METADATA, POLICY_CLUSTER
+from gonogo.gateway.resources.convert import Json
+from gonogo.gateway.resources.routes import BUFFER, EXT_PROC, MAX_BODY_BYTES, ROUTE_CONFIG
+from gonogo.gateway.resources.secrets import downstream_tls
+
+_TYPE = "type.googleapis.com/envoy.extensions"
+_HTTP = f"{_TYPE}.filters.http"
+
+# Headers by which a client could steer Envoy or pretend to be policy; and its own request id, which we make.
+_FOREIGN_PREFIXES = ("x-gateway-", "x-gonogo-", "x-envoy-")
+KEY_HEADER = "x-gonogo-key-id"
+_KEY_STATE = "gonogo.key_id"
+
+
+def listener_name(plan: ListenerPlan) -> str:
+    """The name of the listener's resource."""
+    return f"gateway/{plan.address}:{plan.port}"
+
+
+def listener(plan: ListenerPlan, access_log_path: str) -> Json:
+    """One address and port: TLS 1.3, HTTP/1.1 and h2."""
+    return {
+        "name": listener_name(plan),
+        "address": {"socket_address": {"address": plan.address, "port_value": plan.port}},
+        # With port reuse a second Envoy would silently take half of the connections; without it the port is refused.
+        "enable_reuse_port": False,
+        "connection_balance_config": {"exact_balance": {}},
+        "filter_chains": [
+            {
+                "transport_socket": downstream_tls(),
+                "transport_socket_connect_timeout": "10s",
+                "filters": [
+                    {
+                        "name": "envoy.filters.network.http_connection_manager",
+                        "typed_config": _connection_manager(access_log_path),
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def _connection_manager(access_log_path: str) -> Json:
+    return {
+        "@type": f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "gateway",
+        "rds": {"route_config_name": ROUTE_CONFIG, "config_source": ADS},
+        "http_filters": _filters(),
+        "local_reply_config": replies.local_reply_config(),
+        "access_log": [_access_log(access_log_path)],
+        **_identity(),
+        **_limits(),
+    }
+
+
+def _identity() -> Json:
+    """Who the request is from, what it is called, and what its path means."""
+    return {
+        "early_header_mutation_extensions": [
+            {
+                "name": "envoy.http.early_header_mutation.header_mutation",
+                "typed_config": {
+                    "@type": f"{_TYPE}.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+                    "mutations": [*_removals(), {"remove": "x-request-id"}],
+                },
+            }
+        ],
+        "use_remote_address": True,
+        "generate_request_id": True,
+        "always_set_request_id_in_response": True,
+        "server_header_transformation": "PASS_THROUGH",
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+    }
+
+
+def _limits() -> Json:
+    return {
+        "max_request_headers_kb": 60,
+        "request_headers_timeout": "10s",
+        "request_timeout": "300s",
+        "stream_idle_timeout": "900s",
+        "common_http_protocol_options": {
+            "max_headers_count": 100,
+            "idle_timeout": "900s",
+            # An engine's framework may read x_gonogo_revision as x-gonogo-revision. Refusing the whole request would
+            # reset it on h2, without an answer.
+            "headers_with_underscores_action": "DROP_HEADER",
+        },
+        "http2_protocol_options": {
+            "max_concurrent_streams": 100,
+            "initial_stream_window_size": 1024 * 1024,
+            "initial_connection_window_size": 4 * 1024 * 1024,
+        },
+    }
+
+
+def _filters() -> list[Json]:
+    """First to last for requests, last to first for answers."""
+    return [
+        _filter(
+            "envoy.filters.http.header_mutation",
+            f"{_HTTP}.header_mutation.v3.HeaderMutation",
+            {"mutations": {"response_mutations": [*_removals(), {"remove": "server"}]}},
+        ),
+        _filter(
+            "envoy.filters.http.custom_response",
+            f"{_HTTP}.custom_response.v3.CustomResponse",
+            {"custom_response_matcher": replies.engine_errors()},
+        ),
+        _filter(EXT_PROC, f"{_HTTP}.ext_proc.v3.ExternalProcessor", _policy()),
+        # The router takes the header away; the access log reads this copy.
+        _filter(
+            "envoy.filters.http.set_filter_state",
+            f"{_HTTP}.set_filter_state.v3.Config",
+            {
+                "on_request_headers": [
+                    {
+                        "object_key": _KEY_STATE,
+                        "factory_key": "envoy.string",
+                        "format_string": {
+                            "text_format_source": {"inline_string": f"%REQ({KEY_HEADER})%"},
+                            "omit_empty_values": True,
+                        },
+                        "skip_if_empty": True,
+                    }
+                ]
+            },
+        ),
+        _filter(BUFFER, f"{_HTTP}.buffer.v3.Buffer", {"max_request_bytes": MAX_BODY_BYTES}),
+        _filter("envoy.filters.http.router", f"{_HTTP}.router.v3.Router", {"suppress_envoy_headers": True}),
+    ]
+
+
+def _policy() -> Json:
+    """Ask a policy server, with the headers only; refuse when none answers."""
+    return {
+        "grpc_service": {
+            "envoy_grpc": {"cluster_name": POLICY_CLUSTER, "authority": POLICY_CLUSTER},
+            "timeout": "5s",
+            "retry_policy": {
+                "retry_on": "reset,unavailable,connect-failure,refused-stream",
+                "num_retries": 5,
+                "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.100s"},
+                "retry_host_predicate": [
+                    {
+                        "name": "envoy.retry_host_predicates.previous_hosts",
+                        "typed_config": {"@type": f"{_TYPE}.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+                    }
+                ],
+                "host_selection_retry_max_attempts": 5,
+            },
+        },
+        "failure_mode_allow": False,
+        "status_on_error": {"code": "ServiceUnavailable"},
+        "processing_mode": {
+            "request_header_mode": "SEND",
+            "response_header_mode": "SKIP",
+            "request_body_mode": "NONE",
+            "response_body_mode": "NONE",
+            "request_trailer_mode": "SKIP",
+            "response_trailer_mode": "SKIP",
+        },
+        # The revision's route is found by the header that policy has just set.
+        "route_cache_action": "CLEAR",
+        # The default of 200 ms timed out on a busy machine.
+        "message_timeout": "2s",
+        "mutation_rules": {
+            "disallow_all": True,
+            "allow_expression": {"regex": "^(x-gonogo-.*|www-authenticate|retry-after)$"},
+            "disallow_is_error": True,
+        },
+    }
+
+
+def _access_log(path: str) -> Json:
+    """One JSON line per request. Never the Authorization header, never a query string."""
+    return {
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": f"{_TYPE}.access_loggers.file.v3.FileAccessLog",
+            "path": path,
+            "log_format": {
+                "json_format": {
+                    "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
+                    "request_id": replies.REQUEST_ID,
+                    "client": "%DOWNSTREAM_REMOTE_ADDRESS%",
+                    "protocol": "%PROTOCOL%",
+                    "method": "%REQ(:METHOD)%",
+                    "path": "%PATH(NQ:PATH)%",
+                    "status": "%RESPONSE_CODE%",
+                    "flags": "%RESPONSE_FLAGS%",
+                    "details": "%RESPONSE_CODE_DETAILS%",
+                    "bytes_received": "%BYTES_RECEIVED%",
+                    "bytes_sent": "%BYTES_SENT%",
+                    "duration_ms": "%DURATION%",
+                    "first_byte_ms": "%RESPONSE_DURATION%",
+                    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+                    "upstream": "%UPSTREAM_HOST%",
+                    "replica": f"%UPSTREAM_METADATA({METADATA}:replica)%",
+                    "revision": "%UPSTREAM_CLUSTER%",
+                    "key_id": f"%FILTER_STATE({_KEY_STATE}:PLAIN)%",
+                },
+                "json_format_options": {"sort_properties": False},
+            },
+        },
+    }
+
+
+def _removals() -> list[Json]:
+    return [
+        {"remove_on_match": {"key_matcher": {"prefix": prefix, "ignore_case": True}}} for prefix in _FOREIGN_PREFIXES
+    ]
+
+
+def _filter(name: str, type_url: str, content: Json) -> Json:
+    return {"name": name, "typed_config": {"@type": type_url, **content}}

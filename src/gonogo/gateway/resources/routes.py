@@ -1,0 +1,166 @@
+"""RDS: which path goes where. An allow-list of exact paths; a revision is chosen by the header that policy sets. Pure."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+from gonogo.actions.model import ClusterPlan
+from gonogo.gateway.resources.convert import Json
+
+ROUTE_CONFIG = "gateway"
+REVISION_HEADER = "x-gonogo-revision"
+PATHS = {
+    "/v1/chat/completions": "POST",
+    "/v1/completions": "POST",
+    "/v1/embeddings": "POST",
+    "/v1/models": "GET",
+}
+MAX_BODY_BYTES = 32 * 1024 * 1024
+
+EXT_PROC = "envoy.filters.http.ext_proc"
+BUFFER = "envoy.filters.http.buffer"
+
+# What must never reach an engine: whose key it was, and what policy decided. The engine needs none of it.
+_REMOVED_FOR_ENGINES = [
+    "authorization",
+    "api-key",
+    "x-api-key",
+    "cookie",
+    "x-forwarded-for",
+    "x-envoy-external-address",
+    "x-gonogo-key-id",
+    REVISION_HEADER,
+]
+
+# What the gateway itself says in its answers (`replies`); an engine must not be able to say it.
+_REMOVED_FROM_ENGINES = ["x-gonogo-code", "x-gonogo-type", "x-gonogo-hop", "x-gonogo-wrapped"]
+
+
+def routes(clusters: Sequence[ClusterPlan]) -> Json:
+    """The route configuration of every listener."""
+    return {
+        "name": ROUTE_CONFIG,
+        "virtual_hosts": [
+            {
+                "name": "gateway",
+                "domains": ["*"],
+                "routes": [
+                    *_health(),
+                    *(route for path in PATHS for route in _allowed(path, clusters)),
+                    *_hints(),
+                ],
+            }
+        ],
+    }
+
+
+def _health() -> list[Json]:
+    path = {"path": "/healthz"}
+    ok: Json = {
+        "match": {**path, "headers": [_method("^(GET|HEAD)$")]},
+        "direct_response": {"status": 200, "body": {"inline_string": '{"status":"ok"}\n'}},
+        "response_headers_to_add": [_set("content-type", "application/json")],
+        "typed_per_filter_config": _open(),
+    }
+    return [ok, _refusal(path, 405, "method_not_allowed", "Use GET for /healthz.", _open())]
+
+
+def _allowed(path: str, clusters: Sequence[ClusterPlan]) -> list[Json]:
+    method = PATHS[path]
+    wrong = {"path": path, "headers": [{**_method(f"^{method}$"), "invert_match": True}]}
+    return [
+        *(_to_cluster(path, method, cluster.name) for cluster in clusters),
+        # Both run policy first, so that nothing is told to a client without a key.
+        _refusal(wrong, 405, "method_not_allowed", f"Use {method} for {path}."),
+        _refusal({"path": path}, 503, "no_revision", "No revision of this service is ready to serve.", {}, "gateway"),
+    ]
+
+
+def _to_cluster(path: str, method: str, name: str) -> Json:
+    revision = {"name": REVISION_HEADER, "string_match": {"exact": name}}
+    return {
+        "match": {"path": path, "headers": [_method(f"^{method}$"), revision]},
+        "route": {
+            "cluster": name,
+            # An answer may take long; what bounds it is the stream's idle timeout.
+            "timeout": "0s",
+            "retry_policy": _RETRIES,
+        },
+        "request_headers_to_remove": _REMOVED_FOR_ENGINES,
+        "response_headers_to_remove": _REMOVED_FROM_ENGINES,
+        # What the router may keep to send it again: more than the body limit, or a large request dies with its replica.
+        "request_body_buffer_limit": MAX_BODY_BYTES + 1024 * 1024,
+    }
+
+
+# Only before the first byte of an answer, and on another replica. No retry on 5xx in general: the engine answered.
+_RETRIES: Json = {
+    "retry_on": "reset,connect-failure,refused-stream,retriable-status-codes",
+    "retriable_status_codes": [503],
+    "num_retries": 3,
+    "retry_host_predicate": [
+        {
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+            },
+        }
+    ],
+    "host_selection_retry_max_attempts": 5,
+    "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+}
+
+
+def _hints() -> list[Json]:
+    listed = ", ".join(f"{method} {path}" for path, method in PATHS.items())
+    found = []
+    for path in PATHS:
+        short = path.removeprefix("/v1")
+        found += [
+            _unknown({"path": short}, f"There is no {short}; use {path}: the base URL ends in /v1."),
+            _unknown({"path": f"{path}/"}, f"There is no {path}/; use {path} without the slash at the end."),
+            _unknown({"path": f"/v1{path}"}, f"There is no /v1{path}; use {path}: the base URL holds /v1 already."),
+        ]
+    return [*found, _unknown({"prefix": "/"}, f"Unknown path. There are: {listed}, GET /healthz.")]
+
+
+def _unknown(match: Json, message: str) -> Json:
+    return _refusal(match, 404, "unknown_path", message, _open())
+
+
+def _refusal(  # noqa: PLR0913 (one row of the route table)
+    match: Json, status: int, code: str, message: str, filters: Json | None = None, hop: str = "gateway"
+) -> Json:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    route: Json = {
+        "match": match,
+        "direct_response": {"status": status, "body": {"inline_string": message}},
+        "response_headers_to_add": [
+            _set("x-gonogo-code", code),
+            _set("x-gonogo-type", kind),
+            _set("x-gonogo-hop", hop),
+        ],
+    }
+    return {**route, "typed_per_filter_config": filters} if filters else route
+
+
+def _open() -> Json:
+    """For answers that need no key: neither policy is asked nor a body waited for."""
+    return {
+        EXT_PROC: {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute",
+            "disabled": True,
+        },
+        BUFFER: {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
+            "disabled": True,
+        },
+    }
+
+
+def _method(pattern: str) -> Json:
+    return {"name": ":method", "string_match": {"safe_regex": {"regex": pattern}}}
+
+
+def _set(name: str, value: str) -> Json:
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}

@@ -1,0 +1,57 @@
+"""From the plan's listeners and clusters to the snapshot that Envoy is to have. Pure: same input, same bytes.
+
+Not here: how each resource looks (`resources/`), what clients read on errors (`replies`), how it is served (`ads`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.endpoint.v3 import endpoint_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
+
+from gonogo.actions.model import ClusterPlan, ListenerPlan
+from gonogo.gateway import snapshot
+from gonogo.gateway.resources import clusters, listeners, routes, secrets
+from gonogo.gateway.resources.convert import to_message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayInput:
+    """Everything that the gateway's configuration is made of. Paths are absolute; PEM texts hold the chain, leaf first."""
+
+    listeners: tuple[ListenerPlan, ...]
+    clusters: tuple[ClusterPlan, ...]
+    policy_sockets: tuple[str, ...]
+    certificate_chain_pem: str
+    private_key_pem: str = field(repr=False)
+    access_log_path: str
+
+
+def translate(given: GatewayInput) -> snapshot.Snapshot:
+    """The snapshot for this input."""
+    plans = sorted(given.clusters, key=lambda plan: plan.name)
+    cds = {plan.name: to_message(clusters.cluster(plan), cluster_pb2.Cluster()) for plan in plans}
+    cds[clusters.POLICY_CLUSTER] = to_message(clusters.policy_cluster(given.policy_sockets), cluster_pb2.Cluster())
+    eds = {plan.name: to_message(clusters.endpoints(plan), endpoint_pb2.ClusterLoadAssignment()) for plan in plans}
+    lds = {
+        listeners.listener_name(plan): to_message(
+            listeners.listener(plan, given.access_log_path), listener_pb2.Listener()
+        )
+        for plan in given.listeners
+    }
+    rds = {routes.ROUTE_CONFIG: to_message(routes.routes(plans), route_pb2.RouteConfiguration())}
+    certificate = secrets.server_certificate(given.certificate_chain_pem, given.private_key_pem)
+    sds = {secrets.SERVER_SECRET: to_message(certificate, secret_pb2.Secret())}
+    return snapshot.Snapshot(
+        types={
+            snapshot.SECRET: snapshot.typed(sds),
+            snapshot.CLUSTER: snapshot.typed(cds),
+            snapshot.ENDPOINTS: snapshot.typed(eds),
+            snapshot.LISTENER: snapshot.typed(lds),
+            snapshot.ROUTES: snapshot.typed(rds),
+        }
+    )
