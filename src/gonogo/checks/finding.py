@@ -69,8 +69,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A finding together with the check that gave it, at one stage."""
+    """A finding together with the check that gave it, at one stage of one revision."""
 
+    service: str = ""
+    revision: int = 0
     check: str
     condition: Condition
     stage: Stage

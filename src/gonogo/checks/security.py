@@ -110,7 +110,7 @@ def engine_on_loopback(revision: Revision, world: World) -> Iterator[Finding]:
         yield Finding(reason="EngineExposureUnknown", verdict=Verdict.UNKNOWN, subject=f"service/{revision.service}")
         return
     for one in mine:
-        open_to = [address for address in one.listens_on or () if not _loopback(address)]
+        open_to = [door for door in one.listens_on or () if not _loopback(door.rpartition(":")[0].strip("[]"))]
         yield Finding(
             reason="EngineExposed" if open_to else "EngineOnLoopback",
             verdict=Verdict.FAIL if open_to else Verdict.PASS,

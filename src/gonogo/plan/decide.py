@@ -23,7 +23,7 @@ from gonogo.actions.model import (
     RemoveReplica,
 )
 from gonogo.checks.catalogue import CHECKS
-from gonogo.checks.finding import Answer, Check, Finding, Stage, Verdict
+from gonogo.checks.finding import Answer, Check, Finding, Stage, Value, Verdict
 from gonogo.engines.model import Placement
 from gonogo.engines.size import replicas_wanted
 from gonogo.facts.replica import Health, ReplicaFacts, ReplicaName
@@ -67,7 +67,13 @@ def ask(checks: Sequence[Check], stage: Stage, revision: Revision, world: World)
         if stage in check.stages:
             for finding in check.ask(revision, world):
                 yield Answer(
-                    check=check.name, condition=check.condition, stage=stage, blocks=check.blocks, finding=finding
+                    service=revision.service,
+                    revision=revision.number,
+                    check=check.name,
+                    condition=check.condition,
+                    stage=stage,
+                    blocks=check.blocks,
+                    finding=finding,
                 )
 
 
@@ -132,6 +138,7 @@ def _missing_replicas(service: DesiredService, services: Sequence[DesiredService
                     address="127.0.0.1",
                     port=ports.pop(0),
                     threads=threads_each(services, world),
+                    replicas=replicas_wanted(revision, world),
                 ),
                 why="ReplicaDied" if str(name) in world.deaths else "ReplicaWanted",
             )
@@ -194,7 +201,7 @@ def _candidate(
         return (_reject(revision, hopeless),), ()
     probed = any(probe.service == service.name and probe.revision == revision.number for probe in world.probes or ())
     if not probed:
-        return ((_probe(revision),) if _provable(service, revision, world) else ()), ()
+        return ((_probe(revision),) if _provable(revision, world) else ()), ()
     answers = tuple(ask(checks, Stage.DEPLOY, revision, world))
     bad = [answer for answer in answers if answer.blocking]
     if bad:
@@ -208,7 +215,7 @@ def _hopeless(revision: Revision, world: World) -> Finding | None:
         name = f"{revision.name}/{index}"
         deaths = world.deaths.get(name)
         if deaths is not None and deaths.count >= CRASHES_BEFORE_REJECTION:
-            values = {
+            values: dict[str, Value] = {
                 "replica": name,
                 "restarts": deaths.count,
                 "why": deaths.why,
@@ -231,7 +238,7 @@ def _refused(revision: Revision, world: World) -> Finding | None:
     )
 
 
-def _provable(service: DesiredService, revision: Revision, world: World) -> bool:
+def _provable(revision: Revision, world: World) -> bool:
     """Every replica generates and Envoy has acknowledged exactly what is wanted now."""
     ready = [replica for replica in of_revision(world, revision) if replica.health is Health.READY]
     gateway = world.gateway

@@ -20,7 +20,10 @@ LOOKS_STOPPED, LOOKS_SILENT = 2, 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """One look at a replica. `answered`: /health in time. `cpu_s`: CPU seconds used so far; `tokens`: all counters summed."""
+    """One look at a replica.
+
+    `answered`: /health in time. `cpu_s`: CPU seconds used so far. `tokens`: all counters summed.
+    """
 
     at: float
     answered: bool

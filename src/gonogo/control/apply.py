@@ -1,0 +1,283 @@
+"""Carries out actions: the only place that changes the world. Each is an "ensure": done twice is done once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Callable
+
+from gonogo.actions.model import (
+    Action,
+    EnsureGateway,
+    EnsurePolicy,
+    EnsureReplica,
+    ForgetService,
+    ProbeRevision,
+    Promote,
+    PublishSnapshot,
+    Reject,
+    RemoveReplica,
+)
+from gonogo.control.deployment import Deployment
+from gonogo.control.observe import Observer
+from gonogo.control.probe import FrontDoor, ask_everything
+from gonogo.engines.model import Launch
+from gonogo.engines.table import engine_for
+from gonogo.facts.probe import ProbeFacts
+from gonogo.facts.world import World
+from gonogo.gateway.ads import AdsServer
+from gonogo.gateway.bootstrap import Bootstrap, bootstrap_json, command
+from gonogo.gateway.snapshot import Snapshot
+from gonogo.gateway.translate import GatewayInput, translate
+from gonogo.plan.decide import POLICY_SERVERS
+from gonogo.runtimes.local import rotate
+from gonogo.runtimes.look import gateway_binary
+from gonogo.runtimes.paths import StatePaths
+from gonogo.security.certificates import CertificateFiles, ensure_certificates
+from gonogo.security.keys import KeyRow, mint
+from gonogo.spec import Gateway, Revision
+
+PROBE_KEY_LIFE_S = 600.0
+GRACE_S = 5.0
+
+
+class Hands:
+    """What can be done, one method per action. `wake` is called from other threads too."""
+
+    def __init__(self, deployment: Deployment, ads: AdsServer, observer: Observer, wake: Callable[[], object]) -> None:
+        self._deployment = deployment
+        self._paths = deployment.paths
+        self._runtime = deployment.runtime
+        self._store = deployment.store
+        self._memory = deployment.memory
+        self._ads = ads
+        self._observer = observer
+        self._wake = wake
+        self._probing: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._endings: set[asyncio.Task[None]] = set()
+
+    async def perform(self, action: Action, world: World) -> None:
+        """Carry out one action."""
+        if isinstance(action, EnsureReplica):
+            self._ensure_replica(action, world)
+        elif isinstance(action, RemoveReplica):
+            self._remove_replica(action)
+        elif isinstance(action, EnsurePolicy):
+            self._ensure_policy(action)
+        elif isinstance(action, EnsureGateway):
+            self._ensure_gateway(action)
+        elif isinstance(action, PublishSnapshot):
+            await self._publish(action)
+        elif isinstance(action, ProbeRevision):
+            self.probe(self._store.revision(action.service, action.revision))
+        elif isinstance(action, Promote):
+            self._promote(action)
+        elif isinstance(action, Reject):
+            self._reject(action)
+        elif isinstance(action, ForgetService):
+            self._forget(action)
+
+    def under_way(self, action: Action) -> bool:
+        """Whether this action was begun and takes its time: then it is not begun again."""
+        if isinstance(action, ProbeRevision):
+            return self.probing(action.service, action.revision)
+        return isinstance(action, RemoveReplica) and action.handle in self._memory.ending
+
+    def probing(self, service: str, revision: int) -> bool:
+        """Whether this revision is being asked right now."""
+        task = self._probing.get((service, revision))
+        return task is not None and not task.done()
+
+    def probe(self, revision: Revision) -> asyncio.Task[None]:
+        """Ask this revision through the front door, in the background; a second request joins the first."""
+        key = (revision.service, revision.number)
+        task = self._probing.get(key)
+        if task is None or task.done():
+            task = asyncio.create_task(self._probe(revision))
+            self._probing[key] = task
+        return task
+
+    def _ensure_replica(self, action: EnsureReplica, world: World) -> None:
+        placement = action.placement
+        name = str(placement.name)
+        if any(one.role == "replica" and one.name == name for one in self._runtime.processes()):
+            return
+        revision = self._store.revision(placement.name.service, placement.name.revision)
+        model = world.models[revision.spec.model]
+        launch = engine_for(revision.spec, sys.executable).launch(revision.spec, model, placement)
+        self._runtime.start(launch, ("replica", name, placement.port), self._paths.log("replica", name))
+
+    def _remove_replica(self, action: RemoveReplica) -> None:
+        watch = self._memory.watches.get(action.handle)
+        if action.why == "ReplicaHung" and watch is not None and action.handle not in self._memory.ending:
+            self._observer.died(watch, hung=True)
+        self._memory.ending.add(action.handle)
+        if action.force:
+            # A stopped process takes no SIGTERM: only SIGKILL ends it at once.
+            self._runtime.send(action.handle, signal.SIGKILL)
+            return
+        task = asyncio.create_task(asyncio.to_thread(self._end, action.handle))
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+
+    def _end(self, handle: str) -> None:
+        self._runtime.end(handle, GRACE_S)
+        self._wake()
+
+    def _ensure_policy(self, action: EnsurePolicy) -> None:
+        name = str(action.index)
+        if any(one.role == "policy" and one.name == name for one in self._runtime.processes()):
+            return
+        launch = Launch(
+            command=(
+                sys.executable,
+                "-m",
+                "gonogo.gateway.policy.main",
+                "--socket",
+                str(self._paths.policy_socket(action.index)),
+                "--database",
+                str(self._paths.database),
+                "--index",
+                name,
+            ),
+            environment={},
+            niceness=0,
+        )
+        self._runtime.start(launch, ("policy", name, None), self._paths.log("policy", name))
+
+    def _ensure_gateway(self, action: EnsureGateway) -> None:
+        if any(one.role == "gateway" for one in self._runtime.processes()):
+            return
+        given = Bootstrap(
+            node_id="gonogo", xds_socket=str(self._paths.xds_socket), admin_socket=str(self._paths.admin_socket)
+        )
+        _write_private(self._paths.bootstrap, bootstrap_json(given))
+        self._paths.admin_socket.unlink(missing_ok=True)
+        log = self._paths.log("gateway", "envoy")
+        words = command(gateway_binary(), str(self._paths.bootstrap), action.concurrency, str(log))
+        launch = Launch(command=words, environment={}, niceness=0)
+        self._runtime.start(launch, ("gateway", "envoy", None), log)
+
+    async def _publish(self, action: PublishSnapshot) -> None:
+        snapshot = await asyncio.to_thread(self._translate, action)
+        self._ads.set_snapshot(snapshot)
+        self._memory.published = action.digest()
+
+    def _translate(self, action: PublishSnapshot) -> Snapshot:
+        certificate = self.certificate(self._gateways())
+        self._memory.certificate = certificate.facts
+        return translate(
+            GatewayInput(
+                listeners=action.listeners,
+                clusters=action.clusters,
+                policy_sockets=tuple(str(self._paths.policy_socket(index)) for index in range(POLICY_SERVERS)),
+                certificate_chain_pem=certificate.chain_pem,
+                private_key_pem=certificate.key_pem,
+                access_log_path=str(self._paths.access_log),
+            )
+        )
+
+    def _gateways(self) -> tuple[Gateway, ...]:
+        return tuple(service.desired.spec.gateway for service in self._store.services() if not service.removed)
+
+    def certificate(self, gateways: tuple[Gateway, ...]) -> CertificateFiles:
+        """The certificate for all names that the services ask for; made or renewed when it must be."""
+        names = sorted({name for gateway in gateways for name in (*gateway.hostnames, gateway.address)})
+        given = next(
+            (
+                (Path(gateway.certificate_file), Path(gateway.key_file))
+                for gateway in gateways
+                if gateway.certificate_file and gateway.key_file
+            ),
+            None,
+        )
+        return ensure_certificates(self._paths.tls, names, time.time(), given)
+
+    def _promote(self, action: Promote) -> None:
+        with self._deployment.change() as change:
+            change.set_serving(action.service, action.revision)
+
+    def _reject(self, action: Reject) -> None:
+        finding = action.finding
+        with self._deployment.change() as change:
+            change.reject(action.service, action.revision, finding.reason, dict(finding.values))
+
+    def _forget(self, action: ForgetService) -> None:
+        with self._deployment.change() as change:
+            change.forget_service(action.service)
+        for key in [key for key in self._memory.probes if key[0] == action.service]:
+            del self._memory.probes[key]
+
+    async def _probe(self, revision: Revision) -> None:
+        try:
+            found = await asyncio.to_thread(self._ask, revision)
+        except Exception as error:  # noqa: BLE001 a probe that cannot be asked is an answer too: unknown, with the reason
+            found = (
+                ProbeFacts(
+                    name="answers_right",
+                    service=revision.service,
+                    revision=revision.number,
+                    at=time.time(),
+                    error=f"{type(error).__name__}: {error}"[:300],
+                ),
+            )
+        self._memory.probes[(revision.service, revision.number)] = found
+        self._wake()
+
+    def _ask(self, revision: Revision) -> tuple[ProbeFacts, ...]:
+        now = time.time()
+        minted = [mint(secrets.token_bytes(64)) for _ in range(2)]
+        with self._deployment.change() as change:
+            for one in minted:
+                change.add_key(
+                    KeyRow(
+                        key_id=one.key_id,
+                        secret_hash=one.secret_hash,
+                        name=f"probe of {revision.name}",
+                        service=revision.service,
+                        revision=revision.number,
+                        scopes=("infer",),
+                        created_at=now,
+                        expires_at=now + PROBE_KEY_LIFE_S,
+                        revoked_at=None,
+                    )
+                )
+
+        def revoke(index: int) -> None:
+            with self._deployment.change() as change:
+                change.revoke_key(minted[index].key_id)
+
+        gateway = revision.spec.gateway
+        door = FrontDoor(
+            address=gateway.address,
+            port=gateway.port,
+            ca_file=str(self._paths.ca_file),
+            key=minted[0].text,
+            revocable_key=minted[1].text,
+            revoke=lambda: revoke(1),
+        )
+        try:
+            return ask_everything(door, revision, time.time)
+        finally:
+            revoke(0)
+
+
+def rotate_logs(paths: StatePaths) -> None:
+    """Bound every log file, the gateway's access log too (they are opened for appending: copy, then empty)."""
+    for log in (*paths.logs.glob("*.log"), paths.access_log):
+        if not log.name.endswith(".1.log"):
+            rotate(log)
+
+
+def _write_private(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    shutil.move(temporary, path)

@@ -1,0 +1,116 @@
+"""The control process: the one composition root. Everything is made here and handed to what needs it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import os
+import pwd
+import signal
+import socket
+import sys
+import time
+
+from gonogo.api.server import server
+from gonogo.control.apply import Hands, rotate_logs
+from gonogo.control.deployment import Deployment, Memory
+from gonogo.control.desk import Desk
+from gonogo.control.journal import Journal
+from gonogo.control.keeper import EXIT_LOCKED
+from gonogo.control.loop import Reconciler
+from gonogo.control.observe import Observer
+from gonogo.control.record import Recorder
+from gonogo.gateway.ads import AdsServer, load_snapshot
+from gonogo.runtimes.local import LocalRuntime
+from gonogo.runtimes.paths import StatePaths
+from gonogo.store import open_store
+from gonogo.store.store import Store
+
+HOUSEKEEPING_EVERY_S = 30.0
+
+
+def lock(paths: StatePaths) -> int | None:
+    """The lock that makes this the only control process here; None when another has it. Held until the process ends."""
+    descriptor = os.open(paths.lease, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+async def run(paths: StatePaths, store: Store) -> None:
+    """Control until SIGTERM. Nothing that serves traffic ends with it."""
+    epoch = store.acquire_lease(f"pid {os.getpid()} of {pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}")
+    runtime = LocalRuntime(paths.root)
+    runtime.scan()
+    deployment = Deployment(paths=paths, runtime=runtime, store=store, epoch=epoch, memory=Memory())
+    loop = asyncio.get_running_loop()
+
+    def wake() -> None:
+        reconciler.wake()
+
+    recorder = Recorder(deployment)
+    ads = AdsServer(paths.xds_socket, saved_path=paths.snapshot, on_change=wake)
+    saved = load_snapshot(paths.snapshot)
+    if saved is not None:
+        ads.set_snapshot(saved)  # what was last acknowledged holds until every replica was looked at
+    observer = Observer(deployment, ads.status, wake)
+    observer.on_death = recorder.died
+    hands = Hands(deployment, ads, observer, lambda: loop.call_soon_threadsafe(wake))
+    failpoint = paths.root / "failpoint" if os.environ.get("GONOGO_FAILPOINTS") == "1" else None
+    reconciler = Reconciler(deployment, observer, hands, Journal(deployment, failpoint), recorder)
+    desk = Desk(deployment, observer, hands, reconciler, recorder)
+    paths.xds_socket.unlink(missing_ok=True)
+    await ads.start()
+    http = server(desk)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, reconciler.stop)
+    serving = asyncio.create_task(http.serve(sockets=[_bound(paths)]))
+    keeping = asyncio.create_task(_housekeeping(paths))
+    with deployment.change() as change:
+        change.event("ControlStarted", pid=os.getpid(), adopted=[one.name for one in runtime.processes()])
+    try:
+        await reconciler.run()
+    finally:
+        http.should_exit = True
+        keeping.cancel()
+        await asyncio.wait([serving], timeout=2.0)
+        await ads.stop()
+
+
+async def _housekeeping(paths: StatePaths) -> None:
+    while True:
+        await asyncio.to_thread(rotate_logs, paths)
+        await asyncio.sleep(HOUSEKEEPING_EVERY_S)
+
+
+def _bound(paths: StatePaths) -> socket.socket:
+    """The API's socket, for the owner alone. The lock is ours, so a socket file that is there is a dead one's."""
+    paths.control_socket.unlink(missing_ok=True)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound.bind(str(paths.control_socket))
+    os.chmod(paths.control_socket, 0o600)
+    return bound
+
+
+def main() -> int:
+    """Exit codes: 0 asked to stop, 75 another control process runs, 1 anything else."""
+    parser = argparse.ArgumentParser(prog="gonogo-control", description=__doc__)
+    parser.add_argument("--state-dir", required=True)
+    paths = StatePaths.of(parser.parse_args().state_dir)
+    os.umask(0o077)
+    paths.make()
+    held = lock(paths)
+    if held is None:
+        print(f"another control process holds {paths.lease}", file=sys.stderr)
+        return EXIT_LOCKED
+    store = open_store(paths.database, clock=time.time)
+    asyncio.run(run(paths, store))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""Observe: look at everything once and number it. The only place that makes a `World`."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from dataclasses import replace
+from typing import Callable, Iterable, Sequence
+
+from gonogo.control.deployment import Deployment
+from gonogo.control.sight import HostSight, ModelSight, StateSight
+from gonogo.control.watch import ReplicaWatch
+from gonogo.engines.table import engine_for
+from gonogo.facts.gateway import GatewayFacts, PolicyFacts, ResourceStatus
+from gonogo.facts.host import HostFacts
+from gonogo.facts.replica import Deaths, Health, MemoryMeasured, ReplicaFacts, ReplicaName
+from gonogo.facts.world import World
+from gonogo.plan.decide import POLICY_SERVERS
+from gonogo.plan.model import DesiredService
+from gonogo.runtimes.local import Process, tail
+from gonogo.spec import Revision
+
+DEATHS_WINDOW_S = 300.0
+SCAN_EVERY_S = 10.0
+DOOR_EVERY_S = 5.0
+ADOPTED_AGE_S = 2.0
+ENGINE = engine_for(None)
+
+LOG_TAIL_LINES = 20
+
+
+class Observer:
+    """Puts the pieces of the world together. `on_change` wakes the loop when a watched thing changes."""
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        gateway_status: Callable[[], tuple[ResourceStatus, ...] | None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._paths = deployment.paths
+        self._runtime = deployment.runtime
+        self._memory = deployment.memory
+        self._gateway_status = gateway_status
+        self._on_change = on_change
+        self._number = 0
+        self._scanned_at = 0.0
+        self._door_seen = (frozenset[tuple[str, int]](), 0.0)
+        self.host = HostSight(deployment.paths)
+        self.models = ModelSight()
+        self.state = StateSight(deployment.paths)
+        self.on_death: Callable[[ReplicaName, Deaths], None] = lambda _name, _deaths: None
+
+    async def observe(self, services: Sequence[DesiredService]) -> World:
+        """One look. Slow parts (installed versions, models) come from caches that threads fill."""
+        self._number += 1
+        processes = self._processes()
+        wanted_ports = {service.desired.spec.gateway.port for service in services}
+        host = await asyncio.to_thread(self.host.look, frozenset(wanted_ports), [one.pid for one in processes])
+        models = await asyncio.to_thread(
+            self.models.look, sorted({revision.spec.model for one in services for revision in _revisions(one)})
+        )
+        self._adopt(processes)
+        return World(
+            observation=self._number,
+            at=time.time(),
+            host=host,
+            models=models,
+            replicas=self._replicas(host),
+            gateway=self._gateway(processes, services),
+            policies=_policies(processes),
+            certificate=self._memory.certificate,
+            state=await asyncio.to_thread(self.state.look),
+            probes=tuple(probe for found in self._memory.probes.values() for probe in found),
+            deaths=self._recent_deaths(),
+        )
+
+    def _processes(self) -> tuple[Process, ...]:
+        now = time.monotonic()
+        if now - self._scanned_at > SCAN_EVERY_S:
+            self._scanned_at = now
+            return self._runtime.scan()
+        return self._runtime.processes()
+
+    def _adopt(self, processes: Iterable[Process]) -> None:
+        """Watch every replica process that is not watched yet; let go of those that ended."""
+        alive = {process.handle: process for process in processes if process.role == "replica"}
+        for handle, process in alive.items():
+            if handle in self._memory.watches:
+                continue
+            pulse = self._runtime.pulse(handle)
+            adopted = pulse is not None and pulse.age_s > ADOPTED_AGE_S
+            watch = ReplicaWatch(self._runtime, process, ENGINE, self._on_change, adopted)
+            self._memory.watches[handle] = watch
+            watch.begin()
+        for handle in tuple(self._memory.watches):
+            if handle not in alive:
+                self._bury(handle)
+
+    def _bury(self, handle: str) -> None:
+        watch = self._memory.watches.pop(handle)
+        watch.end()
+        if handle in self._memory.ending:
+            self._memory.ending.discard(handle)
+            return
+        self.died(watch, hung=False)
+
+    def died(self, watch: ReplicaWatch, hung: bool) -> None:
+        """Remember an unasked end, or a hang that we are about to end."""
+        name = ReplicaName.parse(watch.process.name)
+        lines = tail(self._paths.log("replica", watch.process.name), LOG_TAIL_LINES)
+        why = "hung" if hung else ENGINE.explain_exit("\n".join(lines)) or "killed"
+        lived_long = watch.ready_at is not None and time.monotonic() - watch.ready_at > 60.0
+        past = [] if lived_long else self._memory.deaths.get(watch.process.name, [])
+        death = Deaths(count=len(past) + 1, last_at=time.time(), why=why, last_log_lines=lines)
+        self._memory.deaths[watch.process.name] = [*past, death][-20:]
+        self.on_death(name, death)
+
+    def _recent_deaths(self) -> dict[str, Deaths]:
+        now, recent = time.time(), {}
+        for name, deaths in tuple(self._memory.deaths.items()):
+            kept = [death for death in deaths if now - death.last_at < DEATHS_WINDOW_S]
+            if kept:
+                last = kept[-1]
+                recent[name] = Deaths(
+                    count=len(kept), last_at=last.last_at, why=last.why, last_log_lines=last.last_log_lines
+                )
+            else:
+                del self._memory.deaths[name]
+        return recent
+
+    def _replicas(self, host: HostFacts) -> tuple[ReplicaFacts, ...]:
+        found = [self._replica(watch, host) for watch in self._memory.watches.values()]
+        return tuple(sorted((one for one in found if one.health is not Health.DEAD), key=lambda one: str(one.name)))
+
+    def _replica(self, watch: ReplicaWatch, host: HostFacts) -> ReplicaFacts:
+        seen, process = watch.seen, watch.process
+        progress, pulse = seen.progress, seen.pulse
+        return ReplicaFacts(
+            name=ReplicaName.parse(process.name),
+            host=host.name,
+            address="127.0.0.1",
+            port=process.port or 0,
+            handle=process.handle,
+            health=watch.verdict,
+            age_s=pulse.age_s if pulse else 0.0,
+            restarts=len(self._memory.deaths.get(process.name, ())),
+            requests_running=progress.requests_running if progress else None,
+            requests_waiting=progress.requests_waiting if progress else None,
+            tokens_generated=progress.tokens_generated if progress else None,
+            last_log_lines=(),
+            memory=self._measured(watch),
+            listens_on=self.host.listens_on(process.pid) if watch.verdict is Health.READY else None,
+        )
+
+    def _measured(self, watch: ReplicaWatch) -> MemoryMeasured:
+        handle, pulse = watch.process.handle, watch.seen.pulse
+        if handle not in self._memory.measured and watch.verdict is Health.READY:
+            log = self._paths.log("replica", watch.process.name)
+            text = "\n".join(tail(log, 4000, limit_bytes=2_000_000))
+            self._memory.measured[handle] = ENGINE.measured(text)
+        printed = self._memory.measured.get(handle, MemoryMeasured())
+        return replace(printed, resident_bytes=pulse.resident_bytes if pulse else None)
+
+    def _gateway(self, processes: Iterable[Process], services: Sequence[DesiredService]) -> GatewayFacts:
+        envoy = next((process for process in processes if process.role == "gateway"), None)
+        doors = frozenset((one.desired.spec.gateway.address, one.desired.spec.gateway.port) for one in services)
+        return GatewayFacts(
+            running=envoy is not None,
+            handle=envoy.handle if envoy else None,
+            resources=self._gateway_status(),
+            listening=self._listening(doors) if envoy else False,
+            published=self._memory.published,
+        )
+
+    def _listening(self, doors: frozenset[tuple[str, int]]) -> bool:
+        """Whether every listener accepts connections; asked again each 5 s, not at every look."""
+        seen, at = self._door_seen
+        if doors == seen and time.monotonic() - at < DOOR_EVERY_S:
+            return bool(doors)
+        open_doors = bool(doors) and all(_answers(address, port) for address, port in doors)
+        if open_doors:
+            self._door_seen = (doors, time.monotonic())
+        return open_doors
+
+
+def _revisions(service: DesiredService) -> list[Revision]:
+    return [revision for revision in (service.desired, service.serving) if revision is not None]
+
+
+def _policies(processes: Iterable[Process]) -> tuple[PolicyFacts, ...]:
+    found = {int(process.name): process for process in processes if process.role == "policy" and process.name.isdigit()}
+    return tuple(
+        PolicyFacts(index=index, running=index in found, handle=found[index].handle if index in found else None)
+        for index in range(POLICY_SERVERS)
+    )
+
+
+def _answers(address: str, port: int) -> bool:
+    """Whether somebody accepts connections there; loopback, so it takes microseconds."""
+    target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+    try:
+        with socket.create_connection((target, port), timeout=0.3):
+            return True
+    except OSError:
+        return False

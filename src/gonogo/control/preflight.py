@@ -1,0 +1,46 @@
+"""Preflight without a control process: look at this host and the model, ask the preflight checks, change nothing."""
+
+from __future__ import annotations
+
+import time
+
+from gonogo.checks.catalogue import CHECKS
+from gonogo.checks.finding import Answer, Stage
+from gonogo.control.sight import HostSight, ModelSight, state_facts
+from gonogo.facts.gateway import GatewayFacts
+from gonogo.facts.world import World
+from gonogo.plan.decide import ask, decide
+from gonogo.plan.model import DesiredService, Plan
+from gonogo.runtimes.local import LocalRuntime
+from gonogo.runtimes.paths import StatePaths
+from gonogo.spec import Revision
+
+
+def look(paths: StatePaths, revision: Revision) -> World:
+    """One observation of a machine on which nothing of ours runs yet."""
+    own = [process.pid for process in LocalRuntime(paths.root).scan()]
+    return World(
+        observation=1,
+        at=time.time(),
+        host=HostSight(paths).look(frozenset({revision.spec.gateway.port}), own),
+        models=ModelSight().look((revision.spec.model,)),
+        replicas=(),
+        gateway=GatewayFacts(running=False, handle=None, resources=None),
+        policies=(),
+        state=state_facts(paths),
+    )
+
+
+def preflight(paths: StatePaths, revision: Revision, world: World | None = None) -> tuple[Answer, ...]:
+    """The answers of all preflight checks."""
+    return tuple(ask(CHECKS, Stage.PREFLIGHT, revision, world or look(paths, revision)))
+
+
+def plan(paths: StatePaths, revision: Revision) -> Plan:
+    """What `up` would do first on this machine: answers, and the actions unless something blocks."""
+    world = look(paths, revision)
+    answers = preflight(paths, revision, world)
+    if any(answer.blocking for answer in answers):
+        return Plan(observation=world.observation, actions=(), answers=answers)
+    service = DesiredService(name=revision.service, desired=revision, serving=None, rejected=None, removed=False)
+    return Plan(observation=world.observation, actions=decide((service,), world).actions, answers=answers)

@@ -1,0 +1,207 @@
+"""Asks a revision through the front door: the real listener, real TLS, a real key. Looks only; `checks.probes` judges.
+
+A probe key is pinned to the revision, so that a revision without traffic is proven before it gets any.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Mapping
+
+import httpx
+
+from gonogo.checks.probes import longest_repeat
+from gonogo.facts.probe import ProbeFacts, Value
+from gonogo.spec import Probe, Revision
+
+LIMIT_S = 30.0
+LARGE_BODY_BYTES = 1_300_000
+REVOCATION_WATCH_S = 3.0
+UNKNOWN_PATH = "/v1/gonogo-does-not-know-this"
+COUNT_PROMPT = "Write one short sentence about the sea."
+MAX_TOKENS_ASKED = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontDoor:
+    """Where and how to ask. `revoke` revokes `revocable_key` when called."""
+
+    address: str
+    port: int
+    ca_file: str
+    key: str
+    revocable_key: str
+    revoke: Callable[[], None]
+
+    @property
+    def base(self) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.address, self.address)
+        return f"https://{host}:{self.port}"
+
+
+def ask_everything(door: FrontDoor, revision: Revision, clock: Callable[[], float]) -> tuple[ProbeFacts, ...]:
+    """All probes of one revision, one after the other. Blocks for seconds; run it in a thread."""
+    trust = ssl.create_default_context(cafile=door.ca_file)
+    with httpx.Client(base_url=door.base, verify=trust, timeout=LIMIT_S, trust_env=False) as client:
+        asker = _Asker(door, revision, client)
+        questions: list[tuple[str, Callable[[], Mapping[str, Value]]]] = [
+            ("old_tls_refused", asker.old_tls),
+            ("keyless_refused", lambda: asker.status_with(None)),
+            ("wrong_key_refused", lambda: asker.status_with(_wrong(door.key))),
+            ("model_list_right", asker.models),
+            ("unknown_path_refused", asker.unknown_path),
+            ("stream_in_pieces", asker.stream),
+            ("max_tokens_honoured", asker.max_tokens),
+            ("stop_honoured", asker.stop),
+            ("no_repetition", asker.repetition),
+            ("large_body_accepted", asker.large_body),
+            ("revoked_key_refused", asker.revoked_key),
+        ]
+        for probe in revision.spec.probes:
+            questions.append((f"answers_right:{probe.name}", _answer(asker, probe)))
+        return tuple(_look(name, question, revision, clock) for name, question in questions)
+
+
+def _answer(asker: _Asker, probe: Probe) -> Callable[[], Mapping[str, Value]]:
+    return lambda: asker.answer(probe)
+
+
+def _look(
+    name: str, question: Callable[[], Mapping[str, Value]], revision: Revision, clock: Callable[[], float]
+) -> ProbeFacts:
+    error, seen = None, {}
+    try:
+        seen = dict(question())
+    except (httpx.HTTPError, OSError, ValueError, KeyError, TypeError, IndexError) as problem:
+        error = f"{type(problem).__name__}: {problem}"[:300]
+    return ProbeFacts(name=name, service=revision.service, revision=revision.number, at=clock(), error=error, seen=seen)
+
+
+def _wrong(key: str) -> str:
+    """A well-formed key that nobody made: the right one with its last eight letters changed."""
+    return key[:-8] + ("A" * 8 if not key.endswith("A" * 8) else "B" * 8)
+
+
+class _Asker:
+    def __init__(self, door: FrontDoor, revision: Revision, client: httpx.Client) -> None:
+        self._door = door
+        self._revision = revision
+        self._client = client
+
+    def old_tls(self) -> Mapping[str, Value]:
+        """Offer TLS 1.2 at most. `version` is what was agreed, None when the gateway refused."""
+        trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trust.check_hostname = False
+        trust.verify_mode = ssl.CERT_NONE
+        trust.maximum_version = ssl.TLSVersion.TLSv1_2
+        host = httpx.URL(self._door.base).host
+        with socket.create_connection((host, self._door.port), timeout=5.0) as plain:
+            try:
+                with trust.wrap_socket(plain, server_hostname=host) as secured:
+                    return {"accepted": True, "version": secured.version()}
+            except ssl.SSLError:
+                return {"accepted": False, "version": None}
+
+    def status_with(self, key: str | None) -> Mapping[str, Value]:
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        answer = self._client.post("/v1/chat/completions", headers=headers, json=self._question("Hello", 1))
+        return {"status": answer.status_code}
+
+    def models(self) -> Mapping[str, Value]:
+        answer = self._client.get("/v1/models", headers=self._headers())
+        answer.raise_for_status()
+        names = sorted(str(model["id"]) for model in answer.json()["data"])
+        return {"wanted": self._revision.service, "seen": ", ".join(names)}
+
+    def unknown_path(self) -> Mapping[str, Value]:
+        answer = self._client.get(UNKNOWN_PATH, headers=self._headers())
+        return {"path": UNKNOWN_PATH, "status": answer.status_code}
+
+    def answer(self, probe: Probe) -> Mapping[str, Value]:
+        text, _, _ = self._chat(self._question(probe.prompt, probe.max_tokens))
+        return {"prompt": probe.prompt, "answer": text[:400], "pattern": probe.expect_pattern}
+
+    def stream(self) -> Mapping[str, Value]:
+        question = {**self._question(COUNT_PROMPT, 24), "stream": True}
+        arrivals: list[float] = []
+        finished = False
+        with self._client.stream("POST", "/v1/chat/completions", headers=self._headers(), json=question) as answer:
+            answer.raise_for_status()
+            for line in answer.iter_lines():
+                finished = finished or line.strip() == "data: [DONE]"
+                if line.startswith("data: {") and _piece(line):
+                    arrivals.append(time.monotonic())
+        if not finished:
+            raise ValueError("the stream ended without [DONE]")
+        spread_ms = round((arrivals[-1] - arrivals[0]) * 1000, 1) if arrivals else 0.0
+        return {"pieces": len(arrivals), "spread_ms": spread_ms}
+
+    def max_tokens(self) -> Mapping[str, Value]:
+        _, tokens, _ = self._chat(self._question(COUNT_PROMPT, MAX_TOKENS_ASKED))
+        return {"asked": MAX_TOKENS_ASKED, "got": tokens}
+
+    def stop(self) -> Mapping[str, Value]:
+        """Ask, take the second word of the answer as stop string, ask the same again.
+
+        Under load a near-tie may flip and the word not come up at all: then ask once more.
+        """
+        for _ in range(3):
+            first, _, _ = self._chat(self._question(COUNT_PROMPT, 24))
+            words = first.split()
+            stop = words[min(1, len(words) - 1)]
+            text, _, reason = self._chat({**self._question(COUNT_PROMPT, 24), "stop": [stop]})
+            if stop in text or reason == "stop":
+                return {"stop": stop, "answer": text[:400], "finish_reason": reason}
+        raise ValueError(f"the model did not come to {stop!r} again in three tries")
+
+    def repetition(self) -> Mapping[str, Value]:
+        text, _, _ = self._chat(self._question(COUNT_PROMPT, 64))
+        return {"longest_repeat": longest_repeat(text), "answer": text[:400]}
+
+    def large_body(self) -> Mapping[str, Value]:
+        question = {**self._question("Hello", 1), "metadata": {"padding": "x" * LARGE_BODY_BYTES}}
+        answer = self._client.post("/v1/chat/completions", headers=self._headers(), json=question)
+        return {"size_mb": round(LARGE_BODY_BYTES / 1e6, 1), "status": answer.status_code}
+
+    def revoked_key(self) -> Mapping[str, Value]:
+        """The key works, is revoked, and is asked until it is refused (3 s at most)."""
+        headers = {"authorization": f"Bearer {self._door.revocable_key}"}
+        before = self._client.get("/v1/models", headers=headers)
+        if before.status_code != 200:
+            raise ValueError(f"the key to be revoked got {before.status_code} before")
+        self._door.revoke()
+        revoked_at = time.monotonic()
+        while True:
+            status = self._client.get("/v1/models", headers=headers).status_code
+            seconds = time.monotonic() - revoked_at
+            if status == 401 or seconds > REVOCATION_WATCH_S:
+                return {"status": status, "seconds": round(seconds, 2)}
+            time.sleep(0.05)
+
+    def _headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self._door.key}"}
+
+    def _question(self, prompt: str, tokens: int) -> dict[str, Any]:
+        return {
+            "model": self._revision.service,
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": tokens,
+            "temperature": 0,
+        }
+
+    def _chat(self, question: Mapping[str, Any]) -> tuple[str, int, str]:
+        answer = self._client.post("/v1/chat/completions", headers=self._headers(), json=question)
+        answer.raise_for_status()
+        body = answer.json()
+        choice = body["choices"][0]
+        text = choice["message"]["content"] or ""
+        return str(text), int(body["usage"]["completion_tokens"]), str(choice["finish_reason"])
+
+
+def _piece(line: str) -> bool:
+    choices = json.loads(line.removeprefix("data: ")).get("choices") or [{}]
+    return bool(choices[0].get("delta", {}).get("content"))

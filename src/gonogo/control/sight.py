@@ -1,0 +1,170 @@
+"""How control sees this host, the models and its own state directory: with caches, so that a look stays cheap."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Iterable, Mapping
+
+import gonogo
+from gonogo.facts.gateway import StateFacts
+from gonogo.facts.host import Accelerator, HostFacts, Installed
+from gonogo.facts.model import ModelFacts, ModelProblem
+from gonogo.runtimes.gguf_file import read_model
+from gonogo.runtimes.look import listening_by_pid, look_at_accelerators, look_at_host, look_at_installed
+from gonogo.runtimes.paths import StatePaths
+from gonogo.security.verify import verify_chain
+from gonogo.spec.recipes import find_model
+
+HOST_EVERY_S = 2.0
+INSTALLED_EVERY_S = 300.0
+CHAIN_EVERY_S = 20.0
+FREE_PORTS = 64
+
+
+class HostSight:
+    """This host. Numbers are at most 2 s old, installed versions 5 minutes."""
+
+    def __init__(self, paths: StatePaths) -> None:
+        self._paths = paths
+        self._host: HostFacts | None = None
+        self._looked_at = 0.0
+        self._ports: frozenset[int] = frozenset()
+        self._installed: tuple[Installed, ...] | None = None
+        self._installed_at = 0.0
+        self._accelerators: tuple[Accelerator, ...] | None = None
+        self._clock_offset_s = time.time() - time.monotonic()
+
+    def look(self, wanted_ports: frozenset[int], own_pids: Iterable[int]) -> HostFacts:
+        """The host's facts. `listening` leaves out our own processes: it is there to find others."""
+        now = time.monotonic()
+        if self._host is None or self._ports != wanted_ports or now - self._looked_at > HOST_EVERY_S:
+            self._host = look_at_host((str(self._paths.root),), tuple(sorted(wanted_ports)), FREE_PORTS)
+            self._looked_at, self._ports = now, wanted_ports
+        if self._installed is None or now - self._installed_at > INSTALLED_EVERY_S:
+            self._installed = look_at_installed(lock_text())
+            self._accelerators = look_at_accelerators()
+            self._installed_at = now
+        own = set(own_pids)
+        others = self._host.listening
+        if others is not None:
+            others = tuple(holder for holder in others if holder.pid not in own)
+        return replace(
+            self._host,
+            listening=others,
+            installed=self._installed,
+            accelerators=self._accelerators,
+            clock_jump_s=time.time() - time.monotonic() - self._clock_offset_s,
+        )
+
+    def listens_on(self, pid: int) -> tuple[str, ...] | None:
+        """The addresses that a process of ours accepts TCP connections on; None when it cannot be seen."""
+        return listening_by_pid((pid,)).get(pid)
+
+
+def lock_text() -> str | None:
+    """The lock that this environment was made from; None where gonogo was installed otherwise."""
+    try:
+        return (Path(gonogo.__file__).parents[2] / "requirements.lock").read_text(encoding="utf-8")
+    except OSError:
+        return None
+
+
+class ModelSight:
+    """Models by what was asked for, read again when the file's size or time changes."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[tuple[str, int, int], ModelFacts]] = {}
+
+    def look(self, asked: Iterable[str]) -> Mapping[str, ModelFacts]:
+        return {name: self._one(name) for name in asked}
+
+    def _one(self, asked: str) -> ModelFacts:
+        path = find_model(asked)
+        if path is None:
+            problem = ModelProblem(kind="missing", detail="neither a recipe nor a path of a .gguf file")
+            return ModelFacts(asked=asked, problem=problem)
+        try:
+            seen = os.stat(path)
+        except OSError:
+            return read_model(asked, path)
+        mark = (path, seen.st_size, seen.st_mtime_ns)
+        known = self._seen.get(asked)
+        if known is not None and known[0] == mark:
+            return known[1]
+        facts = read_model(asked, path)
+        self._seen[asked] = (mark, facts)
+        return facts
+
+
+class StateSight:
+    """The state directory: private? writable? is the event chain whole? The chain is verified each 20 s."""
+
+    def __init__(self, paths: StatePaths) -> None:
+        self._paths = paths
+        self._facts: StateFacts | None = None
+        self._at = 0.0
+
+    def look(self) -> StateFacts:
+        now = time.monotonic()
+        if self._facts is None or now - self._at > CHAIN_EVERY_S:
+            self._facts, self._at = state_facts(self._paths), now
+        return self._facts
+
+    def forget(self) -> None:
+        """Look anew at the next question."""
+        self._facts = None
+
+
+def state_facts(paths: StatePaths) -> StateFacts:
+    """One look at the state directory (which need not exist yet)."""
+    root = paths.root
+    writable, error = _writable(root)
+    exposed = tuple(_exposed(root)) if root.exists() else ()
+    length = broken_at = None
+    if paths.database.exists():
+        chain = verify_chain(str(paths.database))
+        length, broken_at = chain.length, chain.broken_at
+    return StateFacts(
+        path=str(root),
+        owner_only=not exposed,
+        exposed_paths=exposed,
+        writable=writable,
+        write_error=error,
+        chain_length=length,
+        chain_broken_at=broken_at,
+    )
+
+
+def _writable(root: Path) -> tuple[bool, str | None]:
+    """Whether files can be made there, or the directory itself can (nothing is left behind)."""
+    place = root
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        return False, f"{place} is not a directory"
+    if not os.access(place, os.W_OK | os.X_OK):
+        return False, f"no permission to write in {place}"
+    if place == root:
+        trial = root / ".write-trial"
+        try:
+            trial.write_bytes(b"x" * 4096)
+        except OSError as problem:
+            return False, f"{problem.strerror} ({trial})"
+        finally:
+            trial.unlink(missing_ok=True)
+    return True, None
+
+
+def _exposed(root: Path) -> Iterable[str]:
+    """What in the state directory others could read: the directory must be closed, then nothing below it can be."""
+    mode = os.stat(root).st_mode
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        yield f"{root} ({stat.filemode(mode)})"
+    for name in ("gonogo.db", "tls/ca.key", "tls/server.pem", "gateway/snapshot.bin"):
+        path = root / name
+        if path.exists() and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            yield f"{path} ({stat.filemode(path.stat().st_mode)})"

@@ -1,0 +1,161 @@
+"""Watches one replica: looks every 0.4 s, asks it for a token when it is new or idle, notices its end at once.
+
+Looking only; the verdict is `gonogo.plan.health`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass
+from typing import Callable
+
+import httpx
+
+from gonogo.engines.model import Engine, Progress
+from gonogo.facts.replica import Health
+from gonogo.plan import health
+from gonogo.runtimes.local import LocalRuntime, Process, Pulse
+
+LOOK_EVERY_S = 0.4
+LOOK_LIMIT_S = 0.7
+METRICS_LIMIT_S = 2.0
+GENERATE_LIMIT_S = 30.0
+IDLE_PROBE_EVERY_S = 30.0
+LOAD_LIMIT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """The last look in numbers."""
+
+    pulse: Pulse | None
+    progress: Progress | None
+
+
+class ReplicaWatch:
+    """One task per replica. `on_change` is called when the verdict changes or the process ends."""
+
+    def __init__(
+        self, runtime: LocalRuntime, process: Process, engine: Engine, on_change: Callable[[], None], adopted: bool
+    ) -> None:
+        self.process = process
+        self._runtime = runtime
+        self._engine = engine
+        self._on_change = on_change
+        self._adopted = adopted
+        self._base = f"http://127.0.0.1:{process.port}"
+        self._history = health.History(born_at=time.monotonic(), load_limit_s=LOAD_LIMIT_S)
+        self._seen = Seen(pulse=None, progress=None)
+        self._verdict: Health | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._descriptor: int | None = None
+        self.ready_at: float | None = None
+
+    def begin(self) -> None:
+        """Start looking. Needs a running event loop."""
+        self._descriptor = self._runtime.open_watch(self.process.handle)
+        if self._descriptor is not None:
+            asyncio.get_running_loop().add_reader(self._descriptor, self._ended)
+        for work in (self._look_for_ever(), self._read_metrics_for_ever(), self._generate_when_idle()):
+            self._tasks.append(asyncio.create_task(work))
+
+    def end(self) -> None:
+        """Stop looking."""
+        for task in self._tasks:
+            task.cancel()
+        if self._descriptor is not None:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    @property
+    def verdict(self) -> Health | None:
+        """None until known: an adopted replica that has not generated for us yet is unknown, not "starting"."""
+        return self._verdict
+
+    @property
+    def seen(self) -> Seen:
+        return self._seen
+
+    def _ended(self) -> None:
+        if self._descriptor is not None:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+        self._set(Health.DEAD)
+
+    def _set(self, verdict: Health | None) -> None:
+        if verdict is Health.READY and self.ready_at is None:
+            self.ready_at = time.monotonic()
+        if verdict is not self._verdict:
+            self._verdict = verdict
+            self._on_change()
+
+    async def _look_for_ever(self) -> None:
+        async with httpx.AsyncClient(timeout=LOOK_LIMIT_S, trust_env=False) as client:
+            while self._verdict is not Health.DEAD:
+                answered = await self._answers(client)
+                pulse = self._runtime.pulse(self.process.handle)
+                if pulse is None:
+                    self._set(Health.DEAD)
+                    return
+                progress = self._seen.progress
+                self._seen = Seen(pulse=pulse, progress=progress)
+                look = health.Look(
+                    at=time.monotonic(),
+                    answered=answered,
+                    stopped=pulse.state in ("T", "t"),
+                    cpu_s=pulse.cpu_s,
+                    tokens=None if progress is None else progress.work,
+                    busy=None if progress is None else progress.requests_running > 0,
+                )
+                self._history = health.add(self._history, look)
+                verdict = health.judge(self._history)
+                unknown = self._adopted and verdict is Health.STARTING
+                self._set(None if unknown else verdict)
+                await asyncio.sleep(LOOK_EVERY_S if self._history.generated_at else LOOK_EVERY_S / 4)
+
+    async def _answers(self, client: httpx.AsyncClient) -> bool:
+        try:
+            return (await client.get(f"{self._base}/health")).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    async def _read_metrics_for_ever(self) -> None:
+        async with httpx.AsyncClient(timeout=METRICS_LIMIT_S, trust_env=False) as client:
+            while True:
+                try:
+                    answer = await client.get(f"{self._base}/metrics")
+                    progress = self._engine.progress(answer.text) if answer.status_code == 200 else None
+                except httpx.HTTPError:
+                    progress = None
+                if progress is not None:
+                    self._seen = Seen(pulse=self._seen.pulse, progress=progress)
+                    if self._adopted and progress.tokens_generated > 0 and self._history.generated_at is None:
+                        self._history = health.generated(self._history, time.monotonic())
+                await asyncio.sleep(1.0)
+
+    async def _generate_when_idle(self) -> None:
+        """One token at once when new, then one each 30 s while nobody else asks."""
+        async with httpx.AsyncClient(timeout=GENERATE_LIMIT_S, trust_env=False) as client:
+            last_tokens = -1
+            while True:
+                progress = self._seen.progress
+                tokens = 0 if progress is None else progress.tokens_generated
+                idle = progress is None or (progress.requests_running == 0 and tokens == last_tokens)
+                if self._history.generated_at is None or idle:
+                    if await self._generates(client):
+                        self._history = health.generated(self._history, time.monotonic())
+                    elif self._history.generated_at is None:
+                        await asyncio.sleep(0.1)
+                        continue
+                last_tokens = tokens
+                await asyncio.sleep(IDLE_PROBE_EVERY_S)
+
+    async def _generates(self, client: httpx.AsyncClient) -> bool:
+        question = {"prompt": "1 2 3", "max_tokens": 1, "temperature": 0}
+        try:
+            answer = await client.post(f"{self._base}/v1/completions", json=question)
+            return answer.status_code == 200 and int(answer.json()["usage"]["completion_tokens"]) >= 1
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            return False

@@ -1,0 +1,79 @@
+"""A busy replica is not a sick one; a silent and still one is."""
+
+from __future__ import annotations
+
+from gonogo.facts.replica import Health
+from gonogo.plan import health
+
+BORN = health.History(born_at=100.0, load_limit_s=120.0)
+
+
+def looks(history: health.History, *steps: dict[str, object], every_s: float = 1.0) -> health.History:
+    """Add looks, one each `every_s`, each like the one before but for what is said."""
+    seen: dict[str, object] = {"answered": True, "stopped": False, "cpu_s": 1.0, "tokens": 0, "busy": False}
+    at = max(history.last_at, 100.0)
+    for step in steps:
+        at += every_s
+        seen = {**seen, **step}
+        history = health.add(history, health.Look(at=at, **seen))  # type: ignore[arg-type]
+    return history
+
+
+def well() -> health.History:
+    return health.generated(looks(BORN, {}), 101.0)
+
+
+def test_before_the_first_look_nothing_is_known() -> None:
+    assert health.judge(BORN) is None
+
+
+def test_a_replica_that_has_not_generated_is_starting() -> None:
+    assert health.judge(looks(BORN, {}, {})) is Health.STARTING
+
+
+def test_a_replica_that_generated_is_ready() -> None:
+    assert health.judge(well()) is Health.READY
+
+
+def test_loading_for_longer_than_the_limit_counts_as_hung() -> None:
+    steps = [{"cpu_s": float(second)} for second in range(130)]
+    assert health.judge(looks(BORN, *steps)) is Health.HUNG
+
+
+def test_a_stopped_replica_is_hung_after_two_unanswered_looks() -> None:
+    one = looks(well(), {"answered": False, "stopped": True})
+    assert health.judge(one) is Health.READY
+    assert health.judge(looks(one, {"answered": False, "stopped": True})) is Health.HUNG
+
+
+def test_silence_without_cpu_is_hung_after_three_looks() -> None:
+    silent = {"answered": False}
+    assert health.judge(looks(well(), silent, silent)) is Health.READY
+    assert health.judge(looks(well(), silent, silent, silent)) is Health.HUNG
+
+
+def test_silence_while_it_computes_is_overload_not_a_hang() -> None:
+    steps = [{"answered": False, "busy": True, "cpu_s": 2.0 + second, "tokens": second} for second in range(60)]
+    assert health.judge(looks(well(), *steps)) is Health.READY
+
+
+def test_one_answer_forgives_the_silence_before_it() -> None:
+    silent = {"answered": False}
+    history = looks(well(), silent, silent, {"answered": True}, silent, silent)
+    assert health.judge(history) is Health.READY
+
+
+def test_busy_without_one_token_more_for_45_seconds_is_hung() -> None:
+    spinning = [{"busy": True, "cpu_s": 2.0 + second} for second in range(44)]
+    history = looks(well(), *spinning)
+    assert health.judge(history) is Health.READY
+    assert health.judge(looks(history, {"busy": True, "cpu_s": 60.0}, {"cpu_s": 61.0}, {"cpu_s": 62.0})) is Health.HUNG
+
+
+def test_idle_for_an_hour_is_ready() -> None:
+    assert health.judge(looks(well(), *[{}] * 3600)) is Health.READY
+
+
+def test_metrics_that_cannot_be_read_are_not_progress() -> None:
+    blind = [{"busy": None, "tokens": None, "cpu_s": 2.0 + second} for second in range(50)]
+    assert health.judge(looks(well(), *blind)) is Health.HUNG
