@@ -150,6 +150,7 @@ def test_an_epoch_that_nobody_was_given_is_refused(store: Store, epoch: int, epo
         lambda change: change.add_answers(Stage.LIVE, "m", 1, 1, ()),
         lambda change: change.journal_started(START),
         lambda change: change.journal_finished(START),
+        lambda change: change.journal_abandoned(),
         lambda change: change.journal_failed(START, "x"),
     ],
 )
@@ -405,6 +406,21 @@ def test_an_action_begun_again_after_a_crash_is_open_once(store: Store, epoch: i
     do(store, epoch, lambda change: change.journal_started(START))
     (action,) = store.open_actions()
     assert action.epoch == epoch
+
+
+def test_what_an_ended_control_left_open_is_told_once_and_open_no_more(store: Store, epoch: int) -> None:
+    do(store, epoch, lambda change: change.journal_started(START))
+    epoch = store.acquire_lease("the next")
+    do(store, epoch, lambda change: change.journal_started(Promote(service="m", revision=1)))
+    left = do(store, epoch, lambda change: change.journal_abandoned())
+    assert isinstance(left, tuple)
+    assert [action.action for action in left] == ["EnsureReplica"]
+    assert [action.action for action in store.open_actions()] == ["Promote"]
+    assert store.events()[-1].kind == "ActionAbandoned"
+    assert store.events()[-1].detail["replica"] == "m/1/0"
+    before = store.head()
+    assert do(store, epoch, lambda change: change.journal_abandoned()) == ()
+    assert store.head() == before
 
 
 def test_every_action_can_be_told(store: Store, epoch: int) -> None:

@@ -21,6 +21,7 @@ from gonogo.store import tables as t
 from gonogo.store.faults import LeaseNeeded, UnknownKey, UnknownRevision
 from gonogo.store.log import Log, Subject
 from gonogo.store.plain import plain
+from gonogo.store.records import OpenAction
 
 PROBE_KEY_KEPT_S = 3600.0
 """How long a pinned key is kept after it expired."""
@@ -172,6 +173,10 @@ class Change:
         """The action could not be done."""
         self._needs_lease("an action")
         journal.failed(self._connection, self._log, action, error)
+
+    def journal_abandoned(self) -> tuple[OpenAction, ...]:
+        """A new holder's first word: what earlier ones left open is open no more, each with an event. Returns it."""
+        return journal.abandon(self._connection, self._log, epoch=self._needs_lease("an action"))
 
     def _needs_lease(self, what: str) -> int:
         if self._epoch is None:

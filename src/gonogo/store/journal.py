@@ -17,9 +17,11 @@ from gonogo.actions.model import (
 )
 from gonogo.facts.replica import ReplicaName
 from gonogo.security.chain import Json, canonical
+from gonogo.store import queries
 from gonogo.store import tables as t
 from gonogo.store.log import Log, Subject
 from gonogo.store.plain import plain
+from gonogo.store.records import OpenAction
 
 _LONGEST_ERROR = 4000
 
@@ -61,9 +63,14 @@ def finish(connection: sa.Connection, action: Action) -> None:
     connection.execute(sa.delete(t.journal).where(t.journal.c.digest == _digest(action)))
 
 
-def forget(connection: sa.Connection, service: str) -> None:
-    """Nothing of the service is open any more."""
-    connection.execute(sa.delete(t.journal).where(t.journal.c.service == service))
+def abandon(connection: sa.Connection, log: Log, *, epoch: int) -> tuple[OpenAction, ...]:
+    """What earlier holders of the lease left open is open no more. Returns it."""
+    left = tuple(action for action in queries.open_actions(connection) if action.epoch < epoch)
+    for action in left:
+        detail = {**action.detail, "epoch": action.epoch, "started": action.sequence}
+        log.append("ActionAbandoned", Subject(service=action.service, revision=action.revision), detail)
+    connection.execute(sa.delete(t.journal).where(t.journal.c.epoch < epoch))
+    return left
 
 
 def about(action: Action) -> Subject:

@@ -20,6 +20,7 @@ KINDS: Mapping[str, str] = {
     "ActionStarted": "an action of a plan was begun",
     "ActionFinished": "an action of a plan was done",
     "ActionFailed": "an action of a plan could not be done",
+    "ActionAbandoned": "an action was left open by a control process that ended; the next plan decides anew",
     "PlanBlocked": "a plan was not carried out because findings blocked it",
     "PlanRefused": "a plan was not carried out because the world had moved since its observation",
     "FindingsChanged": "a check answers otherwise than before",
