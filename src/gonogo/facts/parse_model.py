@@ -1,0 +1,107 @@
+"""From a GGUF header to `ModelFacts`: which metadata keys mean what. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Callable, Collection, Mapping, TypeGuard, Union
+
+from gonogo.facts.model import ModelFacts
+from gonogo.facts.parse_gguf import Array, GgufError, Header, Scalar
+
+MOST_LAYERS, LARGEST_NUMBER = 4096, 1 << 32
+Value = Union[Scalar, Array, None]
+
+
+def model_facts(header: Header, known_architectures: Collection[str], file_types: Mapping[int, str]) -> ModelFacts:
+    """What the header says; `asked`, `path` and `file_bytes` are the caller's to fill in. Raises GgufError."""
+    metadata = header.metadata
+    parts = metadata.get("split.count")
+    if isinstance(parts, int) and parts > 1:
+        raise GgufError("unknown", f"it is one of {parts} parts; merge them into one file first")
+    purpose = metadata.get("general.type", "model")
+    if purpose != "model":
+        raise GgufError("unknown", f"it holds {purpose!r}, not a model")
+    architecture = metadata.get("general.architecture")
+    if not isinstance(architecture, str) or not architecture:
+        raise GgufError("corrupt", "the metadata key 'general.architecture' is missing")
+
+    def at(key: str) -> Value:
+        return metadata.get(f"{architecture}.{key}")
+
+    layers = _needed(at("block_count"), f"{architecture}.block_count", MOST_LAYERS)
+    embedding = _needed(at("embedding_length"), f"{architecture}.embedding_length", LARGEST_NUMBER)
+    vocabulary = _vocabulary(metadata.get("tokenizer.ggml.tokens"), at("vocab_size"))
+    if not header.tensors or not vocabulary:
+        raise GgufError("corrupt", "it holds no vocabulary" if header.tensors else "it holds no tensors")
+    heads = _largest(at("attention.head_count"))
+    head_length = embedding // heads if heads else None
+    return ModelFacts(
+        asked="",
+        name=_text(metadata.get("general.name")),
+        architecture=architecture,
+        architecture_known=architecture in known_architectures,
+        parameters=sum(math.prod(tensor.shape) for tensor in header.tensors),
+        quantization=_quantization(metadata.get("general.file_type"), file_types),
+        layers=layers,
+        embedding_length=embedding,
+        feed_forward_length=_feed_forward(at),
+        heads=heads,
+        kv_heads=_per_layer(at("attention.head_count_kv"), heads, layers),
+        key_length=_largest(at("attention.key_length")) or head_length,
+        value_length=_largest(at("attention.value_length")) or head_length,
+        sliding_window=_largest(at("attention.sliding_window")) or None,
+        vocabulary=vocabulary,
+        context_tokens=_largest(at("context_length")),
+        chat_template=_text(metadata.get("tokenizer.chat_template")),
+        tensors=header.tensors,
+    )
+
+
+def _needed(value: Value, key: str, limit: int) -> int:
+    if not _is_number(value) or not 0 < value <= limit:
+        seen = "is missing" if value is None else f"is {value!r}, 1 to {limit} is possible"
+        raise GgufError("corrupt", f"the metadata key {key!r} {seen}")
+    return value
+
+
+def _is_number(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _largest(value: Value) -> int | None:
+    """A number, or the largest of a number per layer; impossible ones count as not there."""
+    numbers = value.numbers or () if isinstance(value, Array) else (value,)
+    possible = [number for number in numbers if _is_number(number) and 0 <= number <= LARGEST_NUMBER]
+    return max(possible, default=None)
+
+
+def _per_layer(value: Value, heads: int | None, layers: int) -> tuple[int, ...] | None:
+    """Key and value heads of each layer; without the key, as many as there are query heads."""
+    if isinstance(value, Array):
+        numbers = tuple(number for number in value.numbers or () if _is_number(number) and number >= 0)
+        if len(numbers) != layers:
+            raise GgufError("corrupt", f"{value.length} numbers of key and value heads for {layers} layers")
+        return numbers
+    each = _largest(value) if value is not None else heads
+    return None if each is None else (each,) * layers
+
+
+def _feed_forward(at: Callable[[str], Value]) -> int | None:
+    """The width of the feed-forward part; of a mixture, that of all experts that work on one token together."""
+    plain, expert, used = _largest(at("feed_forward_length")), at("expert_feed_forward_length"), at("expert_used_count")
+    together = (_largest(expert) or plain or 0) * (_largest(used) or 1)
+    return max(plain or 0, together) or None
+
+
+def _vocabulary(tokens: Value, size: Value) -> int | None:
+    return tokens.length if isinstance(tokens, Array) else _largest(size)
+
+
+def _quantization(file_type: Value, names: Mapping[int, str]) -> str | None:
+    name = names.get(file_type) if _is_number(file_type) else None
+    return re.sub(r"^(mostly|all)_", "", name.lower()) if name else None
+
+
+def _text(value: Value) -> str | None:
+    return value if isinstance(value, str) and value else None
