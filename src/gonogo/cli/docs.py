@@ -1,0 +1,109 @@
+"""`gonogo docs TOPIC`: the annotated spec and its schema, the reasons, the recipes, and the pages of `docs/`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from gonogo.cli.options import Json, Lang, StateDir, told
+from gonogo.cli.refusal import WRONG_INPUT, Outcome, Refusal
+
+if TYPE_CHECKING:
+    from gonogo.cli.session import Session
+
+Topic = Annotated[Optional[str], typer.Argument(metavar="TOPIC", help=told("argument.topic"), show_default=False)]
+Schema = Annotated[bool, typer.Option("--schema", help=told("option.schema"), show_default=False)]
+BUILT_IN = ("spec", "reasons", "recipes")
+
+
+def command(
+    topic: Topic = None, schema: Schema = False, state_dir: StateDir = None, json: Json = False, lang: Lang = None
+) -> Outcome:
+    from gonogo.cli.session import open_session
+
+    session = open_session(state_dir, json, lang)
+    pages = _pages(session)
+    if topic is None:
+        for name in (*BUILT_IN, *pages):
+            session.line(name)
+        return Outcome(result={"topics": [*BUILT_IN, *pages]})
+    if topic == "spec":
+        return _schema() if schema else _spec(session)
+    if topic == "reasons":
+        return _reasons(session)
+    if topic == "recipes":
+        return _recipes(session)
+    if topic in pages:
+        text = pages[topic].read_text(encoding="utf-8")
+        session.line(text)
+        return Outcome(result={"topic": topic, "text": text})
+    from gonogo.words import nearest
+
+    near = nearest(topic, (*BUILT_IN, *pages))
+    raise Refusal("TopicUnknown", WRONG_INPUT, {"asked": topic, "nearest": ", ".join(near) or None})
+
+
+def _pages(session: Session) -> dict[str, Path]:
+    """Pages by topic: those in the user's language take the place of the English ones."""
+    package = Path(__file__).resolve().parent.parent
+    folders = (package / "docs", package.parent.parent / "docs")
+    folder = next((one for one in folders if one.is_dir()), None)
+    files = sorted(folder.glob("**/*.md")) if folder is not None else []
+    pages: dict[str, Path] = {}
+    for file in files:
+        assert folder is not None
+        topic = file.relative_to(folder).as_posix().removesuffix(".md")
+        chinese = topic.endswith(".zh-CN")
+        topic = topic.removesuffix(".zh-CN")
+        if chinese == (session.lang == "zh") or topic not in pages:
+            pages[topic] = file
+    return pages
+
+
+def _schema() -> Outcome:
+    import json
+    import sys
+
+    from gonogo.spec.schema import json_schema
+
+    found = json_schema()
+    if "--json" not in sys.argv:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    return Outcome(result=found)
+
+
+def _spec(session: Session) -> Outcome:
+    from gonogo.spec.example import example
+
+    text = example(session.lang)
+    session.line(text.rstrip("\n"))
+    return Outcome(result={"topic": "spec", "text": text})
+
+
+def _reasons(session: Session) -> Outcome:
+    from gonogo.checks.catalogue import CHECKS
+
+    listed = []
+    for check in CHECKS:
+        session.out.print(f"{session.told('condition.' + check.condition.value)} · {check.name}", style="bold")
+        for reason in check.reasons:
+            session.line(f"  {reason}")
+        stages = [stage.value for stage in check.stages]
+        told_check = {"check": check.name, "condition": check.condition.value, "reasons": list(check.reasons)}
+        listed.append({**told_check, "blocks": check.blocks, "stages": stages})
+    return Outcome(result={"checks": listed})
+
+
+def _recipes(session: Session) -> Outcome:
+    from gonogo.spec.recipe import load_recipes
+    from gonogo.spec.recipes import texts
+
+    listed = {}
+    for name, recipe in load_recipes(texts()).items():
+        description = recipe.description.zh if session.lang == "zh" else recipe.description.en
+        session.out.print(name, style="bold", markup=False)
+        session.out.print(f"  {description}", markup=False)
+        listed[name] = {"description": description, "license": recipe.license, "engine": recipe.engine}
+    return Outcome(result={"recipes": listed})

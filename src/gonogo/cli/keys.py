@@ -1,0 +1,183 @@
+"""`gonogo keys create|list|revoke`: API keys, straight in the store, without control; they count within a second."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Iterator, Optional
+
+import typer
+
+from gonogo.cli.options import Json, Lang, StateDir, told
+from gonogo.cli.refusal import WRONG_INPUT, Outcome, Refusal
+
+if TYPE_CHECKING:
+    from gonogo.cli.session import Session
+    from gonogo.security.keys import KeyRow
+    from gonogo.store.store import Store
+
+Name = Annotated[str, typer.Option("--name", metavar="NAME", help=told("option.key_name"))]
+Service = Annotated[
+    Optional[str], typer.Option("--service", metavar="SERVICE", help=told("option.key_service"), show_default=False)
+]
+Scopes = Annotated[
+    Optional[list[str]], typer.Option("--scope", metavar="SCOPE", help=told("option.scope"), show_default=False)
+]
+Expires = Annotated[
+    Optional[str], typer.Option("--expires", metavar="TIME", help=told("option.expires"), show_default=False)
+]
+Key = Annotated[str, typer.Argument(metavar="KEY", help=told("argument.key"), show_default=False)]
+DEFAULT_SCOPES = ("inference", "models")
+_SPAN = re.compile(r"(?P<count>[0-9]{1,6})(?P<unit>[smhd])", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def application() -> typer.Typer:
+    """The three verbs under `keys`."""
+    made = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    made.command("create", help=told("keys.create"))(create)
+    made.command("list", help=told("keys.list"))(list_keys)
+    made.command("revoke", help=told("keys.revoke"))(revoke)
+    return made
+
+
+def create(  # noqa: PLR0913, PLR0917 (one parameter is one option)
+    name: Name = "key",
+    service: Service = None,
+    scope: Scopes = None,
+    expires: Expires = None,
+    state_dir: StateDir = None,
+    json: Json = False,
+    lang: Lang = None,
+) -> Outcome:
+    """Only the key goes to standard output, so that `$(gonogo keys create)` is the key."""
+    from gonogo.cli.keyring import add_key
+    from gonogo.cli.session import open_session
+
+    session = open_session(state_dir, json, lang)
+    scopes = _scopes(scope)
+    expires_at = None if expires is None else time.time() + _span_s(expires)
+    with _store(session) as store:
+        text, row = add_key(store, name=name, service=service, scopes=scopes, expires_at=expires_at)
+    session.line(text)
+    if not json:
+        told_line = session.told("keys.created", name=row.name, key_id=row.key_id, service=service or "*")
+        session.err.print(told_line, markup=False)
+    return Outcome(result={"api_key": text, **_plain(row, time.time())})
+
+
+def list_keys(state_dir: StateDir = None, json: Json = False, lang: Lang = None) -> Outcome:
+    from gonogo.cli.session import open_session
+
+    session = open_session(state_dir, json, lang)
+    with _store(session) as store:
+        rows = [row for row in store.keys() if row.revision is None]  # noqa: SIM118 (not a dict)
+    now = time.time()
+    if not rows:
+        session.say("keys.none")
+    else:
+        session.out.print(_table(session, rows, now))
+    return Outcome(result={"keys": [_plain(row, now) for row in rows]})
+
+
+def revoke(key: Key, state_dir: StateDir = None, json: Json = False, lang: Lang = None) -> Outcome:
+    from gonogo.cli.deploy import principal
+    from gonogo.cli.session import open_session
+
+    session = open_session(state_dir, json, lang)
+    with _store(session) as store:
+        row = _chosen(key, store)
+        with store.change(epoch=None, actor="cli", principal=principal()) as change:
+            change.revoke_key(row.key_id)
+    session.say("keys.revoked", name=row.name, key_id=row.key_id)
+    return Outcome(result={"key_id": row.key_id, "name": row.name, "revoked": True})
+
+
+@contextmanager
+def _store(session: Session) -> Iterator[Store]:
+    from gonogo.runtimes.paths import UnsafeDirectory
+    from gonogo.store import open_store
+
+    try:
+        session.paths.make()
+    except (OSError, UnsafeDirectory) as error:
+        raise Refusal("StateUnusable", 4, {"words": str(error), "remedy": "--state-dir DIR"}) from None
+    store = open_store(session.paths.database, clock=time.time)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _scopes(asked: list[str] | None) -> tuple[str, ...]:
+    from gonogo.security.keys import SCOPES
+
+    for scope in asked or ():
+        if scope not in SCOPES:
+            raise Refusal("NotAKeyOption", WRONG_INPUT, {"option": "--scope", "given": scope, "allowed": list(SCOPES)})
+    return tuple(dict.fromkeys(asked)) if asked else DEFAULT_SCOPES
+
+
+def _span_s(text: str) -> int:
+    found = _SPAN.fullmatch(text)
+    if found is None or int(found["count"]) == 0:
+        values = {"option": "--expires", "given": text, "allowed": "30d, 12h, 90m, 60s"}
+        raise Refusal("NotAKeyOption", WRONG_INPUT, values)
+    return int(found["count"]) * _SECONDS[found["unit"]]
+
+
+def _chosen(asked: str, store: Store) -> KeyRow:
+    """By id, or by the name of one live key. A whole key that somebody pasted is understood too."""
+    from gonogo.security.keys import ParsedKey, parse
+
+    parsed = parse(asked)
+    key_id = parsed.key_id if isinstance(parsed, ParsedKey) else asked
+    rows = store.keys()
+    for row in rows:
+        if row.key_id == key_id:
+            return row
+    live = [row for row in rows if row.name == asked and row.revoked_at is None and row.revision is None]
+    if len(live) == 1:
+        return live[0]
+    shown = "…" if isinstance(parsed, ParsedKey) else asked
+    if live:
+        raise Refusal("KeyAmbiguous", WRONG_INPUT, {"asked": shown, "known": [row.key_id for row in live]})
+    raise Refusal("KeyUnknown", WRONG_INPUT, {"asked": shown})
+
+
+def _state(row: KeyRow, now: float) -> str:
+    from gonogo.security.keys import usable
+
+    if row.revoked_at is not None:
+        return "revoked"
+    return "live" if usable(row, now) else "expired"
+
+
+def _plain(row: KeyRow, now: float) -> dict[str, Any]:
+    return {
+        "key_id": row.key_id,
+        "name": row.name,
+        "service": row.service,
+        "scopes": list(row.scopes),
+        "state": _state(row, now),
+        "created_at": row.created_at,
+        "expires_at": row.expires_at,
+        "revoked_at": row.revoked_at,
+    }
+
+
+def _table(session: Session, rows: list[KeyRow], now: float) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
+    for name in ("id", "name", "state", "service", "scopes", "created_at"):
+        table.add_column(session.told(f"keys.{name}"))
+    for row in rows:
+        state = _state(row, now)
+        created = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created_at))
+        style = {"live": "green", "revoked": "red"}.get(state, "yellow")
+        shown = Text(session.told(f"keys.state.{state}"), style=style)
+        table.add_row(row.key_id, Text(row.name), shown, Text(row.service or "*"), ", ".join(row.scopes), created)
+    return table

@@ -1,0 +1,161 @@
+"""From what stands on the command line to a `Spec`: a spec file, a model file, a recipe, and the options that override.
+
+Not here: judging YAML (`gonogo.spec.load`). Every path in a spec becomes absolute, because control runs elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Sequence
+
+from gonogo.cli.refusal import WRONG_INPUT, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gonogo.cli.session import Session
+    from gonogo.spec import Spec
+    from gonogo.spec.recipe import Recipe
+
+DEFAULT_RECIPE = "smollm2-135m"
+DEFAULT_SPEC = "gonogo.yaml"
+_LARGEST_SPEC_BYTES = 4 * 1024 * 1024
+_LISTEN = re.compile(r"(?P<address>[0-9.]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})", re.ASCII)
+
+
+def spec_of(session: Session, what: str | None) -> Spec:
+    """The spec that `what` means: a .yaml file, a .gguf file, a recipe; None: ./gonogo.yaml, else the default recipe.
+
+    Raises `Refusal` with exit code 2; every mistake of a spec file is printed first.
+    """
+    from gonogo.spec.recipe import load_recipes, resolve
+    from gonogo.spec.recipes import texts
+
+    recipes = load_recipes(texts())
+    if what is None:
+        what = DEFAULT_SPEC if Path(DEFAULT_SPEC).is_file() else DEFAULT_RECIPE
+    if what in recipes:
+        return resolve(_parsed(session, f"model: {what}", what), recipes)
+    if what.lower().endswith((".yaml", ".yml")):
+        return resolve(_with_paths(_read(session, Path(what)), Path(what).parent, recipes), recipes)
+    if what.lower().endswith(".gguf") or "/" in what:
+        path = Path(what).expanduser().absolute()
+        if not path.exists():
+            raise Refusal("SpecNotFound", WRONG_INPUT, {"path": str(path)})
+        return _parsed(session, f"model: {json.dumps(str(path))}", what)
+    raise _unknown_recipe(what, recipes)
+
+
+def overridden(
+    spec: Spec, listen: str | None = None, hostnames: Sequence[str] | None = None, replicas: int | None = None
+) -> Spec:
+    """The spec with what the options say instead. Raises `Refusal` with exit code 2 for a value that is not allowed."""
+    told: dict[str, Any] = json.loads(spec.model_dump_json(exclude_unset=True))
+    gateway = dict(told.get("gateway") or {})
+    if listen is not None:
+        gateway |= _listen(listen)
+    if hostnames:
+        gateway["hostnames"] = list(dict.fromkeys((*gateway.get("hostnames", ()), *hostnames)))
+    if gateway:
+        told["gateway"] = gateway
+    if replicas is not None:
+        told["replicas"] = replicas
+    return _validated(told, given={"gateway": listen or " ".join(hostnames or ()), "replicas": str(replicas)})
+
+
+def _validated(told: Mapping[str, Any], given: Mapping[str, str]) -> Spec:
+    from pydantic import ValidationError
+
+    from gonogo.spec import Spec
+
+    try:
+        return Spec.model_validate_json(json.dumps(told))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = str(first["loc"][0])
+        option = {"replicas": "--replicas", "gateway": "--listen/--hostname"}.get(field, field)
+        values = {"option": f"{option} {given.get(field, '')}".strip(), "words": first["msg"]}
+        raise Refusal("OptionMistaken", WRONG_INPUT, values) from None
+
+
+def _listen(text: str) -> dict[str, Any]:
+    found = _LISTEN.fullmatch(text)
+    if found is None or not 1 <= int(found["port"]) <= 65535:
+        raise Refusal("ListenMistaken", WRONG_INPUT, {"given": text})
+    return {"address": found["address"].strip("[]"), "port": int(found["port"])}
+
+
+def _read(session: Session, path: Path) -> Spec:
+    from gonogo.spec.load import decode
+    from gonogo.spec.mistakes import SpecMistakes
+
+    try:
+        with open(path, "rb") as opened:
+            content = opened.read(_LARGEST_SPEC_BYTES)
+    except FileNotFoundError:
+        raise Refusal("SpecNotFound", WRONG_INPUT, {"path": str(path)}) from None
+    except OSError as error:
+        raise Refusal("SpecUnreadable", WRONG_INPUT, {"path": str(path), "error": error.strerror}) from None
+    try:
+        text = decode(content, str(path))
+    except SpecMistakes as mistakes:
+        raise _mistaken(session, mistakes, str(path)) from None
+    return _parsed(session, text, str(path))
+
+
+def _parsed(session: Session, text: str, filename: str) -> Spec:
+    from gonogo.spec.load import parse
+    from gonogo.spec.mistakes import SpecMistakes
+
+    try:
+        return parse(text, filename)
+    except SpecMistakes as mistakes:
+        raise _mistaken(session, mistakes, filename) from None
+
+
+def _mistaken(session: Session, found: Any, filename: str) -> Refusal:
+    """All mistakes on screen at once, and the same for programs."""
+    told = [
+        {
+            "file": one.filename,
+            "line": one.line,
+            "column": one.column,
+            "field": one.field,
+            "reason": one.reason,
+            "message": session.told(one.message, **one.words),
+        }
+        for one in found.mistakes
+    ]
+    if not session.json:
+        for one in told:
+            place = f"{one['file']}:{one['line']}:{one['column']}"
+            session.err.print(f"✗ {place}: {one['message']}", markup=False, highlight=False, soft_wrap=True)
+    values = {"count": len(told) + found.left_out, "file": filename}
+    return Refusal("SpecMistaken", WRONG_INPUT, values, {"mistakes": told})
+
+
+def _with_paths(spec: Spec, folder: Path, recipes: Mapping[str, Recipe]) -> Spec:
+    """Paths of a spec file are relative to that file."""
+    base = folder.absolute()
+
+    def full(path: str | None) -> str | None:
+        return path if path is None else os.path.normpath(base / Path(path).expanduser())
+
+    changes: dict[str, Any] = {}
+    if spec.model not in recipes and (spec.model.lower().endswith(".gguf") or "/" in spec.model):
+        changes["model"] = full(spec.model)
+    gateway = spec.gateway
+    if gateway.certificate_file is not None or gateway.key_file is not None:
+        files = {"certificate_file": full(gateway.certificate_file), "key_file": full(gateway.key_file)}
+        changes["gateway"] = gateway.model_copy(update=files)
+    return spec.model_copy(update=changes) if changes else spec
+
+
+def _unknown_recipe(asked: str, recipes: Mapping[str, Recipe]) -> Refusal:
+    from gonogo.spec.recipe import nearest_recipe
+
+    values = {"asked": asked, "nearest": nearest_recipe(asked, recipes), "known": sorted(recipes)}
+    return Refusal("RecipeUnknown", WRONG_INPUT, values)
