@@ -23,7 +23,7 @@ test: dev ## set up, run all tests (ARGS="tests/core -k keys" picks some)
 lint: dev ## ruff, mypy, import-linter
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy
+	@.venv/bin/mypy && .venv/bin/mypy scripts/install.py
 	@.venv/bin/lint-imports
 
 bench: dev ## the gateway beside its peers, in one run on this machine

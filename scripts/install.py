@@ -193,6 +193,8 @@ def _step(kind: Kind, said: str, wanted: int) -> str:
     if "Installing collected packages" in said:
         done = sum(1 for _ in kind.venv.glob("lib/python*/site-packages/*.dist-info"))
         return f"unpacking packages: {min(done, wanted)} of {wanted}"
+    if said.rstrip().rpartition("\n")[2].startswith("WARNING: Retrying"):
+        return "the package index does not answer: trying again"
     seen = re.findall(r"^(?:Collecting ([^\s=]+)|Processing \S*/([^/\s-]+)|Requirement already satisfied: ([^\s=]+))",
                       said, re.MULTILINE)  # fmt: skip
     name = next(filter(None, seen[-1])) if seen else ""
@@ -239,8 +241,11 @@ FAILURES = (
     (r"NewConnectionError|Temporary failure in name resolution|ConnectTimeoutError|Name or service not known|"
      r"ReadTimeoutError|Network is unreachable|Connection refused|Failed to establish a new connection",
      "the package index cannot be reached. See: pip config list (a mirror: export PIP_INDEX_URL=…); then run it again"),
-    (r"No matching distribution found for (?P<name>\S+)", "the package index has no wheel of {name} for this Python "
-     "and processor. Try another: PYTHON=python3.12 make up, or another index: export PIP_INDEX_URL=…"),
+    (r"Could not find a version that satisfies the requirement (?P<name>\S+) \(from versions: none\)",
+     "the package index cannot be reached, or has no {name} for this Python and processor. See: pip config list "
+     "(a mirror: export PIP_INDEX_URL=…); another Python: PYTHON=python3.12 make up"),
+    (r"No matching distribution found for (?P<name>\S+)", "the package index has no {name}: a mirror that is behind? "
+     "Name another: export PIP_INDEX_URL=…"),
     (r"Permission denied|Errno 13", "permission denied. See: ls -ld . .venv"),
 )  # fmt: skip
 
@@ -248,12 +253,13 @@ FAILURES = (
 def _failure(what: str) -> Failed:
     """The failure in the user's words, with pip's last lines and where all of them are."""
     said = LOG.read_text(errors="replace") if LOG.exists() else ""
-    last = "".join(f"\n    {line}" for line in said.splitlines()[-4:])
+    lines = [line[:200] for line in said.splitlines() if line.strip() and not line.startswith("Ignoring ")][-40:]
+    last = "".join(f"\n    {line}" for line in lines[-3:])
     for pattern, words in FAILURES:
-        found = re.search(pattern, said)
+        found = re.search(pattern, "\n".join(lines))
         if found:
-            words = words.replace("{name}", found.groupdict().get("name") or "")
-            return Failed(f"{what}: {words}{last}\n    log: {LOG}")
+            line = words.replace("{name}", found.groupdict().get("name") or "")
+            return Failed(f"{what}: {line}{last}\n    log: {LOG}")
     return Failed(f"{what}. Its last lines:{last}\n    log: {LOG}")
 
 

@@ -155,7 +155,7 @@ def test_python_named_by_the_user_is_the_one_that_is_judged(clone: Path, machine
 
 def test_an_index_that_cannot_be_reached_is_one_line_and_leaves_nothing_that_counts(clone: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
-    environment |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}
+    environment |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}
 
     seen = subprocess.run(
         ("sh", "scripts/setup"), cwd=clone, env={**environment, "PYTHON": BASE_PYTHON},
