@@ -32,6 +32,7 @@ from gonogo.engines.table import engine_for
 from gonogo.facts.probe import ProbeFacts
 from gonogo.facts.world import World
 from gonogo.gateway.ads import AdsServer
+from gonogo.gateway.policy.decide import INFERENCE
 from gonogo.gateway.bootstrap import Bootstrap, bootstrap_json, command
 from gonogo.gateway.snapshot import Snapshot
 from gonogo.gateway.translate import GatewayInput, translate
@@ -40,7 +41,7 @@ from gonogo.runtimes.local import rotate
 from gonogo.runtimes.look import gateway_binary
 from gonogo.runtimes.paths import StatePaths
 from gonogo.security.certificates import CertificateFiles, ensure_certificates
-from gonogo.security.keys import KeyRow, mint
+from gonogo.security.keys import RANDOM_BYTES, KeyRow, mint
 from gonogo.spec import Gateway, Revision
 
 PROBE_KEY_LIFE_S = 600.0
@@ -232,7 +233,7 @@ class Hands:
 
     def _ask(self, revision: Revision) -> tuple[ProbeFacts, ...]:
         now = time.time()
-        minted = [mint(secrets.token_bytes(64)) for _ in range(2)]
+        minted = [mint(secrets.token_bytes(RANDOM_BYTES)) for _ in range(2)]
         with self._deployment.change() as change:
             for one in minted:
                 change.add_key(
@@ -242,7 +243,7 @@ class Hands:
                         name=f"probe of {revision.name}",
                         service=revision.service,
                         revision=revision.number,
-                        scopes=("infer",),
+                        scopes=(INFERENCE,),
                         created_at=now,
                         expires_at=now + PROBE_KEY_LIFE_S,
                         revoked_at=None,

@@ -21,6 +21,7 @@ from gonogo.spec import Probe, Revision
 LIMIT_S = 30.0
 LARGE_BODY_BYTES = 1_300_000
 REVOCATION_WATCH_S = 3.0
+KEY_KNOWN_WITHIN_S = 3.0
 UNKNOWN_PATH = "/v1/gonogo-does-not-know-this"
 COUNT_PROMPT = "Write one short sentence about the sea."
 MAX_TOKENS_ASKED = 5
@@ -48,6 +49,7 @@ def ask_everything(door: FrontDoor, revision: Revision, clock: Callable[[], floa
     trust = ssl.create_default_context(cafile=door.ca_file)
     with httpx.Client(base_url=door.base, verify=trust, timeout=LIMIT_S, trust_env=False) as client:
         asker = _Asker(door, revision, client)
+        asker.wait_until_known()
         questions: list[tuple[str, Callable[[], Mapping[str, Value]]]] = [
             ("old_tls_refused", asker.old_tls),
             ("keyless_refused", lambda: asker.status_with(None)),
@@ -91,6 +93,14 @@ class _Asker:
         self._door = door
         self._revision = revision
         self._client = client
+
+    def wait_until_known(self) -> None:
+        """Policy servers read new keys each 100 ms, each by itself: wait until several answers in a row know ours."""
+        deadline, known = time.monotonic() + KEY_KNOWN_WITHIN_S, 0
+        while known < 6 and time.monotonic() < deadline:
+            status = self._client.get("/v1/models", headers=self._headers()).status_code
+            known = known + 1 if status != 401 else 0
+            time.sleep(0.04)
 
     def old_tls(self) -> Mapping[str, Value]:
         """Offer TLS 1.2 at most. `version` is what was agreed, None when the gateway refused."""
