@@ -9,15 +9,17 @@ import asyncio
 import contextlib
 import os
 from pathlib import Path
-from typing import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, AsyncIterator, Callable
 
 import grpc
-
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
 from gonogo.facts.gateway import ResourceStatus
 from gonogo.gateway.conversation import Conversation
 from gonogo.gateway.snapshot import Snapshot, SnapshotUnreadable
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
@@ -43,7 +45,8 @@ class AdsServer:
     """Serves one Envoy. All methods are to be called from the event loop that `start` ran in.
 
     `on_change` is called after every ACK, NACK, connect and disconnect. With `saved_path`, the snapshot is written
-    there (mode 0600: it holds the private key) each time all of its types are acknowledged.
+    there (mode 0600: it holds the private key) each time all of its types are acknowledged; `save_error` says why it
+    could not be written the last time.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class AdsServer:
         self._on_change = on_change or (lambda: None)
         self._snapshot: Snapshot | None = None
         self._saved: dict[str, str] | None = None
+        self.save_error: str | None = None
         self._stream: _Stream | None = None
         self._server: grpc.aio.Server | None = None
 
@@ -94,9 +98,7 @@ class AdsServer:
             return None
         return self._stream.conversation.status(self._snapshot)
 
-    async def serve(
-        self, requests: AsyncIterator[discovery_pb2.DiscoveryRequest], context: grpc.aio.ServicerContext
-    ) -> None:
+    async def serve(self, requests: AsyncIterator[discovery_pb2.DiscoveryRequest], context: Context) -> None:
         """One ADS stream, until Envoy goes. A newer stream ends an older one."""
         if self._stream is not None:
             self._stream.superseded.set()
@@ -108,7 +110,9 @@ class AdsServer:
             asyncio.create_task(stream.superseded.wait()),
         ]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
         finally:
             for task in tasks:
                 task.cancel()
@@ -121,7 +125,7 @@ class AdsServer:
         self,
         stream: _Stream,
         requests: AsyncIterator[discovery_pb2.DiscoveryRequest],
-        context: grpc.aio.ServicerContext,
+        context: Context,
     ) -> None:
         async for request in requests:
             async with stream.writing:
@@ -130,7 +134,7 @@ class AdsServer:
             self._save_when_acked(stream)
             self._on_change()
 
-    async def _push(self, stream: _Stream, context: grpc.aio.ServicerContext) -> None:
+    async def _push(self, stream: _Stream, context: Context) -> None:
         while True:
             await stream.changed.wait()
             async with stream.writing:
@@ -146,7 +150,12 @@ class AdsServer:
         if self._saved_path is None or snapshot is None or stream is not self._stream or stream.changed.is_set():
             return
         if snapshot.versions != self._saved and all(status.acked for status in stream.conversation.status(snapshot)):
-            save_snapshot(self._saved_path, snapshot)
+            try:
+                save_snapshot(self._saved_path, snapshot)
+            except OSError as error:  # a full disk must not end the stream; the next acknowledgement tries again
+                self.save_error = str(error)
+                return
+            self.save_error = None
             self._saved = snapshot.versions
 
 
@@ -156,8 +165,8 @@ class _Servicer(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignor
     def __init__(self, server: AdsServer) -> None:
         self._server = server
 
-    async def StreamAggregatedResources(  # noqa: N802 (gRPC's name)
-        self, request_iterator: AsyncIterator[discovery_pb2.DiscoveryRequest], context: grpc.aio.ServicerContext
+    async def StreamAggregatedResources(
+        self, request_iterator: AsyncIterator[discovery_pb2.DiscoveryRequest], context: Context
     ) -> None:
         await self._server.serve(request_iterator, context)
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from google.protobuf.any_pb2 import Any
-
 from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf.any_pb2 import Any
 
 from gonogo.facts.gateway import ResourceStatus
 from gonogo.gateway.snapshot import ANSWERED_WITH, CLUSTER, LISTENER, PUSH_ORDER, Snapshot, TypedResources
@@ -42,11 +41,10 @@ class Conversation:
         """The pushes that this new snapshot needs: changed types, and what must be answered with them."""
         self._snapshot = snapshot
         due: set[str] = set()
-        for type_url in PUSH_ORDER:
-            subscription = self._subscriptions.get(type_url)
-            if subscription and subscription.sent_version != snapshot.types[type_url].version:
+        for type_url, subscription in self._subscriptions.items():
+            if subscription.sent_version != snapshot.types[type_url].version:
                 due |= {type_url, *ANSWERED_WITH.get(type_url, ())}
-        return [self._response(type_url) for type_url in PUSH_ORDER if type_url in due & set(self._subscriptions)]
+        return [response for type_url in PUSH_ORDER if type_url in due for response in self._answer(type_url)]
 
     def on_request(self, request: discovery_pb2.DiscoveryRequest) -> list[discovery_pb2.DiscoveryResponse]:
         """The answer to a subscription, nothing for an ACK, a NACK or an outdated request."""
@@ -85,15 +83,14 @@ class Conversation:
         )
 
     def _answer(self, type_url: str) -> list[discovery_pb2.DiscoveryResponse]:
-        subscription = self._subscriptions[type_url]
-        if self._snapshot is None or not (subscription.names or type_url in _WILDCARD):
+        subscription = self._subscriptions.get(type_url)
+        if self._snapshot is None or subscription is None or not (subscription.names or type_url in _WILDCARD):
             return []
-        return [self._response(type_url)]
+        return [self._response(type_url, subscription, self._snapshot.types[type_url])]
 
-    def _response(self, type_url: str) -> discovery_pb2.DiscoveryResponse:
-        assert self._snapshot is not None
-        wanted = self._snapshot.types[type_url]
-        subscription = self._subscriptions[type_url]
+    def _response(
+        self, type_url: str, subscription: _Subscription, wanted: TypedResources
+    ) -> discovery_pb2.DiscoveryResponse:
         self._responses += 1
         subscription.nonce = str(self._responses)
         subscription.nack = None

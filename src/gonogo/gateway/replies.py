@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from gonogo.gateway.resources.convert import Json
 
-# A request that could not be parsed has no request id yet; its connection's address stands for it, here and in the access log.
+# A request that could not be parsed has no id yet: its connection's address stands for it, here and in the access log.
 REQUEST_ID = '%COALESCE({"operators": ["STREAM_ID", "DOWNSTREAM_REMOTE_ADDRESS"]})%'
 
 _INVALID = "invalid_request_error"
@@ -114,7 +114,6 @@ _REPLIES = (
 )
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _EngineReply:
     """What a client reads instead of an engine's own error. `status`: a code, or a class such as `5xx`."""
@@ -154,7 +153,10 @@ _ENGINE_REPLIES = (
 
 def local_reply_config() -> Json:
     """How Envoy wraps the replies that it makes itself. Successful ones (/healthz, the model list) stay as they are."""
-    return {"mappers": [_pass("response.code < 400"), _pass("response.code_details == ''"), _wrap_named(), *(_mapper(reply) for reply in _REPLIES)]}
+    success = _pass("response.code < 400")
+    # The custom_response filter's replies come by here as well, with an empty detail: they are envelopes already.
+    engine_error = _pass("response.code_details == ''")
+    return {"mappers": [success, engine_error, _wrap_named(), *(_mapper(reply) for reply in _REPLIES)]}
 
 
 def engine_errors() -> Json:

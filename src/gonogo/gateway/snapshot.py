@@ -9,10 +9,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import Iterable, Mapping
 
+from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import DecodeError, Message
-
-from envoy.service.discovery.v3 import discovery_pb2
 
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 ENDPOINTS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
@@ -92,7 +91,7 @@ class Snapshot:
             except DecodeError as error:
                 raise SnapshotUnreadable(f"not protobuf at byte {position - size}") from error
             names = response.nonce.split("\n") if response.resources else []
-            packed = tuple((name, _bytes(r)) for name, r in zip(names, response.resources))
+            packed = tuple((name, _bytes(r)) for name, r in zip(names, response.resources, strict=False))
             if response.version_info != version_of(packed) or len(names) != len(response.resources):
                 raise SnapshotUnreadable(f"the content of {response.type_url} does not match its version")
             types[response.type_url] = TypedResources(version=response.version_info, resources=packed)

@@ -21,7 +21,7 @@ from gonogo.gateway.resources.convert import to_message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayInput:
-    """Everything that the gateway's configuration is made of. Paths are absolute; PEM texts hold the chain, leaf first."""
+    """Everything that the gateway's configuration is made of. Paths are absolute; the PEM chain is leaf first."""
 
     listeners: tuple[ListenerPlan, ...]
     clusters: tuple[ClusterPlan, ...]
@@ -43,9 +43,11 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
         )
         for plan in given.listeners
     }
-    rds = {routes.ROUTE_CONFIG: to_message(routes.routes(plans), route_pb2.RouteConfiguration())}
-    certificate = secrets.server_certificate(given.certificate_chain_pem, given.private_key_pem)
-    sds = {secrets.SERVER_SECRET: to_message(certificate, secret_pb2.Secret())}
+    rds, sds = {}, {}
+    if given.listeners:  # without one nobody asks for them, and what nobody asks for is never acknowledged
+        rds[routes.ROUTE_CONFIG] = to_message(routes.routes(plans), route_pb2.RouteConfiguration())
+        certificate = secrets.server_certificate(given.certificate_chain_pem, given.private_key_pem)
+        sds[secrets.SERVER_SECRET] = to_message(certificate, secret_pb2.Secret())
     return snapshot.Snapshot(
         types={
             snapshot.SECRET: snapshot.typed(sds),

@@ -5,11 +5,8 @@ An unknown field, a wrong type or an unknown `@type` raises `ParseError`: that i
 
 from __future__ import annotations
 
+import json
 from typing import Any, TypeVar
-
-from google.protobuf import any_pb2, json_format, symbol_database
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
 
 # Needed only for their entries in protobuf's symbol table: they are named by "@type" inside dictionaries.
 import envoy.extensions.access_loggers.file.v3.file_pb2
@@ -31,13 +28,16 @@ import envoy.extensions.transport_sockets.tls.v3.tls_pb2
 import envoy.extensions.upstreams.http.v3.http_protocol_options_pb2
 import envoy.type.matcher.v3.http_inputs_pb2
 import envoy.type.matcher.v3.status_code_input_pb2  # noqa: F401
+from google.protobuf import any_pb2, json_format, symbol_database
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
 Json = dict[str, Any]
 M = TypeVar("M", bound=Message)
 
 
 def to_message(content: Json, message: M) -> M:
-    """Fill `message` from `content`. Nested `Any`s are packed with sorted maps, so that equal content is equal bytes."""
+    """Fill `message` from `content`. Maps inside nested `Any`s are sorted, so that equal content is equal bytes."""
     json_format.ParseDict(content, message)
     _settle(message)
     return message
@@ -45,7 +45,8 @@ def to_message(content: Json, message: M) -> M:
 
 def to_json(message: Message) -> Json:
     """The dictionary of a message, in Envoy's field names."""
-    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+    content: Json = json.loads(json_format.MessageToJson(message, preserving_proto_field_name=True))
+    return content
 
 
 def unpacked(packed: bytes) -> Message:

@@ -1,4 +1,4 @@
-"""RDS: which path goes where. An allow-list of exact paths; a revision is chosen by the header that policy sets. Pure."""
+"""RDS: which path goes where: an allow-list of exact paths, and a revision by the header that policy sets. Pure."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _allowed(path: str, clusters: Sequence[ClusterPlan]) -> list[Json]:
         *(_to_cluster(path, method, cluster.name) for cluster in clusters),
         # Both run policy first, so that nothing is told to a client without a key.
         _refusal(wrong, 405, "method_not_allowed", f"Use {method} for {path}."),
-        _refusal({"path": path}, 503, "no_revision", "No revision of this service is ready to serve.", {}, "gateway"),
+        _refusal({"path": path}, 503, "no_revision", "No revision of this service is ready to serve."),
     ]
 
 
@@ -128,9 +128,7 @@ def _unknown(match: Json, message: str) -> Json:
     return _refusal(match, 404, "unknown_path", message, _open())
 
 
-def _refusal(  # noqa: PLR0913 (one row of the route table)
-    match: Json, status: int, code: str, message: str, filters: Json | None = None, hop: str = "gateway"
-) -> Json:
+def _refusal(match: Json, status: int, code: str, message: str, filters: Json | None = None) -> Json:
     kind = "invalid_request_error" if status < 500 else "server_error"
     route: Json = {
         "match": match,
@@ -138,7 +136,7 @@ def _refusal(  # noqa: PLR0913 (one row of the route table)
         "response_headers_to_add": [
             _set("x-gonogo-code", code),
             _set("x-gonogo-type", kind),
-            _set("x-gonogo-hop", hop),
+            _set("x-gonogo-hop", "gateway"),
         ],
     }
     return {**route, "typed_per_filter_config": filters} if filters else route

@@ -1,0 +1,136 @@
+"""Rules of the translation that must hold for every plan."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gonogo.actions.model import ClusterPlan, EndpointPlan, ListenerPlan
+from gonogo.facts.replica import ReplicaName
+from gonogo.gateway.resources.convert import to_json, unpacked
+from gonogo.gateway.resources.routes import PATHS
+from gonogo.gateway.snapshot import (
+    CLUSTER,
+    ENDPOINTS,
+    LISTENER,
+    ROUTES,
+    SECRET,
+    Snapshot,
+    SnapshotUnreadable,
+)
+from gonogo.gateway.translate import GatewayInput, translate
+
+
+def cluster(name: str, *ports: int) -> ClusterPlan:
+    service, revision = name.rsplit("/", 1)
+    return ClusterPlan(
+        name=name,
+        endpoints=tuple(
+            EndpointPlan(
+                name=ReplicaName(service=service, revision=int(revision), index=index), address="127.0.0.1", port=port
+            )
+            for index, port in enumerate(ports)
+        ),
+    )
+
+
+PLAN = GatewayInput(
+    listeners=(ListenerPlan(address="127.0.0.1", port=8443),),
+    clusters=(cluster("a/1", 1001, 1002), cluster("b/3", 1003)),
+    policy_sockets=("/run/policy-0.sock", "/run/policy-1.sock"),
+    certificate_chain_pem="chain",
+    private_key_pem="the private key",
+    access_log_path="/log",
+)
+
+
+def content(snapshot: Snapshot, type_url: str) -> dict[str, Any]:
+    return {name: to_json(unpacked(packed)) for name, packed in snapshot.types[type_url].resources}
+
+
+def changed(before: GatewayInput, after: GatewayInput) -> set[str]:
+    old, new = translate(before).versions, translate(after).versions
+    return {url for url in new if new[url] != old[url]}
+
+
+def test_each_change_moves_the_version_of_its_own_types_alone() -> None:
+    assert changed(PLAN, PLAN) == set()
+    moved = replace(PLAN, clusters=(cluster("a/1", 1001, 2002), PLAN.clusters[1]))
+    assert changed(PLAN, moved) == {ENDPOINTS}
+    assert changed(PLAN, replace(PLAN, certificate_chain_pem="renewed")) == {SECRET}
+    assert changed(PLAN, replace(PLAN, policy_sockets=("/run/policy-0.sock",))) == {CLUSTER}
+    assert changed(PLAN, replace(PLAN, access_log_path="/elsewhere")) == {LISTENER}
+    assert changed(PLAN, replace(PLAN, clusters=PLAN.clusters[:1])) == {CLUSTER, ENDPOINTS, ROUTES}
+
+
+def test_the_order_of_the_clusters_in_the_plan_does_not_matter() -> None:
+    assert translate(PLAN).to_bytes() == translate(replace(PLAN, clusters=PLAN.clusters[::-1])).to_bytes()
+
+
+def test_another_process_gives_the_same_bytes() -> None:
+    code = "from tests.core.test_translate import PLAN, translate; print(translate(PLAN).versions)"
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for seed in ("1", "2")
+    }
+    assert seen == {str(translate(PLAN).versions)}
+
+
+def test_policy_is_asked_about_everything_but_health_and_unknown_paths() -> None:
+    routes = content(translate(PLAN), ROUTES)["gateway"]["virtual_hosts"][0]["routes"]
+    for route in routes:
+        path = route["match"].get("path", "(any)")
+        asked = "envoy.filters.http.ext_proc" not in route.get("typed_per_filter_config", {})
+        assert asked == (path in PATHS), route
+        assert asked or "direct_response" in route, "a route past policy leads to no engine"
+
+
+def test_every_way_to_an_engine_names_its_revision_and_takes_the_key_away() -> None:
+    routes = content(translate(PLAN), ROUTES)["gateway"]["virtual_hosts"][0]["routes"]
+    ways = [route for route in routes if "route" in route]
+    assert len(ways) == len(PATHS) * len(PLAN.clusters)
+    for route in ways:
+        (revision,) = [h for h in route["match"]["headers"] if h["name"] == "x-gonogo-revision"]
+        assert revision["string_match"] == {"exact": route["route"]["cluster"]}
+        assert {"authorization", "x-gonogo-revision", "x-gonogo-key-id"} <= set(route["request_headers_to_remove"])
+
+
+def test_a_snapshot_comes_back_from_its_bytes_as_it_was() -> None:
+    snapshot = translate(PLAN)
+    assert Snapshot.from_bytes(snapshot.to_bytes()) == snapshot
+
+
+@pytest.mark.parametrize("broken", [b"", b"nonsense", b"\0" * 8], ids=["empty", "nonsense", "zeros"])
+def test_bytes_that_are_no_snapshot_are_refused(broken: bytes) -> None:
+    with pytest.raises(SnapshotUnreadable):
+        Snapshot.from_bytes(broken)
+
+
+def test_a_snapshot_that_was_cut_or_changed_anywhere_is_refused() -> None:
+    whole = translate(PLAN).to_bytes()
+    for size in range(0, len(whole), 997):
+        with pytest.raises(SnapshotUnreadable):
+            Snapshot.from_bytes(whole[:size])
+    for position in range(0, len(whole), 997):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        with pytest.raises(SnapshotUnreadable):
+            Snapshot.from_bytes(bytes(damaged))
+
+
+def test_the_private_key_is_in_no_repr() -> None:
+    assert "the private key" not in repr(PLAN) + repr(translate(PLAN))
+
+
+def test_importing_the_translation_takes_less_than_a_second() -> None:
+    code = (
+        "import time; start = time.process_time(); import gonogo.gateway.translate; print(time.process_time() - start)"
+    )
+    spent = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert float(spent) < 1.0, spent
