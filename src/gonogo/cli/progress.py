@@ -9,7 +9,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Mapping
 
-from gonogo.words import Language, has_message, message
+from gonogo.words.events import event_text
 
 if TYPE_CHECKING:
     from gonogo.api.client import ControlClient
@@ -62,15 +62,6 @@ class Progress:
             from rich.text import Text
 
             self._status.update(Text(text))
-
-
-def event_text(event: Mapping[str, Any], lang: Language) -> str:
-    """One event in words; its kind and values where the catalogue has none for it."""
-    detail = event.get("detail")
-    values = {**(detail if isinstance(detail, Mapping) else {}), "service": event.get("service")}
-    values["revision"] = event.get("revision")
-    of_action = f"event.{event['kind']}.{values.get('action')}"
-    return message(of_action if has_message(of_action) else f"event.{event['kind']}", lang, **values)
 
 
 def newest_sequence(client: ControlClient) -> int:

@@ -6,6 +6,7 @@ Not here: which reasons exist. That is `gonogo.checks.catalogue`; a test holds t
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from gonogo.words.language import Language
 
 FOLDER = Path(__file__).parent
 _GENERAL = "messages"
+_TERM = re.compile(r"[a-z_]+")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -148,11 +150,18 @@ def _spoken(entry: Mapping[str, Any], lang: Language) -> Any:
 
 
 def _translated(values: Mapping[str, object], lang: Language) -> Mapping[str, object]:
-    """`why` may be the name of the check whose finding says more: it is shown by its title."""
-    why = values.get("why")
+    """`why` may be the name of the check whose finding says more; `terms` holds names of the memory plan's terms."""
+    told = dict(values)
+    why, terms = values.get("why"), values.get("terms")
     if isinstance(why, str) and has_message(f"check.{why}"):
-        return {**values, "why": message("why.check", lang, title=message(f"check.{why}", lang))}
-    return values
+        told["why"] = message("why.check", lang, title=message(f"check.{why}", lang))
+    if isinstance(terms, str):
+        told["terms"] = _TERM.sub(lambda found: _term(found.group(), lang), terms)
+    return told
+
+
+def _term(name: str, lang: Language) -> str:
+    return message(f"term.{name}", lang) if has_message(f"term.{name}") else name
 
 
 def _listed(values: Mapping[str, object]) -> str:
