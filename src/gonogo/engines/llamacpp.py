@@ -19,6 +19,8 @@ MIB = 1024**2
 BATCH_TOKENS = 128
 """Prompt tokens per step. Measured on one core: as fast as 512, and other requests wait 0.7 s for a step, not 2.3 s."""
 NICENESS = 5
+ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "GGML_NO_BACKTRACE": "1"}
+"""Without the second one, a dying llama.cpp starts a debugger on itself where one is installed."""
 MOST_SLOTS, CONTEXT_STEP = 16, 256
 DEFAULT_REPLICAS = 2
 OVERLOAD, SPARE_CONNECTIONS, FEWEST_CONNECTIONS, MOST_CONNECTIONS = 4, 32, 128, 1024
@@ -51,11 +53,11 @@ class LlamaCpp:
             *("--threads", str(placement.threads), "--batch", str(BATCH_TOKENS)),
             *("--http-threads", str(connections(spec))),
         )
-        return Launch(command=command, environment={"PYTHONUNBUFFERED": "1"}, niceness=NICENESS)
+        return Launch(command=command, environment=ENVIRONMENT, niceness=NICENESS)
 
     def memory(self, spec: Spec, model: ModelFacts, replicas: int) -> MemoryPlan:
         """The plan of one of so many replicas. Raises ValueError for a model that was not read."""
-        return _memory(model, context_tokens(spec), slots(spec, replicas), BATCH_TOKENS)
+        return memory_plan(model, context_tokens(spec), slots(spec, replicas), BATCH_TOKENS)
 
     def progress(self, metrics_text: str) -> Progress | None:
         """What `/metrics` says; None when it is not llama.cpp's or lacks a counter."""
@@ -85,7 +87,7 @@ class LlamaCpp:
         )
 
     def explain_exit(self, log_text: str) -> str | None:
-        """The reason code of the last thing in the log that can end the engine; None when nothing there can."""
+        """The reason code for what the last start in this log died of; None when the log does not say."""
         last = _last_start(log_text)
         for reason, pattern in _EXITS:
             if pattern.search(last):
@@ -110,7 +112,8 @@ def connections(spec: Spec) -> int:
     return min(MOST_CONNECTIONS, max(FEWEST_CONNECTIONS, overloaded))
 
 
-def _memory(model: ModelFacts, context: int, slot_count: int, batch: int) -> MemoryPlan:
+def memory_plan(model: ModelFacts, context: int, slot_count: int, batch: int) -> MemoryPlan:
+    """The plan of one replica with slots of `context` tokens. Raises ValueError for a model that was not read."""
     numbers = _Numbers.of(model)
     return MemoryPlan(
         terms=(
@@ -187,18 +190,16 @@ def _compute(model: ModelFacts, numbers: _Numbers, context: int, slot_count: int
     tokens = -(-batch // slot_count) * slot_count
     queries, keys = numbers.heads * numbers.key, max(numbers.kv_heads, default=0) * numbers.key
     widest = max(3 * numbers.feed_forward, 2 * queries + 2 * keys)
-    floats = 5 * numbers.embedding + widest
-    mask = HALF * context + (HALF * _pad(model.sliding_window + batch) if model.sliding_window else 0)
-    checked = model.architecture in COMPUTE_CHECKED
-    if checked:
-        size = tokens * (SINGLE * floats + 36 + mask)
-        source = f"{tokens} tokens × (4 B × {floats} + 36 + {mask}); held against what {model.architecture} printed"
+    inputs = HALF * context + (HALF * _pad(model.sliding_window + batch) if model.sliding_window else 0) + 36
+    shared = 5 * SINGLE * numbers.embedding + inputs
+    peak = max(tokens * SINGLE * widest, slot_count * SINGLE * numbers.vocabulary)
+    size = tokens * shared + peak
+    source = f"{tokens} tokens × {shared} B + {peak} B at the widest layer"
+    if model.architecture in COMPUTE_CHECKED:
+        source += f"; held against what {model.architecture} printed"
     else:
-        scores = SINGLE * numbers.heads * context
-        size = tokens * (2 * SINGLE * floats + 36 + mask + scores)
-        source = (
-            f"{tokens} tokens × (8 B × {floats} + {36 + mask + scores}); a bound, not held against this architecture"
-        )
+        size = 2 * size + tokens * SINGLE * numbers.heads * context
+        source = f"twice ({source}) + attention scores: a bound, not held against this architecture"
     return Term(name="compute", size_bytes=size, source=source)
 
 
@@ -223,7 +224,7 @@ _EXITS = tuple(
         (
             "EngineOutOfMemory",
             r"std::bad_alloc|gonogo\.runner: EngineOutOfMemory|failed to allocate|unable to allocate|out of memory"
-            r"|cannot allocate memory",
+            r"|cannot allocate memory|insufficient memory",
         ),
         ("EnginePortTaken", r"gonogo\.runner: EnginePortTaken|couldn't bind http server socket"),
         (
@@ -232,6 +233,7 @@ _EXITS = tuple(
             r"|gguf_init_from_file",
         ),
         ("EngineInstructionMissing", r"illegal instruction"),
+        ("EngineCrashed", r"GGML_ASSERT|GGML_ABORT|fatal python error|segmentation fault"),
         ("EngineNotInstalled", r"No module named '?(xllamacpp|gonogo)"),
     )
 )

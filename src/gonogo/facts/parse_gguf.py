@@ -181,7 +181,7 @@ def _tensors(
         tensors.append(tensor)
         expected = _aligned(offset + tensor.size_bytes, alignment)
     data_start = _aligned(cursor.position, alignment)
-    needed = data_start + (offset + tensors[-1].size_bytes if tensors else 0)
+    needed = data_start + offset + tensors[-1].size_bytes if tensors else cursor.position
     if needed > cursor.end:
         raise GgufError("truncated", f"its tensors need {needed} bytes, the file has {cursor.end}")
     return Header(metadata=metadata, tensors=tuple(tensors), data_start=data_start)

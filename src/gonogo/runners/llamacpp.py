@@ -16,13 +16,16 @@ import os
 import signal
 import socket
 import sys
-from typing import Any, Sequence
+from typing import Any, Sequence, Union
 
 BUFFER_SIZES_PRINTED, WARNINGS_PRINTED = 4, 2
 """Verbosity while it loads, the lowest at which llama.cpp prints its buffer sizes, and verbosity while it serves."""
 SET_VERBOSITY = "_Z30common_log_set_verbosity_tholdi"
 """`common_log_set_verbosity_thold(int)`, which the wheel exports and its Python part does not offer."""
 END = (signal.SIGTERM, signal.SIGINT)
+
+
+Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
 
 class EngineError(Exception):
@@ -40,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check_address(options.address)
         _check_model(options.model)
-        _check_port(options.address, options.port)
+        _check_port(str(options.address), options.port)
         server = _start(options)
     except EngineError as error:
         print(f"gonogo.runner: {error.reason}: {error}", file=sys.stderr, flush=True)
@@ -56,14 +59,21 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gonogo.runners.llamacpp", description=__doc__)
     parser.add_argument("--model", required=True, help="path of a GGUF file")
     parser.add_argument("--alias", required=True, help="the model id that clients see")
-    parser.add_argument("--address", default="127.0.0.1", help="a loopback address")
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--address", type=ipaddress.ip_address, required=True, help="a loopback address")
+    parser.add_argument("--port", type=_port, required=True)
     parser.add_argument("--context", type=int, required=True, help="tokens of one slot, prompt and answer together")
     parser.add_argument("--slots", type=int, required=True, help="requests worked on at the same time")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True, help="most prompt tokens computed in one step")
     parser.add_argument("--http-threads", type=int, required=True, help="connections answered at the same time")
     return parser.parse_args(arguments)
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 < number < 65536:
+        raise argparse.ArgumentTypeError(f"{number} is not a port, 1 to 65535 are")
+    return number
 
 
 def _wait_until_told_to_end() -> None:
@@ -83,8 +93,8 @@ def _print_warnings_only(xllamacpp_file: str | None) -> None:
         setter(WARNINGS_PRINTED)
 
 
-def _check_address(address: str) -> None:
-    if not ipaddress.ip_address(address).is_loopback:
+def _check_address(address: Address) -> None:
+    if not address.is_loopback:
         raise EngineError("EngineAddressNotLoopback", f"{address} is not a loopback address")
 
 
@@ -126,7 +136,7 @@ def _start(options: argparse.Namespace) -> Any:
 def _parameters(parameters: Any, options: argparse.Namespace) -> Any:
     parameters.model.path = options.model
     parameters.model_alias = {options.alias}
-    parameters.hostnames = [options.address]
+    parameters.hostnames = [str(options.address)]
     parameters.port = options.port
     parameters.n_ctx = options.context * options.slots
     parameters.n_parallel = options.slots
