@@ -58,7 +58,8 @@ def cluster(plan: ClusterPlan) -> Json:
                 "unhealthy_interval": "0.5s",
                 "unhealthy_threshold": 2,
                 "healthy_threshold": 1,
-                "http_health_check": {"path": "/health"},
+                # By default the Host header is the cluster's name, and a strict server refuses one with a slash.
+                "http_health_check": {"path": "/health", "host": "localhost"},
             }
         ],
         "typed_extension_protocol_options": {
