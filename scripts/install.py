@@ -141,6 +141,7 @@ def install(kind: Kind, *, any_python: bool) -> None:
     if kind.editable:
         progress.say("gonogo itself", now=True)
         _pip(kind, ("--no-deps", "--no-build-isolation", "--editable", "."), lock)
+        _name_sources_relatively(kind)
     _write_stamp(kind)
     progress.clear()
     print(f"set up in {progress.elapsed_s:.0f} s: {packages} packages, Python {sys.version.split()[0]}, "
@@ -219,6 +220,13 @@ def _pip(kind: Kind, words: tuple[str, ...], lock: int) -> None:
         raise
     if process.returncode:
         raise _failure("pip could not install gonogo itself")
+
+
+def _name_sources_relatively(kind: Kind) -> None:
+    """Python before 3.13 reads .pth files in the locale's encoding: under LC_ALL=C a clone in /home/zoë does not load."""
+    for file in kind.venv.glob("lib/python*/site-packages/*gonogo*.pth"):
+        if file.read_text(encoding="utf-8").strip() == str(ROOT / "src"):
+            file.write_text(os.path.relpath(ROOT / "src", file.parent) + "\n", encoding="utf-8")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -242,8 +242,12 @@ def test_an_environment_is_whole_or_not_there_whatever_happens_while_it_is_made(
     assert any(re.search(r"\d+ of \d+", each) for each in words), "no progress was shown"
     assert whole(clone)
     assert installed(clone) == locked(clone)
-    entry = subprocess.run((str(clone / ".venv/bin/gonogo"), "--help"), capture_output=True, text=True, check=False)
-    assert entry.returncode == 0, entry.stderr
+    for locale in ("C", "C.UTF-8"):
+        environment = {**os.environ, "LC_ALL": locale}
+        entry = subprocess.run(
+            (str(clone / ".venv/bin/gonogo"), "--help"), env=environment, capture_output=True, check=False
+        )
+        assert entry.returncode == 0, entry.stderr
 
     began = time.monotonic()
     again = subprocess.run(("sh", "scripts/setup"), cwd=clone, capture_output=True, text=True, check=False)
