@@ -80,6 +80,7 @@ class AdsServer:
         if self._server is not None:
             await self._server.stop(grace=0)
             self._server = None
+            self._stream = None
 
     def set_snapshot(self, snapshot: Snapshot) -> None:
         """From now on Envoy is to have this. Types whose content did not change are not pushed."""

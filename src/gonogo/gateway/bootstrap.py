@@ -50,6 +50,9 @@ def command(binary: str, bootstrap_path: str, concurrency: int, log_path: str) -
         "--component-log-level",
         "misc:error",
         "--disable-hot-restart",
+        # The access log on disk is at most this far behind; the default is 10 s.
+        "--file-flush-interval-msec",
+        "1000",
         "--drain-time-s",
         "5",
         "--parent-shutdown-time-s",

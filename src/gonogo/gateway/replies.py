@@ -62,13 +62,14 @@ _REPLIES = (
         message="The request headers are larger than 60 KiB, or more than 100.",
     ),
     _Reply(
-        when="response.code == 408",
+        when="response.code == 408 && response.code_details.startsWith('request_')",
         code="request_timeout",
         hop="gateway",
         type=_INVALID,
         message="The request did not arrive in time: 10 s for the headers, 300 s for all of it.",
     ),
     _Reply(
+        # The idle time of a stream is longer than any request may take to arrive: what was idle is the engine.
         when="response.code == 504 || response.code_details.contains('timeout')",
         status=504,
         code="engine_timeout",

@@ -1,0 +1,62 @@
+"""A program: an HTTP/1.1 engine that does what the request's x-want header says. Usage: fake_engine.py PORT NAME."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._send(200, {"path": self.path, "engine": sys.argv[2]})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", "0")))
+        want = self.headers.get("x-want", "200")
+        if want == "stream":
+            self._stream()
+        elif want == "reset":
+            self.connection.shutdown(2)
+            self.close_connection = True
+        else:
+            if want.startswith("sleep "):
+                time.sleep(float(want.removeprefix("sleep ")))
+            status = int(want) if want.isdigit() else 200
+            self._send(status, {"headers": dict(self.headers), "bytes": len(body), "engine": sys.argv[2]})
+
+    def _send(self, status: int, content: object) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "x-gonogo-code": "forged by the engine",
+            "x-gonogo-wrapped": "1",
+            "x-envoy-upstream-service-time": "1",
+        }.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _stream(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for number in range(10):
+            piece = f"data: {number}\n\n".encode()
+            self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+            self.wfile.flush()
+            time.sleep(0.1)
+        self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+if __name__ == "__main__":
+    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
