@@ -223,7 +223,7 @@ def _pip(kind: Kind, words: tuple[str, ...], lock: int) -> None:
 
 
 def _name_sources_relatively(kind: Kind) -> None:
-    """Python before 3.13 reads .pth files in the locale's encoding: under LC_ALL=C a clone in /home/zoë does not load."""
+    """Python before 3.13 reads .pth files in the locale's encoding: under LC_ALL=C a clone in /home/zoë fails."""
     for file in kind.venv.glob("lib/python*/site-packages/*gonogo*.pth"):
         if file.read_text(encoding="utf-8").strip() == str(ROOT / "src"):
             file.write_text(os.path.relpath(ROOT / "src", file.parent) + "\n", encoding="utf-8")
