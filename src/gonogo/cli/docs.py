@@ -30,7 +30,7 @@ def command(
             session.line(name)
         return Outcome(result={"topics": [*BUILT_IN, *pages]})
     if topic == "spec":
-        return _schema() if schema else _spec(session)
+        return _schema(session) if schema else _spec(session)
     if topic == "reasons":
         return _reasons(session)
     if topic == "recipes":
@@ -62,15 +62,13 @@ def _pages(session: Session) -> dict[str, Path]:
     return pages
 
 
-def _schema() -> Outcome:
+def _schema(session: Session) -> Outcome:
     import json
-    import sys
 
     from gonogo.spec.schema import json_schema
 
     found = json_schema()
-    if "--json" not in sys.argv:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+    session.line(json.dumps(found, indent=2, ensure_ascii=False))
     return Outcome(result=found)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 from gonogo.api.report.numbers import count, magnitude, size
 from gonogo.words import Language, message
@@ -82,7 +82,7 @@ def _accelerators(found: list[Facts] | None) -> str | None:
     return ", ".join(f"{one['name']} ({size(one['memory_total_bytes'])})" for one in found) or "0"
 
 
-def _installed(found: list[Facts], lang: Language) -> tuple[Row, ...]:
+def _installed(found: Sequence[Facts], lang: Language) -> tuple[Row, ...]:
     programs = [f"{one['name']} {one['version'] or '?'}" for one in found if one["wanted"] is None]
     locked = sum(1 for one in found if one["wanted"] is not None and one["wanted"] == one["version"])
     if not programs and not locked:

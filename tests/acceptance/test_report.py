@@ -1,0 +1,160 @@
+"""The report in a real browser: what a reader sees, in both languages, and that hostile texts stay texts."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from gonogo.api.report.page import render, view
+from gonogo.words import message
+from tests.acceptance import reports
+
+BROWSER = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+LIMIT_S = 90
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine (apt-get install chromium)")
+
+
+class Seen(HTMLParser):
+    """Tags with their attributes, and the text of a page as it was parsed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+    def ids(self) -> set[str]:
+        return {str(attributes["id"]) for _, attributes in self.tags if "id" in attributes}
+
+
+def dumped(tmp_path: Path, html: str) -> Seen:
+    """The DOM that Chromium makes of a page, after its scripts would have run."""
+    assert BROWSER is not None
+    file = tmp_path / "report.html"
+    file.write_text(html, encoding="utf-8")
+    words = (BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", file.as_uri())
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S, check=True)
+    return Seen(done.stdout)
+
+
+@needs_browser
+def test_a_reader_sees_the_verdict_the_five_conditions_and_the_numbers(tmp_path: Path) -> None:
+    seen = dumped(tmp_path, render(reports.good(), "en"))
+    assert "GO smollm2-135m was asked through its own front door" in seen.text
+    assert {"hardware", "software", "model", "network", "security"} <= seen.ids()
+    assert {"verdict", "probes", "timing", "memory", "running", "facts", "events"} <= seen.ids()
+    assert "The capital of France is Paris." in seen.text
+    assert "6.1 s in all" in seen.text
+    assert "= 259.6 MiB" in seen.text, "the addition has its sum"
+
+
+@needs_browser
+def test_a_reader_of_chinese_sees_chinese_and_the_findings_that_block(tmp_path: Path) -> None:
+    seen = dumped(tmp_path, render(reports.broken(), "zh"))
+    assert "不可上线" in seen.text and "5 项阻止性检查" in seen.text
+    assert "没有密钥的请求得到 200" in seen.text
+    assert dict(seen.tags)["html"]["lang"] == "zh-CN"
+
+
+@needs_browser
+def test_a_hostile_answer_stays_a_text_in_the_browser(tmp_path: Path) -> None:
+    data = reports.good(answer=reports.HOSTILE)
+    data["events"][0]["detail"] = {"name": reports.HOSTILE}
+    data["events"][0]["kind"] = "KeyAdded"
+    data["model"]["path"] = reports.HOSTILE
+    seen = dumped(tmp_path, render(data, "en"))
+    tags = {tag for tag, _ in seen.tags}
+    assert "script" not in tags and "img" not in tags
+    assert seen.text.count("<script>document.title='taken over'</script>") >= 3
+    assert "taken over" not in seen.text[: seen.text.index("gonogo · Deployment report")], "the title is ours"
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [500, 1280])
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_nothing_is_wider_than_the_window(tmp_path: Path, width: int, lang: str) -> None:
+    assert BROWSER is not None
+    data = reports.good(answer="word" * 200)
+    html = render(data, "zh" if lang == "zh" else "en").replace('<meta http-equiv="Content-Security-Policy"', "<meta ")
+    measure = "<script>document.title = document.documentElement.scrollWidth + '/' + innerWidth</script></body>"
+    file = tmp_path / "report.html"
+    file.write_text(html.replace("</body>", measure), encoding="utf-8")
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    words = (BROWSER, *FLAGS, profile, f"--window-size={width},900", "--dump-dom", file.as_uri())
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S, check=True)
+    found = re.search(r"<title>(\d+)/(\d+)</title>", done.stdout)
+    assert found is not None
+    assert int(found[1]) <= int(found[2])
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_file_needs_nothing_from_outside(lang: str) -> None:
+    html = render(reports.broken(), "zh" if lang == "zh" else "en")
+    seen = Seen(html)
+    for tag, attributes in seen.tags:
+        assert tag not in ("script", "link", "img", "iframe", "object"), tag
+        assert not (attributes.get("src") or attributes.get("href") or "#").startswith(("http", "//")), tag
+    assert "url(" not in html and "@import" not in html
+    assert "default-src 'none'" in html
+
+
+def test_hostile_texts_are_escaped_wherever_they_come_from() -> None:
+    data = reports.good(answer=reports.HOSTILE, model_list_right={"wanted": "x", "seen": reports.HOSTILE})
+    data["host"]["name"] = data["spec"]["model"] = data["status"]["services"][0]["endpoint"] = reports.HOSTILE
+    data["measured"][0]["replica"] = data["memory_plan"]["terms"][0]["source"] = reports.HOSTILE
+    for one in data["answers"]:
+        one["subject"] = reports.HOSTILE
+    assert "<script" not in render(data, "en")
+
+
+def test_only_a_proven_revision_without_blocking_findings_is_a_go() -> None:
+    proven = reports.good()
+    assert view(proven, "en")["banner"]["kind"] == "go"
+    proven["status"]["services"][0]["phase"] = "proving"
+    assert view(proven, "en")["banner"]["kind"] == "open"
+    assert view(reports.broken(), "en")["banner"]["kind"] == "nogo"
+    unknown = reports.good(keyless_refused=None)
+    assert view(unknown, "en")["banner"]["kind"] == "nogo", "an unknown that blocks is no GO"
+
+
+def test_what_was_not_observed_is_said_and_never_a_zero() -> None:
+    data = reports.broken()
+    data |= {"host": None, "model": None, "memory_plan": None, "measured": [], "events": []}
+    html = render(data, "en")
+    assert "not observed" in html
+    assert message("report.memory.none", "en") in html
+    assert "Not measured yet" in html
+
+
+def test_planned_stands_beside_measured_with_the_difference() -> None:
+    memory = view(reports.good(), "en")["memory"]
+    assert memory["replicas"] == ["smollm2-135m/1/0", "smollm2-135m/1/1"]
+    weights = next(row for row in memory["rows"] if row["name"] == "weights")
+    assert weights["planned"] == "91.6 MiB" and weights["measured"][0] == {"size": "91.0 MiB", "off": "-1 %"}
+    assert sum(row["percent"] for row in memory["rows"]) == pytest.approx(100, abs=0.5)
