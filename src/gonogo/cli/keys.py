@@ -171,13 +171,13 @@ def _table(session: Session, rows: list[KeyRow], now: float) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 2), pad_edge=False, header_style="dim")
+    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
     for name in ("id", "name", "state", "service", "scopes", "created_at"):
-        table.add_column(session.told(f"keys.{name}"))
+        table.add_column(session.told(f"keys.{name}"), no_wrap=name in ("id", "scopes", "created_at"))
     for row in rows:
         state = _state(row, now)
         created = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created_at))
         style = {"live": "green", "revoked": "red"}.get(state, "yellow")
         shown = Text(session.told(f"keys.state.{state}"), style=style)
-        table.add_row(row.key_id, Text(row.name), shown, Text(row.service or "*"), ", ".join(row.scopes), created)
+        table.add_row(row.key_id, Text(row.name), shown, Text(row.service or "*"), ",".join(row.scopes), created)
     return table

@@ -58,12 +58,20 @@ def plan_of(session: Session, spec: Spec) -> dict[str, Any]:
 
 def print_plan(session: Session, planned: Mapping[str, Any]) -> None:
     """The ordered actions, one a line."""
+    from rich.table import Table
+    from rich.text import Text
+
     if not planned["actions"]:
         session.say("plan.nothing")
         return
     session.say("plan.head", observation=planned["observation"], count=len(planned["actions"]))
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right", min_width=4)
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1, overflow="fold")
     for number, action in enumerate(planned["actions"], start=1):
-        session.out.print(f" {number:3}. {_described(session, action)}", markup=False)
+        table.add_row(f"{number}.", str(action["action"]), Text(_described(session, action)))
+    session.out.print(table)
 
 
 def _described(session: Session, action: Mapping[str, Any]) -> str:
@@ -77,4 +85,4 @@ def _described(session: Session, action: Mapping[str, Any]) -> str:
         "listeners": ", ".join(f"{one['address']}:{one['port']}" for one in action.get("listeners", ())),
         "reason": (action.get("finding") or action).get("reason"),
     }
-    return f"{action['action']}  {session.told('action.' + str(action['action']), **values)}"
+    return session.told(f"action.{action['action']}", **values)

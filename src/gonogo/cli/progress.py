@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 SETTLED = ("proven", "rejected", "blocked")
 WAIT_S = 1.0
-QUIET_ACTIONS = ("ActionFinished",)
+QUIET = ("ActionFinished", "FindingsChanged", "KeyAdded", "KeyRevoked")
+"""Events that tell a waiting user nothing: the ends of actions, and the keys that probes use."""
 
 
 class Progress:
@@ -46,8 +47,8 @@ class Progress:
         self._show(self._session.told(name, **values))
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """What an event tells, unless it only says that an action is over."""
-        if event["kind"] not in QUIET_ACTIONS:
+        """What an event tells, unless it tells a waiting user nothing."""
+        if event["kind"] not in QUIET:
             self._show(event_text(event, self._session.lang))
 
     def _show(self, text: str) -> None:

@@ -54,7 +54,7 @@ def message(name: str, lang: Language, /, **values: object) -> str:
     entry = _message(name)
     if entry is None:
         return " ".join([name, *(f"{key}={value}" for key, value in values.items())])
-    return fill(_spoken(entry, lang), values)
+    return fill(_spoken(entry, lang), _translated(values, lang))
 
 
 def has_message(name: str) -> bool:
@@ -150,10 +150,12 @@ def _spoken(entry: Mapping[str, Any], lang: Language) -> Any:
 
 
 def _translated(values: Mapping[str, object], lang: Language) -> Mapping[str, object]:
-    """`why` may be the name of the check whose finding says more; `terms` holds names of the memory plan's terms."""
+    """`why` may be a code of ours, or the name of the check whose finding says more; `terms` holds names of terms."""
     told = dict(values)
     why, terms = values.get("why"), values.get("terms")
-    if isinstance(why, str) and has_message(f"check.{why}"):
+    if isinstance(why, str) and has_message(f"why.{why}"):
+        told["why"] = message(f"why.{why}", lang)
+    elif isinstance(why, str) and has_message(f"check.{why}"):
         told["why"] = message("why.check", lang, title=message(f"check.{why}", lang))
     if isinstance(terms, str):
         told["terms"] = _TERM.sub(lambda found: _term(found.group(), lang), terms)
