@@ -26,8 +26,7 @@ lint: dev ## ruff, mypy, import-linter
 	@.venv/bin/mypy && .venv/bin/mypy scripts/install.py
 	@.venv/bin/lint-imports
 
-bench: dev ## the gateway beside its peers, in one run on this machine
-	@sh scripts/setup bench
+bench: setup ## the gateway beside its peers, in one run on this machine
 	@.venv/bin/python benchmarks/gateway.py $(ARGS)
 
 docs: setup ## the annotated spec, as `gonogo docs spec` prints it
