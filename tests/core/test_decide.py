@@ -189,6 +189,13 @@ def test_a_rejected_revision_loses_its_replicas_and_the_old_one_keeps_its_own() 
     assert [str(one.name) for one in _removals(asked, seen)] == ["svc/2/0", "svc/2/1"]
 
 
+def test_a_new_control_process_proves_what_serves_once_more() -> None:
+    serving = service(OLD, OLD)
+    seen = published(world(replicas=running("svc/1/0", "svc/1/1")), serving)
+    assert decide((serving,), seen).actions == (ProbeRevision(service="svc", revision=1),)
+    assert decide((serving,), replace(seen, probes=probes(OLD))).actions == ()
+
+
 def test_what_envoy_refuses_rejects_the_revision_with_envoys_words() -> None:
     asked = service(NEW, OLD)
     seen = published(world(replicas=running("svc/1/0", "svc/1/1")), asked, nack="cannot bind")

@@ -19,6 +19,7 @@ from gonogo.security.keys import (
     mint,
     parse,
     usable,
+    with_other_secret,
 )
 
 ROW = KeyRow(
@@ -106,3 +107,12 @@ def test_a_key_counts_until_it_expires_or_is_revoked(row: KeyRow, now: float, go
 
 def test_a_clock_set_back_brings_no_revoked_key_to_life() -> None:
     assert not usable(replace(ROW, revoked_at=1500.0), 1400.0)
+
+
+def test_a_key_with_another_secret_is_well_formed_and_told_apart_by_its_secret_alone() -> None:
+    for seed in range(20):
+        minted = mint(bytes([seed] * RANDOM_BYTES))
+        parsed = parse(with_other_secret(minted.text))
+        assert isinstance(parsed, ParsedKey)
+        assert parsed.key_id == minted.key_id
+        assert not matches(parsed, minted.secret_hash)

@@ -138,7 +138,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "stop_honoured": {"stop": "sea", "answer": "The ", "finish_reason": "stop"},
     "no_repetition": {"longest_repeat": 1, "answer": "The sea is wide."},
     "model_list_right": {"wanted": "svc", "seen": "svc"},
-    "unknown_path_refused": {"path": "/v1/x", "status": 404},
+    "unknown_path_refused": {"path": "/v1/x", "status": 404, "hop": "gateway"},
     "large_body_accepted": {"size_mb": 1.3, "status": 200},
     "old_tls_refused": {"accepted": False, "version": None},
     "keyless_refused": {"status": 401},

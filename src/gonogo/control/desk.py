@@ -158,7 +158,7 @@ class Desk:
         while True:
             found = self._store.events(after=after, limit=limit)
             if found or time.monotonic() >= deadline:
-                return {"events": [views.plain(event) for event in found]}
+                return {"events": [views.event(event) for event in found]}
             await asyncio.sleep(0.1)
 
     def report(self, name: str | None) -> Any:
@@ -187,7 +187,7 @@ class Desk:
                 if one.name.service == service.name
             ],
             "answers": self._answers(service.name),
-            "events": [views.plain(event) for event in self._last_events(service.name, 200)],
+            "events": [views.event(event) for event in self._last_events(service.name, 200)],
             **self._recorder.timing(revision),
         }
 

@@ -13,7 +13,7 @@ from gonogo.control.observe import Observer
 from gonogo.control.record import Recorder
 from gonogo.facts.world import World
 from gonogo.plan.decide import decide
-from gonogo.plan.model import Plan
+from gonogo.plan.model import DesiredService, Plan
 from gonogo.store.faults import StaleEpoch
 
 TICK_S = 0.5
@@ -21,7 +21,7 @@ PAUSE_AFTER_FAILURE_S = 1.0
 
 
 class WorldMoved(Exception):
-    """The plan names another observation than the latest: it must be made anew."""
+    """The plan was made from what is so no more: it must be made anew."""
 
 
 class Reconciler:
@@ -56,8 +56,10 @@ class Reconciler:
             self.world = await self._observer.observe(services)
             self.plan = decide(services, self.world)
             try:
-                await self.carry_out(self.plan, self.world)
+                await self.carry_out(self.plan, self.world, services)
                 self._recorder.record(self.plan, self.world)
+            except WorldMoved:
+                continue
             except StaleEpoch:
                 raise
             except Exception as error:  # noqa: BLE001 the boundary: what failed is written down, the next round looks again
@@ -65,13 +67,15 @@ class Reconciler:
                 await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
             await self._nap()
 
-    async def carry_out(self, plan: Plan, world: World) -> None:
-        """Perform the plan's actions in order; refused when `world` is not the one that it was made from."""
-        if plan.observation != world.observation:
-            raise WorldMoved(
-                f"the plan was made from observation {plan.observation}, the latest is {world.observation}"
-            )
+    async def carry_out(self, plan: Plan, world: World, services: tuple[DesiredService, ...]) -> None:
+        """Perform the plan's actions in order. Raises `WorldMoved` before the first that no longer fits.
+
+        It fits while `world` is the observation that the plan names, and while nobody asked for anything else since
+        (a service that is asked for again must not be forgotten by a plan made a moment before).
+        """
         for action in plan.actions:
+            if plan.observation != world.observation or self._store.services() != services:
+                raise WorldMoved(f"the plan was made from observation {plan.observation}, which holds no more")
             if self._hands.under_way(action):
                 continue
             self._journal.started(action)

@@ -10,12 +10,13 @@ import socket
 import ssl
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 import httpx
 
 from gonogo.checks.probes import longest_repeat
 from gonogo.facts.probe import ProbeFacts, Value
+from gonogo.security.keys import with_other_secret
 from gonogo.spec import Probe, Revision
 
 LIMIT_S = 30.0
@@ -53,7 +54,7 @@ def ask_everything(door: FrontDoor, revision: Revision, clock: Callable[[], floa
         questions: list[tuple[str, Callable[[], Mapping[str, Value]]]] = [
             ("old_tls_refused", asker.old_tls),
             ("keyless_refused", lambda: asker.status_with(None)),
-            ("wrong_key_refused", lambda: asker.status_with(_wrong(door.key))),
+            ("wrong_key_refused", lambda: asker.status_with(with_other_secret(door.key))),
             ("model_list_right", asker.models),
             ("unknown_path_refused", asker.unknown_path),
             ("stream_in_pieces", asker.stream),
@@ -83,9 +84,22 @@ def _look(
     return ProbeFacts(name=name, service=revision.service, revision=revision.number, at=clock(), error=error, seen=seen)
 
 
-def _wrong(key: str) -> str:
-    """A well-formed key that nobody made: the right one with its last eight letters changed."""
-    return key[:-8] + ("A" * 8 if not key.endswith("A" * 8) else "B" * 8)
+def _lines(reads: Sequence[tuple[float, bytes]]) -> list[tuple[float, str]]:
+    """Each whole line, with the time of the read that completed it."""
+    found: list[tuple[float, str]] = []
+    rest = b""
+    for at, read in reads:
+        *whole, rest = (rest + read).split(b"\n")
+        found.extend((at, line.decode("utf-8", "replace").strip()) for line in whole)
+    return found
+
+
+def _hop(answer: httpx.Response) -> str | None:
+    """Who made this error, as its envelope says; None where it is not the gateway's envelope."""
+    try:
+        return str(answer.json()["error"]["hop"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 class _Asker:
@@ -95,11 +109,15 @@ class _Asker:
         self._client = client
 
     def wait_until_known(self) -> None:
-        """Policy servers read new keys each 100 ms, each by itself: wait until several answers in a row know ours."""
+        """Wait until several answers in a row are right, so that nothing is judged in the moment of its change.
+
+        Policy servers read new keys each 100 ms, each by itself (401 until then); Envoy sends nothing to a replica
+        that it was just told of before it has asked for its health itself (503 until then).
+        """
         deadline, known = time.monotonic() + KEY_KNOWN_WITHIN_S, 0
         while known < 6 and time.monotonic() < deadline:
             status = self._client.get("/v1/models", headers=self._headers()).status_code
-            known = known + 1 if status != 401 else 0
+            known = known + 1 if status == 200 else 0
             time.sleep(0.04)
 
     def old_tls(self) -> Mapping[str, Value]:
@@ -128,25 +146,26 @@ class _Asker:
         return {"wanted": self._revision.service, "seen": ", ".join(names)}
 
     def unknown_path(self) -> Mapping[str, Value]:
+        """`hop` is who refused it, as the error says: an engine that got it would answer 404 too."""
         answer = self._client.get(UNKNOWN_PATH, headers=self._headers())
-        return {"path": UNKNOWN_PATH, "status": answer.status_code}
+        return {"path": UNKNOWN_PATH, "status": answer.status_code, "hop": _hop(answer)}
 
     def answer(self, probe: Probe) -> Mapping[str, Value]:
         text, _, _ = self._chat(self._question(probe.prompt, probe.max_tokens))
         return {"prompt": probe.prompt, "answer": text[:400], "pattern": probe.expect_pattern}
 
     def stream(self) -> Mapping[str, Value]:
+        """When each piece came, by the clock of the read that brought its end: nothing is parsed before the last."""
         question = {**self._question(COUNT_PROMPT, 24), "stream": True}
-        arrivals: list[float] = []
-        finished = False
+        reads: list[tuple[float, bytes]] = []
         with self._client.stream("POST", "/v1/chat/completions", headers=self._headers(), json=question) as answer:
             answer.raise_for_status()
-            for line in answer.iter_lines():
-                finished = finished or line.strip() == "data: [DONE]"
-                if line.startswith("data: {") and _piece(line):
-                    arrivals.append(time.monotonic())
-        if not finished:
+            for read in answer.iter_bytes():
+                reads.append((time.monotonic(), read))
+        lines = _lines(reads)
+        if not any(line == "data: [DONE]" for _, line in lines):
             raise ValueError("the stream ended without [DONE]")
+        arrivals = [at for at, line in lines if line.startswith("data: {") and _piece(line)]
         spread_ms = round((arrivals[-1] - arrivals[0]) * 1000, 1) if arrivals else 0.0
         return {"pieces": len(arrivals), "spread_ms": spread_ms}
 

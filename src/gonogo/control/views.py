@@ -13,6 +13,7 @@ from gonogo.facts.replica import ReplicaFacts
 from gonogo.facts.world import World
 from gonogo.plan.model import DesiredService, Plan
 from gonogo.runtimes.local import Process
+from gonogo.security.chain import Event
 from gonogo.spec import Revision
 from gonogo.store.records import KeptAnswer
 
@@ -52,6 +53,11 @@ def answer(given: Answer, at: float | None = None) -> Json:
 def kept(given: KeptAnswer) -> Json:
     """An answer as it is known: since when."""
     return answer(dataclasses.replace(given.answer, service=given.service, revision=given.revision), given.since)
+
+
+def event(given: Event) -> Json:
+    """An event as it is chained (`at_ms` is part of its hash), with its time in Unix seconds beside."""
+    return {**plain(given), "at": given.at_ms / 1000}
 
 
 def plan(given: Plan) -> Json:

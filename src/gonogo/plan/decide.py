@@ -191,22 +191,32 @@ def _candidate(
 ) -> tuple[tuple[Action, ...], tuple[Answer, ...]]:
     """Bring the desired revision from replicas to traffic, or reject it."""
     revision = service.desired
-    if service.serving == revision:
-        return (), tuple(ask(checks, Stage.LIVE, revision, world))
-    if service.rejected is not None:
-        live = service.serving
-        return (), tuple(ask(checks, Stage.LIVE, live, world)) if live is not None else ()
+    if service.serving == revision or service.rejected is not None:
+        return _live(service.serving, world, checks)
     hopeless = _hopeless(revision, world) or _refused(revision, world)
     if hopeless is not None:
         return (_reject(revision, hopeless),), ()
-    probed = any(probe.service == service.name and probe.revision == revision.number for probe in world.probes or ())
-    if not probed:
+    if not _probed(revision, world):
         return ((_probe(revision),) if _provable(revision, world) else ()), ()
     answers = tuple(ask(checks, Stage.DEPLOY, revision, world))
     bad = [answer for answer in answers if answer.blocking]
     if bad:
         return (_reject(revision, bad[0].finding),), answers
     return (Promote(service=service.name, revision=revision.number),), answers
+
+
+def _live(
+    revision: Revision | None, world: World, checks: Sequence[Check]
+) -> tuple[tuple[Action, ...], tuple[Answer, ...]]:
+    """The answers of the revision that serves. A new control process knows no probes: it asks again by itself."""
+    if revision is None:
+        return (), ()
+    again = not _probed(revision, world) and _provable(revision, world)
+    return (_probe(revision),) if again else (), tuple(ask(checks, Stage.LIVE, revision, world))
+
+
+def _probed(revision: Revision, world: World) -> bool:
+    return any((probe.service, probe.revision) == (revision.service, revision.number) for probe in world.probes or ())
 
 
 def _hopeless(revision: Revision, world: World) -> Finding | None:
