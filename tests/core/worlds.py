@@ -15,7 +15,7 @@ from gonogo.facts.replica import Health, MemoryMeasured, ReplicaFacts, ReplicaNa
 from gonogo.facts.world import World
 from gonogo.plan.decide import wanted_snapshot
 from gonogo.plan.model import DesiredService
-from gonogo.spec import Replicas, Revision, Spec
+from gonogo.spec import Probe, Replicas, Revision, Spec
 
 NOW = 1_800_000_000.0
 GIB = 1024**3
@@ -72,7 +72,12 @@ STATE = StateFacts(path="/state", owner_only=True, writable=True, chain_length=1
 
 
 def spec(**changes: Any) -> Spec:
-    fields: dict[str, Any] = {"service": "svc", "model": "tiny", "replicas": Replicas(min=2, max=2)}
+    fields: dict[str, Any] = {
+        "service": "svc",
+        "model": "tiny",
+        "replicas": Replicas(min=2, max=2),
+        "probes": (Probe(name="sum", prompt="2+2?", expect_pattern="4"),),
+    }
     return Spec(**{**fields, **changes})
 
 
@@ -136,7 +141,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "stream_in_pieces": {"pieces": 12, "spread_ms": 90.0},
     "max_tokens_honoured": {"asked": 5, "got": 5},
     "stop_honoured": {"stop": "sea", "answer": "The ", "finish_reason": "stop"},
-    "no_repetition": {"longest_repeat": 1, "answer": "The sea is wide."},
+    "no_repetition": {"longest_repeat": 1, "repeated_words": 1, "answer": "The sea is wide."},
     "model_list_right": {"wanted": "svc", "seen": "svc"},
     "unknown_path_refused": {"path": "/v1/x", "status": 404, "hop": "gateway"},
     "large_body_accepted": {"size_mb": 1.3, "status": 200},

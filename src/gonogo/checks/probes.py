@@ -15,9 +15,14 @@ from gonogo.facts.world import World
 from gonogo.spec import Revision
 
 MIN_STREAM_PIECES = 3
-LONGEST_REPEAT_ALLOWED = 6
+MIN_PIECE_GAP_MS = 1.0
+"""On average between two pieces; what was buffered and sent at once is read within microseconds."""
+PHRASE_WORDS = 4
+PHRASES_ALLOWED, WORDS_ALLOWED = 2, 6
+"""In a row. "Very, very, very" is style; the same four words, or the same sentence, three times is a loop."""
 REVOKED_WITHIN_S = 1.0
 REFUSED = (401,)
+ANSWERS = "answers_right"
 
 
 def _answers_right(seen: Mapping[str, Value]) -> bool:
@@ -25,7 +30,8 @@ def _answers_right(seen: Mapping[str, Value]) -> bool:
 
 
 def _stream_in_pieces(seen: Mapping[str, Value]) -> bool:
-    return _number(seen["pieces"]) >= MIN_STREAM_PIECES and _number(seen["spread_ms"]) > 0
+    pieces = _number(seen["pieces"])
+    return pieces >= MIN_STREAM_PIECES and _number(seen["spread_ms"]) >= MIN_PIECE_GAP_MS * (pieces - 1)
 
 
 def _max_tokens_honoured(seen: Mapping[str, Value]) -> bool:
@@ -37,7 +43,7 @@ def _stop_honoured(seen: Mapping[str, Value]) -> bool:
 
 
 def _no_repetition(seen: Mapping[str, Value]) -> bool:
-    return bool(seen["answer"]) and _number(seen["longest_repeat"]) <= LONGEST_REPEAT_ALLOWED
+    return bool(seen["answer"]) and _number(seen["longest_repeat"]) <= _allowed(int(_number(seen["repeated_words"])))
 
 
 def _model_list_right(seen: Mapping[str, Value]) -> bool:
@@ -45,7 +51,7 @@ def _model_list_right(seen: Mapping[str, Value]) -> bool:
 
 
 def _unknown_path_refused(seen: Mapping[str, Value]) -> bool:
-    return seen["status"] == 404
+    return seen["status"] == 404 and seen["hop"] == "gateway"
 
 
 def _large_body_accepted(seen: Mapping[str, Value]) -> bool:
@@ -64,19 +70,24 @@ def _revoked_key_refused(seen: Mapping[str, Value]) -> bool:
     return seen["status"] in REFUSED and _number(seen["seconds"]) <= REVOKED_WITHIN_S
 
 
-def longest_repeat(text: str) -> int:
-    """How often the most repeated run of one to eight words stands in a row (1: nothing repeats)."""
+def worst_repeat(text: str) -> tuple[int, int]:
+    """(times, words): the run of words that stands most too often in a row. (1, 1) when nothing repeats, (0, 0) of ""."""
     words = text.split()
-    longest = 1 if words else 0
-    for size in range(1, 9):
+    worst = (1, 1) if words else (0, 0)
+    for size in range(1, len(words) // 2 + 1):
         start = 0
         while start + 2 * size <= len(words):
             times = 1
             while words[start + times * size : start + (times + 1) * size] == words[start : start + size]:
                 times += 1
-            longest = max(longest, times)
+            if times > 1 and times * _allowed(worst[1]) > worst[0] * _allowed(size):
+                worst = (times, size)
             start += max(1, (times - 1) * size)
-    return longest
+    return worst
+
+
+def _allowed(words: int) -> int:
+    return PHRASES_ALLOWED if words >= PHRASE_WORDS else WORDS_ALLOWED
 
 
 def _number(value: Value) -> float:
@@ -91,7 +102,10 @@ def _ask(
     def ask(revision: Revision, world: World) -> Iterator[Finding]:
         mine = [probe for probe in world.probes or () if _concerns(probe, name, revision)]
         subject = f"service/{revision.service}"
-        if not mine:
+        if name == ANSWERS and not revision.spec.probes:
+            why: Mapping[str, Value] = {"why": "NoProbes"}
+            yield Finding(reason="NotApplicable", verdict=Verdict.NOT_APPLICABLE, subject=subject, values=why)
+        elif not mine:
             yield Finding(reason=unknown, verdict=Verdict.UNKNOWN, subject=subject, values={"error": "not asked yet"})
         for probe in mine:
             values = {"probe": probe.name.partition(":")[2], "error": probe.error, **probe.seen}
@@ -126,7 +140,7 @@ def _check(
 
 _MODEL, _NETWORK, _SECURITY = Condition.MODEL, Condition.NETWORK, Condition.SECURITY
 CHECKS = (
-    _check("answers_right", _MODEL, ("AnswersRight", "AnswersWrong", "AnswersUnknown"), _answers_right),
+    _check(ANSWERS, _MODEL, ("AnswersRight", "AnswersWrong", "AnswersUnknown"), _answers_right),
     _check("stream_in_pieces", _MODEL, ("StreamInPieces", "StreamNotInPieces", "StreamUnknown"), _stream_in_pieces),
     _check(
         "max_tokens_honoured",
