@@ -2,12 +2,13 @@
 
 Not here: who may (`decide`), the snapshot (`snapshot`), the process around it (`main`).
 
-The stream ends with the answer on purpose: a stream that lived as long as its request would break that request when
-this server dies in the middle of a long answer. Whatever cannot be decided is refused.
+The stream ends with the answer: nothing of a request depends on this server afterwards, so it may die in the middle
+of a long answer. Whatever cannot be decided is refused.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 import traceback
@@ -59,13 +60,24 @@ class PolicyService:
         self._clock = clock
         self._tell = tell
         self._recorded: set[str] = set()
+        self._streams: set[asyncio.Task[Any]] = set()
 
     async def process(self, _requests: Any, context: Any) -> None:
         """One ext_proc stream."""
-        message = await context.read()
-        if message is _END:
-            return
-        await context.write(self.decided(message))
+        stream = asyncio.current_task()
+        assert stream is not None
+        self._streams.add(stream)
+        try:
+            message = await context.read()
+            if message is not _END:
+                await context.write(self.decided(message))
+        finally:
+            self._streams.discard(stream)
+
+    async def drain(self, within_s: float) -> None:
+        """Wait for the streams that have begun. New ones are still answered: refused, Envoy would try here again."""
+        if self._streams:
+            await asyncio.wait(set(self._streams), timeout=within_s)
 
     async def check(self, _request: bytes, _context: Any) -> bytes:
         """gRPC health: serving while the snapshot is fresh."""
