@@ -104,7 +104,7 @@ def test_the_printed_curl_line_and_sdk_snippet_are_whole(tmp_path: Path) -> None
 
 
 def test_the_checklist_is_grouped_by_condition_and_fits_80_columns(state: Path, control: FakeControl) -> None:
-    control.report = reports.good(no_repetition={"longest_repeat": 9, "answer": "the sea " * 9})
+    control.report = reports.good(no_repetition={"longest_repeat": 9, "repeated_words": 2, "answer": "the sea " * 9})
     out = gonogo(state, "check", env={"COLUMNS": "80"}).out + gonogo(state, "up", env={"COLUMNS": "80"}).out
     checklist = out.split("Endpoint")[0].splitlines()
     heads = [line for line in checklist if line in ("Hardware", "Software", "Model", "Network", "Security")]

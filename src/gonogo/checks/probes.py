@@ -71,7 +71,7 @@ def _revoked_key_refused(seen: Mapping[str, Value]) -> bool:
 
 
 def worst_repeat(text: str) -> tuple[int, int]:
-    """(times, words): the run of words that stands most too often in a row. (1, 1) when nothing repeats, (0, 0) of ""."""
+    """(times, words): which run of words stands too often in a row, the worst of them. (1, 1): none repeats."""
     words = text.split()
     worst = (1, 1) if words else (0, 0)
     for size in range(1, len(words) // 2 + 1):

@@ -14,7 +14,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 import httpx
 
-from gonogo.checks.probes import longest_repeat
+from gonogo.checks.probes import worst_repeat
 from gonogo.facts.probe import ProbeFacts, Value
 from gonogo.security.keys import with_other_secret
 from gonogo.spec import Probe, Revision
@@ -189,7 +189,8 @@ class _Asker:
 
     def repetition(self) -> Mapping[str, Value]:
         text, _, _ = self._chat(self._question(COUNT_PROMPT, 64))
-        return {"longest_repeat": longest_repeat(text), "answer": text[:400]}
+        times, words = worst_repeat(text)
+        return {"longest_repeat": times, "repeated_words": words, "answer": text[:400]}
 
     def large_body(self) -> Mapping[str, Value]:
         question = {**self._question("Hello", 1), "metadata": {"padding": "x" * LARGE_BODY_BYTES}}

@@ -98,6 +98,17 @@ def parse(text: str) -> ParsedKey | KeyProblem:
     return ParsedKey(key_id=text[len(PREFIX) : len(PREFIX) + _ID_LENGTH], secret_hash=_hash(text))
 
 
+def with_other_secret(text: str) -> str:
+    """A well-formed key that nobody made: this one's public id, a secret turned around by one letter, its checksum.
+
+    For probes: it is refused by comparing secrets and by nothing earlier.
+    """
+    body = text[:-_CHECKSUM_LENGTH]
+    turned = _ALPHABET[(_ALPHABET.index(body[-1]) + 1) % len(_ALPHABET)]
+    other = body[:-1] + turned
+    return other + _checksum(other)
+
+
 def matches(parsed: ParsedKey, stored_hash: str) -> bool:
     """Whether this is the key of that hash; takes the same time wherever they differ."""
     return hmac.compare_digest(parsed.secret_hash, stored_hash)
