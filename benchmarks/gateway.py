@@ -2,8 +2,8 @@
 
 One run, one machine, one fake upstream, everything over TLS keep-alive: the upstream itself (`direct`), our gateway
 with keys checked (`ours`), LiteLLM and SGLang's router. At 1 connection: median and 99th percentile; at 32: requests
-a second. Rounds are interleaved, and of each number the best counts. It judges ours by its aims; a missed aim is said, not an
-exit code. Exit code 4: the upstream or ours could not be measured.
+a second. Rounds are interleaved, and of each number the best counts. It judges ours by its aims; a missed aim is said,
+not an exit code. Exit code 4: the upstream or ours could not be measured.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def _show(rows: tuple[Row, ...], setting: dict[str, Any]) -> None:
     out.print(f"each number is the best of {setting['rounds']} rounds of {setting['seconds_each']} s each")
     table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
     table.add_column("", no_wrap=True)
-    for heading in ("p50 ms", "added ms", "p99 ms", "requests/s", "of direct", "failed"):
+    for heading in ("p50 ms", "added ms", "p99 ms", "req/s", "of direct", "failed"):
         table.add_column(heading, justify="right", no_wrap=True)
     direct = next((row.many for row in rows if row.name == DIRECT), None)
     for row in rows:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -51,6 +52,8 @@ def ours(folder: Path, upstream_port: int, certificates: CertificateFiles) -> It
         )
     )
     with contextlib.ExitStack() as stack:
+        # The sockets may lie elsewhere, when the path of this folder is long.
+        stack.callback(shutil.rmtree, paths.run, ignore_errors=True)
         for index in range(POLICY_SERVERS):
             stack.enter_context(_policy_server(paths, index))
         stack.enter_context(_ads(paths, _snapshot(paths, contender.port, upstream_port, certificates)))
