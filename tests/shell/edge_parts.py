@@ -39,8 +39,8 @@ KEY = "key-of-svc-1"
 class Engine:
     """An engine that is a process: answers what the request's x-want header says, so that it can be killed for real."""
 
-    def __init__(self, name: str = "engine") -> None:
-        self.port = free_port()
+    def __init__(self, name: str = "engine", port: int | None = None) -> None:
+        self.port = port or free_port()
         program = Path(__file__).with_name("fake_engine.py")
         self.process = subprocess.Popen([sys.executable, str(program), str(self.port), name])
 

@@ -39,8 +39,9 @@ class Handler(BaseHTTPRequestHandler):
             "x-envoy-upstream-service-time": "1",
         }.items():
             self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
+        # In one piece: an engine killed between the two would leave half an answer, which nobody can repeat.
+        self._headers_buffer += [b"\r\n", body]
+        self.flush_headers()
 
     def _stream(self) -> None:
         self.send_response(200)

@@ -106,7 +106,9 @@ _RETRIES: Json = {
             },
         }
     ],
-    "host_selection_retry_max_attempts": 5,
+    # A dead replica has the fewest requests, so that least-request prefers it. With 5 tries one retry in six chose it
+    # again; a try costs nothing.
+    "host_selection_retry_max_attempts": 64,
     "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
 }
 
