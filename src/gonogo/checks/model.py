@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Iterator
 
-from gonogo.checks.finding import Check, Condition, Finding, Stage, Verdict
+from gonogo.checks.finding import Check, Condition, Finding, Stage, Value, Verdict
 from gonogo.facts.model import ModelFacts
 from gonogo.facts.world import World
 from gonogo.spec import Revision
@@ -39,8 +39,12 @@ def model_readable(revision: Revision, world: World) -> Iterator[Finding]:
             values={"asked": model.asked, "path": model.path, "detail": model.problem.detail},
         )
     else:
-        values = {"asked": model.asked, "path": model.path, "size_mib": (model.file_bytes or 0) // 1024**2}
-        yield Finding(reason="ModelReadable", verdict=Verdict.PASS, subject=subject, values=values)
+        read: dict[str, Value] = {
+            "asked": model.asked,
+            "path": model.path,
+            "size_mib": (model.file_bytes or 0) // 1024**2,
+        }
+        yield Finding(reason="ModelReadable", verdict=Verdict.PASS, subject=subject, values=read)
 
 
 def architecture_known(revision: Revision, world: World) -> Iterator[Finding]:

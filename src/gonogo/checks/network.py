@@ -114,7 +114,8 @@ def policy_servers(_: Revision, world: World) -> Iterator[Finding]:
     if world.policies is None:
         yield Finding(reason="PolicyServersUnknown", verdict=Verdict.UNKNOWN, subject="gateway")
         return
-    running = sum(1 for policy in world.policies if policy.running)
+    # A server that dies at each start is a process most of the time, and never a server.
+    running = sum(1 for policy in world.policies if policy.running and policy.listening is not False)
     enough = running >= POLICY_SERVERS
     yield Finding(
         reason="PolicyServersReady" if enough else "PolicyServersMissing",

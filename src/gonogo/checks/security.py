@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 from typing import Iterator
 
-from gonogo.checks.finding import Check, Condition, Finding, Stage, Verdict
+from gonogo.checks.finding import Check, Condition, Finding, Stage, Value, Verdict
+from gonogo.facts.gateway import CertificateFacts
 from gonogo.facts.world import World
 from gonogo.spec import Revision
 
@@ -14,32 +15,67 @@ EXPIRING_DAYS = 14
 CLOCK_JUMP_S = 60.0
 
 
+def given_certificate(revision: Revision, world: World) -> Iterator[Finding]:
+    """Can the gateway present the user's own certificate? Asked before anything starts; our own is made, not judged."""
+    file = revision.spec.gateway.certificate_file
+    certificate = world.given_certificates.get(file) if file is not None else None
+    if file is None:
+        why = {"why": "gateway.certificate_file"}
+        yield Finding(reason="NotApplicable", verdict=Verdict.NOT_APPLICABLE, subject="certificate", values=why)
+    elif certificate is None:
+        yield Finding(reason="CertificateUnknown", verdict=Verdict.UNKNOWN, subject="certificate")
+    else:
+        yield _valid(revision, certificate, world.at)
+
+
 def certificate_valid(revision: Revision, world: World) -> Iterator[Finding]:
-    """Will clients accept the certificate: now, for these names, with this key?"""
+    """Will clients accept the certificate that the gateway presents: now, for these names, with this key?"""
+    if world.certificate is None:
+        yield Finding(reason="CertificateUnknown", verdict=Verdict.UNKNOWN, subject="certificate")
+    else:
+        yield _valid(revision, world.certificate, world.at)
+
+
+def certificate_lasts(_: Revision, world: World) -> Iterator[Finding]:
+    """Is there time to replace the certificate before clients refuse it?"""
     certificate = world.certificate
     if certificate is None:
         yield Finding(reason="CertificateUnknown", verdict=Verdict.UNKNOWN, subject="certificate")
         return
-    wanted = {*revision.spec.gateway.hostnames}
-    missing = sorted(name for name in wanted if name not in certificate.names)
-    values = {
+    days_left = (certificate.not_after - world.at) / DAY_S
+    lasts = days_left >= EXPIRING_DAYS
+    yield Finding(
+        reason="CertificateLasts" if lasts else "CertificateExpiring",
+        verdict=Verdict.PASS if lasts else Verdict.FAIL,
+        subject="certificate",
+        values={"subject": certificate.subject, "days_left": int(days_left)},
+    )
+
+
+def _valid(revision: Revision, certificate: CertificateFacts, at: float) -> Finding:
+    missing = [name for name in revision.spec.gateway.hostnames if not _names(certificate, name)]
+    values: dict[str, Value] = {
         "subject": certificate.subject,
-        "days_left": int((certificate.not_after - world.at) // DAY_S),
+        "days_left": int((certificate.not_after - at) // DAY_S),
         "names": ", ".join(certificate.names),
         "missing": ", ".join(missing) or certificate.problem or "",
     }
-    if certificate.problem is not None or not certificate.matches_key or missing:
-        reason = "CertificateMismatched"
-    elif world.at < certificate.not_before:
+    reason, read = "CertificateValid", certificate.not_after > 0
+    if read and at < certificate.not_before:
         reason = "CertificateNotYetValid"
-    elif world.at >= certificate.not_after:
+    elif read and at >= certificate.not_after:
         reason = "CertificateExpired"
-    elif world.at >= certificate.not_after - EXPIRING_DAYS * DAY_S:
-        reason = "CertificateExpiring"
-    else:
-        yield Finding(reason="CertificateValid", verdict=Verdict.PASS, subject="certificate", values=values)
-        return
-    yield Finding(reason=reason, verdict=Verdict.FAIL, subject="certificate", values=values)
+    elif certificate.problem is not None or not certificate.matches_key or missing:
+        reason = "CertificateMismatched"
+    verdict = Verdict.PASS if reason == "CertificateValid" else Verdict.FAIL
+    return Finding(reason=reason, verdict=verdict, subject="certificate", values=values)
+
+
+def _names(certificate: CertificateFacts, hostname: str) -> bool:
+    """Whether the certificate is for this name: as it stands there, or by a star for its first label."""
+    asked = hostname.lower()
+    known = {name.lower() for name in certificate.names}
+    return asked in known or f"*.{asked.partition('.')[2]}" in known
 
 
 def state_private(_: Revision, world: World) -> Iterator[Finding]:
@@ -141,6 +177,13 @@ def _loopback(address: str) -> bool:
         return address == "localhost"
 
 
+_OF_CERTIFICATES = (
+    "CertificateValid",
+    "CertificateExpired",
+    "CertificateNotYetValid",
+    "CertificateMismatched",
+    "CertificateUnknown",
+)
 CHECKS = (
     Check(
         name="state_writable",
@@ -167,19 +210,28 @@ CHECKS = (
         ask=listens_locally,
     ),
     Check(
+        name="given_certificate",
+        condition=Condition.SECURITY,
+        stages=(Stage.PREFLIGHT,),
+        blocks=True,
+        reasons=_OF_CERTIFICATES,
+        ask=given_certificate,
+    ),
+    Check(
         name="certificate_valid",
         condition=Condition.SECURITY,
         stages=(Stage.DEPLOY, Stage.LIVE),
         blocks=True,
-        reasons=(
-            "CertificateValid",
-            "CertificateExpiring",
-            "CertificateExpired",
-            "CertificateNotYetValid",
-            "CertificateMismatched",
-            "CertificateUnknown",
-        ),
+        reasons=_OF_CERTIFICATES,
         ask=certificate_valid,
+    ),
+    Check(
+        name="certificate_lasts",
+        condition=Condition.SECURITY,
+        stages=(Stage.DEPLOY, Stage.LIVE),
+        blocks=False,
+        reasons=("CertificateLasts", "CertificateExpiring", "CertificateUnknown"),
+        ask=certificate_lasts,
     ),
     Check(
         name="engine_on_loopback",

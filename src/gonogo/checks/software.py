@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Iterator
 
-from gonogo.checks.finding import Check, Condition, Finding, Stage, Verdict
+from gonogo.checks.finding import Check, Condition, Finding, Stage, Value, Verdict
 from gonogo.facts.host import Installed
 from gonogo.facts.world import World
 from gonogo.spec import Revision
@@ -54,7 +54,7 @@ def environment_locked(_: Revision, world: World) -> Iterator[Finding]:
         yield Finding(reason="EnvironmentUnknown", verdict=Verdict.UNKNOWN, subject="host/local")
         return
     drifted = [f"{item.name} {item.version} ≠ {item.wanted}" for item in packages if item.version != item.wanted]
-    values = {"checked": len(packages), "drifted": ", ".join(drifted)}
+    values: dict[str, Value] = {"checked": len(packages), "drifted": ", ".join(drifted)}
     yield Finding(
         reason="EnvironmentDrifted" if drifted else "EnvironmentLocked",
         verdict=Verdict.FAIL if drifted else Verdict.PASS,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Callable, Iterable, Sequence
 
 from gonogo.control.deployment import Deployment
-from gonogo.control.sight import HostSight, ModelSight, StateSight
+from gonogo.control.sight import HostSight, ModelSight, StateSight, given_certificates
 from gonogo.control.watch import ReplicaWatch
 from gonogo.engines.table import engine_for
 from gonogo.facts.gateway import GatewayFacts, PolicyFacts, ResourceStatus
@@ -69,8 +69,11 @@ class Observer:
             models=models,
             replicas=self._replicas(host),
             gateway=self._gateway(processes, services),
-            policies=_policies(processes),
+            policies=self._policies(processes),
             certificate=self._memory.certificate,
+            given_certificates=await asyncio.to_thread(
+                given_certificates, self._paths, [one.desired.spec.gateway for one in services]
+            ),
             state=await asyncio.to_thread(self.state.look),
             probes=tuple(probe for found in self._memory.probes.values() for probe in found),
             deaths=self._recent_deaths(),
@@ -174,6 +177,18 @@ class Observer:
             published=self._memory.published,
         )
 
+    def _policies(self, processes: Iterable[Process]) -> tuple[PolicyFacts, ...]:
+        found = {int(one.name): one for one in processes if one.role == "policy" and one.name.isdigit()}
+        return tuple(
+            PolicyFacts(
+                index=index,
+                running=index in found,
+                handle=found[index].handle if index in found else None,
+                listening=index in found and _accepts(str(self._paths.policy_socket(index))),
+            )
+            for index in range(POLICY_SERVERS)
+        )
+
     def _listening(self, doors: frozenset[tuple[str, int]]) -> bool:
         """Whether every listener accepts connections; asked again each 5 s, not at every look."""
         seen, at = self._door_seen
@@ -189,14 +204,6 @@ def _revisions(service: DesiredService) -> list[Revision]:
     return [revision for revision in (service.desired, service.serving) if revision is not None]
 
 
-def _policies(processes: Iterable[Process]) -> tuple[PolicyFacts, ...]:
-    found = {int(process.name): process for process in processes if process.role == "policy" and process.name.isdigit()}
-    return tuple(
-        PolicyFacts(index=index, running=index in found, handle=found[index].handle if index in found else None)
-        for index in range(POLICY_SERVERS)
-    )
-
-
 def _answers(address: str, port: int) -> bool:
     """Whether somebody accepts connections there; loopback, so it takes microseconds."""
     target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
@@ -205,3 +212,14 @@ def _answers(address: str, port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+def _accepts(socket_path: str) -> bool:
+    """Whether somebody accepts connections on a unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0.3)
+        try:
+            probe.connect(socket_path)
+        except OSError:
+            return False
+    return True

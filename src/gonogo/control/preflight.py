@@ -6,7 +6,7 @@ import time
 
 from gonogo.checks.catalogue import CHECKS
 from gonogo.checks.finding import Answer, Stage
-from gonogo.control.sight import HostSight, ModelSight, state_facts
+from gonogo.control.sight import HostSight, ModelSight, given_certificates, state_facts
 from gonogo.facts.gateway import GatewayFacts
 from gonogo.facts.world import World
 from gonogo.plan.decide import ask, decide
@@ -27,6 +27,7 @@ def look(paths: StatePaths, revision: Revision) -> World:
         replicas=(),
         gateway=GatewayFacts(running=False, handle=None, resources=None),
         policies=(),
+        given_certificates=given_certificates(paths, (revision.spec.gateway,)),
         state=state_facts(paths),
     )
 

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Iterable, Mapping
 
 import gonogo
-from gonogo.facts.gateway import StateFacts
+from gonogo.facts.gateway import CertificateFacts, StateFacts
 from gonogo.facts.host import Accelerator, HostFacts, Installed
 from gonogo.facts.model import ModelFacts, ModelProblem
 from gonogo.runtimes.gguf_file import read_model
 from gonogo.runtimes.look import listening_by_pid, look_at_accelerators, look_at_host, look_at_installed
 from gonogo.runtimes.paths import StatePaths
+from gonogo.security.certificates import read_certificate
 from gonogo.security.verify import verify_chain
+from gonogo.spec import Gateway
 from gonogo.spec.recipes import find_model
 
 HOST_EVERY_S = 2.0
@@ -117,6 +119,19 @@ class StateSight:
     def forget(self) -> None:
         """Look anew at the next question."""
         self._facts = None
+
+
+def given_certificates(paths: StatePaths, gateways: Iterable[Gateway]) -> Mapping[str, CertificateFacts]:
+    """The certificates that users gave, by the certificate's path: as the files are now, judged for these names."""
+    found: dict[str, CertificateFacts] = {}
+    for gateway in gateways:
+        if gateway.certificate_file is None or gateway.key_file is None:
+            continue
+        files = (Path(gateway.certificate_file), Path(gateway.key_file))
+        facts = read_certificate(paths.tls, (*gateway.hostnames, gateway.address), time.time(), files)
+        if facts is not None:
+            found[gateway.certificate_file] = facts
+    return found
 
 
 def state_facts(paths: StatePaths) -> StateFacts:

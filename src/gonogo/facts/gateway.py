@@ -43,11 +43,12 @@ class GatewayFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyFacts:
-    """One policy server process."""
+    """One policy server process. `listening`: its socket accepts connections; None was not asked."""
 
     index: int
     running: bool
     handle: str | None
+    listening: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

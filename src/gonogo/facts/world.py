@@ -16,7 +16,8 @@ from gonogo.facts.replica import Deaths, ReplicaFacts
 class World:
     """What was seen at `at` (Unix seconds), numbered so that a plan can name what it was made from.
 
-    `models` is keyed by what the spec asked for, `deaths` by replica name. None means "not observed".
+    `models` is keyed by what the spec asked for, `deaths` by replica name, `given_certificates` (files of users, not
+    judged by being presented yet) by the certificate's path. `certificate` is presented. None means "not observed".
     """
 
     observation: int
@@ -27,6 +28,7 @@ class World:
     gateway: GatewayFacts | None = None
     policies: tuple[PolicyFacts, ...] | None = None
     certificate: CertificateFacts | None = None
+    given_certificates: Mapping[str, CertificateFacts] = field(default_factory=dict)
     state: StateFacts | None = None
     probes: tuple[ProbeFacts, ...] | None = None
     deaths: Mapping[str, Deaths] = field(default_factory=dict)
