@@ -44,7 +44,7 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
 
 
 def bring_up(session: Session, spec: Spec, started_at: float) -> Outcome:
-    """Start control where there is none, deploy, and hand over. Raises `Refusal`."""
+    """Check, start control where there is none, deploy, and hand over. Raises `Refusal`."""
     from gonogo.cli.checklist import print_checklist
     from gonogo.cli.deploy import deploy, interruptible
     from gonogo.cli.handover import key_for, print_handover
@@ -53,6 +53,7 @@ def bring_up(session: Session, spec: Spec, started_at: float) -> Outcome:
 
     with interruptible(session) as changes:
         with Progress(session) as progress:
+            _require_possible(session, spec)
             progress.step("progress.control")
             changes.now("interrupted.control", "interrupted.next")
             client = session.started_client()
@@ -69,6 +70,24 @@ def bring_up(session: Session, spec: Spec, started_at: float) -> Outcome:
         changed = "up.changed" if deployed.changed else "up.unchanged"
         session.say(changed, service=deployed.name, revision=deployed.revision)
     return Outcome(result=result)
+
+
+def _require_possible(session: Session, spec: Spec) -> None:
+    """Where nothing of ours runs, what blocks is found before anything is started. Raises `Refusal` Blocked.
+
+    Where something runs, control asks: only it knows what its replicas hold already.
+    """
+    from gonogo.cli.deploy import blocked
+    from gonogo.control import views
+    from gonogo.control.preflight import preflight
+    from gonogo.runtimes.local import LocalRuntime
+    from gonogo.spec import Revision
+
+    if LocalRuntime(session.paths.root).scan():
+        return
+    found = preflight(session.paths, Revision(number=1, spec=spec))
+    if any(answer.blocking for answer in found):
+        raise blocked(session, [views.answer(answer) for answer in found])
 
 
 def process_started_at() -> float:
