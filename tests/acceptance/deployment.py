@@ -1,4 +1,4 @@
-"""A whole deployment for tests: the real CLI, control, Envoy, policy servers and llama.cpp, in a directory of its own."""
+"""A whole deployment for tests: the real CLI, control, Envoy, policy and llama.cpp, in a directory of its own."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ class Deployment:
         done = subprocess.run(
             [*GONOGO, *words, "--state-dir", str(self.state_dir)],
             capture_output=True,
+            check=False,
             text=True,
             timeout=timeout_s,
             env={**os.environ, **self.environment, **environment},

@@ -1,4 +1,4 @@
-"""Every check there is, in the order of the checklist: an explicit table. A check whose part does not exist is not here."""
+"""Every check there is, in the order of the checklist. A check whose part does not exist is not here."""
 
 from __future__ import annotations
 

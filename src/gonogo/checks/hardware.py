@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Iterator
 
-from gonogo.checks.finding import Check, Condition, Finding, Stage, Verdict
+from gonogo.checks.finding import Check, Condition, Finding, Stage, Value, Verdict
 from gonogo.engines.size import replicas_wanted
 from gonogo.engines.table import engine_for
 from gonogo.facts.world import World
@@ -22,7 +22,11 @@ def memory_fits(revision: Revision, world: World) -> Iterator[Finding]:
     subject = f"service/{revision.service}"
     model = world.models.get(revision.spec.model)
     available = world.host.memory_available_bytes if world.host else None
-    if model is None or model.problem is not None or available is None:
+    if model is not None and model.problem is not None:  # `model_readable` says why; this question does not arise
+        why = {"why": "model_readable"}
+        yield Finding(reason="NotApplicable", verdict=Verdict.NOT_APPLICABLE, subject=subject, values=why)
+        return
+    if model is None or available is None:
         yield Finding(reason="MemoryUnknown", verdict=Verdict.UNKNOWN, subject=subject)
         return
     replicas = replicas_wanted(revision, world)
@@ -34,11 +38,11 @@ def memory_fits(revision: Revision, world: World) -> Iterator[Finding]:
         and (replica.name.service, replica.name.revision) == (revision.service, revision.number)
     )
     need = plan.total_bytes * replicas
-    values = {
+    values: dict[str, Value] = {
         "needed_gib": round(need / GIB, 2),
         "available_gib": round((available + held) / GIB, 2),
         "replicas": replicas,
-        "terms": " + ".join(f"{term.name} {term.size_bytes / GIB:.2f}" for term in plan.terms),
+        "terms": " + ".join(f"{term.name} {term.size_bytes / MIB:.0f}" for term in plan.terms),
     }
     if need <= available + held:
         yield Finding(reason="MemoryFits", verdict=Verdict.PASS, subject=subject, values=values)
@@ -87,7 +91,7 @@ def disk_space(_: Revision, world: World) -> Iterator[Finding]:
     if disk is None:
         yield Finding(reason="DiskUnknown", verdict=Verdict.UNKNOWN, subject="host/local", values={"path": state})
         return
-    values = {
+    values: dict[str, Value] = {
         "path": disk.path,
         "free_mib": disk.free_bytes // MIB,
         "needed_mib": DISK_NEEDED_BYTES // MIB,

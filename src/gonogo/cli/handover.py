@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 KEY_NAME = "up"
 """The name of the key that `up` makes; while a live one of that name opens the service, no other is made."""
-QUESTION = "What is the capital of France?"
+QUESTION = "What is the capital of France? Answer with one word."
 MAX_TOKENS = 64
 
 
@@ -66,7 +66,12 @@ def print_handover(session: Session, result: dict[str, Any]) -> None:
 
 def curl_line(endpoint: str, ca_file: str, service: str, key: str | None) -> str:
     """One line for a POSIX shell; without a key it takes $GONOGO_API_KEY."""
-    question = {"model": service, "max_tokens": MAX_TOKENS, "messages": [{"role": "user", "content": QUESTION}]}
+    question = {
+        "model": service,
+        "max_tokens": MAX_TOKENS,
+        "temperature": 0,
+        "messages": [{"role": "user", "content": QUESTION}],
+    }
     authorization = '"Authorization: Bearer $GONOGO_API_KEY"' if key is None else f"'Authorization: Bearer {key}'"
     words = ("curl", "-sS", "--cacert", ca_file, endpoint + "/chat/completions")
     body = f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(question))}"
@@ -81,7 +86,7 @@ def sdk_snippet(endpoint: str, ca_file: str, service: str, key: str | None) -> t
         "import os, ssl, httpx, openai",
         f"trust = httpx.Client(verify=ssl.create_default_context(cafile={json.dumps(ca_file)}))",
         f"client = openai.OpenAI(base_url={json.dumps(endpoint)}, api_key={key_words}, http_client=trust)",
-        f"asked = dict(model={json.dumps(service)}, max_tokens={MAX_TOKENS}, messages={messages})",
+        f"asked = dict(model={json.dumps(service)}, max_tokens={MAX_TOKENS}, temperature=0, messages={messages})",
         "answer = client.chat.completions.create(**asked)",
         "print(answer.choices[0].message.content)",
     )

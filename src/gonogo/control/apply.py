@@ -27,13 +27,14 @@ from gonogo.actions.model import (
 from gonogo.control.deployment import Deployment
 from gonogo.control.observe import Observer
 from gonogo.control.probe import FrontDoor, ask_everything
+from gonogo.control.sight import given_pair, names_for
 from gonogo.engines.model import Launch
 from gonogo.engines.table import engine_for
 from gonogo.facts.probe import ProbeFacts
 from gonogo.facts.world import World
 from gonogo.gateway.ads import AdsServer
-from gonogo.gateway.policy.decide import INFERENCE
 from gonogo.gateway.bootstrap import Bootstrap, bootstrap_json, command
+from gonogo.gateway.policy.decide import INFERENCE
 from gonogo.gateway.snapshot import Snapshot
 from gonogo.gateway.translate import GatewayInput, translate
 from gonogo.plan.decide import POLICY_SERVERS
@@ -42,7 +43,7 @@ from gonogo.runtimes.look import gateway_binary
 from gonogo.runtimes.paths import StatePaths
 from gonogo.security.certificates import CertificateFiles, ensure_certificates
 from gonogo.security.keys import RANDOM_BYTES, KeyRow, mint
-from gonogo.spec import Gateway, Revision
+from gonogo.spec import Revision
 
 PROBE_KEY_LIFE_S = 600.0
 GRACE_S = 5.0
@@ -60,6 +61,7 @@ class Hands:
         self._ads = ads
         self._observer = observer
         self._wake = wake
+        self._last_published: PublishSnapshot | None = None
         self._probing: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._endings: set[asyncio.Task[None]] = set()
 
@@ -169,10 +171,15 @@ class Hands:
         snapshot = await asyncio.to_thread(self._translate, action)
         self._ads.set_snapshot(snapshot)
         self._memory.published = action.digest()
+        self._last_published = action
+
+    async def refresh(self) -> None:
+        """Publish the last snapshot again, with a renewed certificate where one is due; equal content is not pushed."""
+        if self._last_published is not None:
+            self._ads.set_snapshot(await asyncio.to_thread(self._translate, self._last_published))
 
     def _translate(self, action: PublishSnapshot) -> Snapshot:
-        certificate = self.certificate(self._gateways())
-        self._memory.certificate = certificate.facts
+        certificate = self._certificate()
         return translate(
             GatewayInput(
                 listeners=action.listeners,
@@ -184,21 +191,12 @@ class Hands:
             )
         )
 
-    def _gateways(self) -> tuple[Gateway, ...]:
-        return tuple(service.desired.spec.gateway for service in self._store.services() if not service.removed)
-
-    def certificate(self, gateways: tuple[Gateway, ...]) -> CertificateFiles:
+    def _certificate(self) -> CertificateFiles:
         """The certificate for all names that the services ask for; made or renewed when it must be."""
-        names = sorted({name for gateway in gateways for name in (*gateway.hostnames, gateway.address)})
-        given = next(
-            (
-                (Path(gateway.certificate_file), Path(gateway.key_file))
-                for gateway in gateways
-                if gateway.certificate_file and gateway.key_file
-            ),
-            None,
-        )
-        return ensure_certificates(self._paths.tls, names, time.time(), given)
+        gateways = tuple(one.desired.spec.gateway for one in self._store.services() if not one.removed)
+        found = ensure_certificates(self._paths.tls, names_for(gateways), time.time(), given_pair(gateways))
+        self._memory.ca_file = None if found.ca_file is None else str(found.ca_file)
+        return found
 
     def _promote(self, action: Promote) -> None:
         with self._deployment.change() as change:
@@ -258,7 +256,7 @@ class Hands:
         door = FrontDoor(
             address=gateway.address,
             port=gateway.port,
-            ca_file=str(self._paths.ca_file),
+            ca_file=self._memory.ca_file,
             key=minted[0].text,
             revocable_key=minted[1].text,
             revoke=lambda: revoke(1),

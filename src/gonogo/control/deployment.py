@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gonogo.facts.gateway import CertificateFacts
 from gonogo.facts.probe import ProbeFacts
 from gonogo.facts.replica import Deaths, MemoryMeasured
 from gonogo.runtimes.local import LocalRuntime
@@ -24,6 +23,7 @@ class Memory:
 
     `watches`, `measured` and `ending` are keyed by handle (`ending`: replicas that we end ourselves, whose end is no
     death), `deaths` by replica name, `probes` by service and revision. `published`: digest of the last snapshot.
+    `ca_file`: what clients verify the gateway with; None: the system's own trust store.
     """
 
     watches: dict[str, ReplicaWatch] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Memory:
     ending: set[str] = field(default_factory=set)
     probes: dict[tuple[str, int], tuple[ProbeFacts, ...]] = field(default_factory=dict)
     published: str | None = None
-    certificate: CertificateFacts | None = None
+    ca_file: str | None = None
     measured: dict[str, MemoryMeasured] = field(default_factory=dict)
 
 

@@ -79,7 +79,7 @@ class Desk:
         return {
             "state_dir": str(self._paths.root),
             "endpoint": _endpoint(first.desired.spec) if first else None,
-            "ca_file": str(self._paths.ca_file),
+            "ca_file": self._memory.ca_file or str(self._paths.ca_file),
             "epoch": self._deployment.epoch,
             "services": [self._service(service, world) for service in services],
             "processes": views.processes(self._runtime.processes()),

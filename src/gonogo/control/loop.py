@@ -48,6 +48,13 @@ class Reconciler:
         self._stopping = True
         self._wake.set()
 
+    async def refresh(self) -> None:
+        """Renew what grows old by itself (the certificate). A failure is written down; the next time comes."""
+        try:
+            await self._hands.refresh()
+        except Exception as error:  # noqa: BLE001 (a bad certificate file must not end control; its check says so)
+            _tell(f"refresh failed: {error!r}")
+
     async def run(self) -> None:
         """The four verbs, for ever."""
         while not self._stopping:
@@ -63,7 +70,7 @@ class Reconciler:
             except StaleEpoch:
                 raise
             except Exception as error:  # noqa: BLE001 the boundary: what failed is written down, the next round looks again
-                print(f"{time.strftime('%FT%TZ', time.gmtime())} round failed: {error!r}", file=sys.stderr, flush=True)
+                _tell(f"round failed: {error!r}")
                 await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
             await self._nap()
 
@@ -91,3 +98,7 @@ class Reconciler:
             await asyncio.wait_for(self._wake.wait(), timeout=TICK_S)
         except asyncio.TimeoutError:
             return
+
+
+def _tell(text: str) -> None:
+    print(f"{time.strftime('%FT%TZ', time.gmtime())} {text}", file=sys.stderr, flush=True)

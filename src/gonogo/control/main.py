@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 from gonogo.api.server import server
 from gonogo.control.apply import Hands, rotate_logs
@@ -27,7 +28,7 @@ from gonogo.runtimes.paths import StatePaths
 from gonogo.store import open_store
 from gonogo.store.store import Store
 
-HOUSEKEEPING_EVERY_S = 30.0
+HOUSEKEEPING_ROUNDS, DIRECTORY_EVERY_S = 30, 1.0
 
 
 def lock(paths: StatePaths) -> int | None:
@@ -69,7 +70,7 @@ async def run(paths: StatePaths, store: Store) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, reconciler.stop)
     serving = asyncio.create_task(http.serve(sockets=[_bound(paths)]))
-    keeping = asyncio.create_task(_housekeeping(paths))
+    keeping = asyncio.create_task(_housekeeping(paths, reconciler))
     with deployment.change() as change:
         change.event("ControlStarted", pid=os.getpid(), adopted=[one.name for one in runtime.processes()])
     try:
@@ -81,10 +82,26 @@ async def run(paths: StatePaths, store: Store) -> None:
         await ads.stop()
 
 
-async def _housekeeping(paths: StatePaths) -> None:
+async def _housekeeping(paths: StatePaths, reconciler: Reconciler) -> None:
+    """Bound the logs, renew the certificate, and stop when somebody removed or replaced the state directory."""
+    born = _identity(paths.lease)
     while True:
         await asyncio.to_thread(rotate_logs, paths)
-        await asyncio.sleep(HOUSEKEEPING_EVERY_S)
+        await reconciler.refresh()
+        for _ in range(HOUSEKEEPING_ROUNDS):
+            await asyncio.sleep(DIRECTORY_EVERY_S)
+            if _identity(paths.lease) != born:
+                print(f"{paths.root} was removed or replaced: this control process ends", file=sys.stderr, flush=True)
+                reconciler.stop()
+                return
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
+    return seen.st_dev, seen.st_ino
 
 
 def _bound(paths: StatePaths) -> socket.socket:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Callable, Iterable, Sequence
 
 from gonogo.control.deployment import Deployment
-from gonogo.control.sight import HostSight, ModelSight, StateSight, given_certificates
+from gonogo.control.sight import CertificateSight, HostSight, ModelSight, StateSight, given_certificates
 from gonogo.control.watch import ReplicaWatch
 from gonogo.engines.table import engine_for
 from gonogo.facts.gateway import GatewayFacts, PolicyFacts, ResourceStatus
@@ -19,7 +19,7 @@ from gonogo.facts.world import World
 from gonogo.plan.decide import POLICY_SERVERS
 from gonogo.plan.model import DesiredService
 from gonogo.runtimes.local import Process, tail
-from gonogo.spec import Revision
+from gonogo.spec import Gateway, Revision
 
 DEATHS_WINDOW_S = 300.0
 SCAN_EVERY_S = 10.0
@@ -50,6 +50,7 @@ class Observer:
         self.host = HostSight(deployment.paths)
         self.models = ModelSight()
         self.state = StateSight(deployment.paths)
+        self.certificate = CertificateSight(deployment.paths)
         self.on_death: Callable[[ReplicaName, Deaths], None] = lambda _name, _deaths: None
 
     async def observe(self, services: Sequence[DesiredService]) -> World:
@@ -70,7 +71,7 @@ class Observer:
             replicas=self._replicas(host),
             gateway=self._gateway(processes, services),
             policies=self._policies(processes),
-            certificate=self._memory.certificate,
+            certificate=await asyncio.to_thread(self.certificate.look, _gateways(services)),
             given_certificates=await asyncio.to_thread(
                 given_certificates, self._paths, [one.desired.spec.gateway for one in services]
             ),
@@ -198,6 +199,10 @@ class Observer:
         if open_doors:
             self._door_seen = (doors, time.monotonic())
         return open_doors
+
+
+def _gateways(services: Sequence[DesiredService]) -> tuple[Gateway, ...]:
+    return tuple(service.desired.spec.gateway for service in services if not service.removed)
 
 
 def _revisions(service: DesiredService) -> list[Revision]:

@@ -30,11 +30,14 @@ MAX_TOKENS_ASKED = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontDoor:
-    """Where and how to ask. `revoke` revokes `revocable_key` when called."""
+    """Where and how to ask. `revoke` revokes `revocable_key` when called.
+
+    `ca_file` None: the system's own trust store.
+    """
 
     address: str
     port: int
-    ca_file: str
+    ca_file: str | None
     key: str
     revocable_key: str
     revoke: Callable[[], None]

@@ -24,6 +24,7 @@ from gonogo.spec.recipes import find_model
 HOST_EVERY_S = 2.0
 INSTALLED_EVERY_S = 300.0
 CHAIN_EVERY_S = 20.0
+CERTIFICATE_EVERY_S = 10.0
 FREE_PORTS = 64
 
 
@@ -100,6 +101,35 @@ class ModelSight:
         facts = read_model(asked, path)
         self._seen[asked] = (mark, facts)
         return facts
+
+
+class CertificateSight:
+    """The certificate that the gateway presents, or was given to present; read again each 10 s."""
+
+    def __init__(self, paths: StatePaths) -> None:
+        self._paths = paths
+        self._seen: tuple[tuple[Gateway, ...], float, CertificateFacts | None] | None = None
+
+    def look(self, gateways: tuple[Gateway, ...]) -> CertificateFacts | None:
+        """None: our own authority has made none yet."""
+        now = time.time()
+        if self._seen is None or self._seen[0] != gateways or not 0 <= now - self._seen[1] < CERTIFICATE_EVERY_S:
+            found = read_certificate(self._paths.tls, names_for(gateways), now, given_pair(gateways))
+            self._seen = (gateways, now, found)
+        return self._seen[2]
+
+
+def names_for(gateways: Iterable[Gateway]) -> list[str]:
+    """Every name and address under which clients dial these gateways."""
+    return sorted({name for gateway in gateways for name in (*gateway.hostnames, gateway.address)})
+
+
+def given_pair(gateways: Iterable[Gateway]) -> tuple[Path, Path] | None:
+    """The user's own certificate and key; None: ours are made. The first service that brings some decides."""
+    for gateway in gateways:
+        if gateway.certificate_file and gateway.key_file:
+            return Path(gateway.certificate_file), Path(gateway.key_file)
+    return None
 
 
 class StateSight:

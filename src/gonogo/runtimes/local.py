@@ -153,7 +153,7 @@ class LocalRuntime:
             os.close(descriptor)
 
     def open_watch(self, handle: str) -> int | None:
-        """A descriptor that becomes readable when the process ends (pidfd), None when it is gone. The caller closes it."""
+        """A descriptor (pidfd) that becomes readable when the process ends, None when it is gone. Close it."""
         try:
             descriptor = os.pidfd_open(int(handle.partition(":")[0]))
         except OSError:
