@@ -220,7 +220,7 @@ CHECKS = (
     Check(
         name="certificate_valid",
         condition=Condition.SECURITY,
-        stages=(Stage.PREFLIGHT, Stage.DEPLOY, Stage.LIVE),
+        stages=(Stage.DEPLOY, Stage.LIVE),
         blocks=True,
         reasons=_OF_CERTIFICATES,
         ask=certificate_valid,
