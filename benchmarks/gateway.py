@@ -130,7 +130,9 @@ def _measure(load: Generator, entries: list[Entry], rounds: int, seconds: int) -
 
 def _round(load: Generator, contender: Contender, seconds: int) -> Round:
     before = os.getloadavg()[0]
-    load.measure(contender, MANY, WARM_UP_S)
+    # A slow one may answer nothing in so short a time; that is no reason not to measure it.
+    with contextlib.suppress(NotReady):
+        load.measure(contender, MANY, WARM_UP_S)
     one = load.measure(contender, 1, seconds)
     return Round(one=one, many=load.measure(contender, MANY, seconds), load_average=before)
 
@@ -182,7 +184,7 @@ def _show(rows: tuple[Row, ...], setting: dict[str, Any]) -> None:
         )  # fmt: skip
     out.print(table)
     for row in rows:
-        out.print(f"{row.name}: {f'not measured: {row.error}' if row.error else row.note}")
+        out.print(f"{row.name}: {row.note if row.error is None else _why(row)}")
     loads = [each.load_average for row in rows for each in row.rounds]
     out.print(
         f"{setting['cores']} cores, {setting['processor']}, {setting['system']}, Envoy {setting['envoy']}, "
@@ -192,6 +194,10 @@ def _show(rows: tuple[Row, ...], setting: dict[str, Any]) -> None:
     )
     for aim in aims(rows):
         out.print(str(aim))
+
+
+def _why(row: Row) -> str:
+    return f"stopped after {len(row.rounds)} rounds: {row.error}" if row.rounds else f"not measured: {row.error}"
 
 
 def _tell(text: str) -> None:
