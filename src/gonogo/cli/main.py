@@ -32,6 +32,9 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code. Never raises."""
     words = common_options_last(arguments)
+    if words == ["--version"]:
+        print(f"gonogo {__version__}")
+        return 0
     return finish(lambda: application()(args=words, prog_name="gonogo", standalone_mode=False), words)
 
 

@@ -114,7 +114,8 @@ class Hands:
         revision = self._store.revision(placement.name.service, placement.name.revision)
         model = world.models[revision.spec.model]
         launch = engine_for(revision.spec, sys.executable).launch(revision.spec, model, placement)
-        self._runtime.start(launch, ("replica", name, placement.port), self._paths.log("replica", name))
+        log = self._paths.log("replica", name)
+        self._observer.watch(self._runtime.start(launch, ("replica", name, placement.port), log), adopted=False)
 
     def _remove_replica(self, action: RemoveReplica) -> None:
         watch = self._memory.watches.get(action.handle)

@@ -91,16 +91,18 @@ class Observer:
         """Watch every replica process that is not watched yet; let go of those that ended."""
         alive = {process.handle: process for process in processes if process.role == "replica"}
         for handle, process in alive.items():
-            if handle in self._memory.watches:
-                continue
-            pulse = self._runtime.pulse(handle)
-            adopted = pulse is not None and pulse.age_s > ADOPTED_AGE_S
-            watch = ReplicaWatch(self._runtime, process, ENGINE, self._on_change, adopted)
-            self._memory.watches[handle] = watch
-            watch.begin()
+            if handle not in self._memory.watches:
+                pulse = self._runtime.pulse(handle)
+                self.watch(process, adopted=pulse is not None and pulse.age_s > ADOPTED_AGE_S)
         for handle in tuple(self._memory.watches):
             if handle not in alive:
                 self._bury(handle)
+
+    def watch(self, process: Process, adopted: bool) -> None:
+        """Watch a replica from now on. One that we start is watched at once: it may die before the next look."""
+        watch = ReplicaWatch(self._runtime, process, ENGINE, self._on_change, adopted)
+        self._memory.watches[process.handle] = watch
+        watch.begin()
 
     def _bury(self, handle: str) -> None:
         watch = self._memory.watches.pop(handle)

@@ -108,15 +108,16 @@ class CertificateSight:
 
     def __init__(self, paths: StatePaths) -> None:
         self._paths = paths
-        self._seen: tuple[tuple[Gateway, ...], float, CertificateFacts | None] | None = None
+        self._seen: tuple[tuple[Gateway, ...], float, CertificateFacts] | None = None
 
     def look(self, gateways: tuple[Gateway, ...]) -> CertificateFacts | None:
-        """None: our own authority has made none yet."""
+        """None: our own authority has made none yet (asked again each time: it is about to be made)."""
         now = time.time()
-        if self._seen is None or self._seen[0] != gateways or not 0 <= now - self._seen[1] < CERTIFICATE_EVERY_S:
-            found = read_certificate(self._paths.tls, names_for(gateways), now, given_pair(gateways))
-            self._seen = (gateways, now, found)
-        return self._seen[2]
+        if self._seen is not None and self._seen[0] == gateways and 0 <= now - self._seen[1] < CERTIFICATE_EVERY_S:
+            return self._seen[2]
+        found = read_certificate(self._paths.tls, names_for(gateways), now, given_pair(gateways))
+        self._seen = None if found is None else (gateways, now, found)
+        return found
 
 
 def names_for(gateways: Iterable[Gateway]) -> list[str]:
