@@ -1,0 +1,162 @@
+"""Breaks a running deployment on purpose: Python imports this by itself where its folder is on PYTHONPATH.
+
+`GONOGO_DRILL` names a JSON file that is read again whenever it changes, so one deployment serves many drills:
+
+    {"without": ["port_free"],      checks that are taken out of the catalogue
+     "gateway": "old_tls",          a wrong configuration (GATEWAY below)
+     "policy": "any_secret",        a wrong decision (POLICY below)
+     "clock_s": -300}               how far the wall clock is set wrong
+
+Without that variable it does nothing. Not here: the broken engine (`broken_engine.py`).
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import json
+import os
+import sys
+import time
+
+PLACE = os.environ.get("GONOGO_DRILL")
+_REAL_TIME = time.time
+_known = (None, {})
+
+
+def fault(kind):
+    """What is broken now: the value under `kind` in the file, None when nothing is."""
+    global _known
+    try:
+        seen = os.stat(PLACE)
+        mark = (seen.st_mtime_ns, seen.st_ino)
+        if _known[0] != mark:
+            with open(PLACE, encoding="utf-8") as file:
+                _known = (mark, json.load(file))
+    except (OSError, ValueError):
+        return None
+    return _known[1].get(kind)
+
+
+class _Without(tuple):
+    """The catalogue without the checks that are taken out right now."""
+
+    __slots__ = ()
+
+    def __iter__(self):
+        out = fault("without") or ()
+        return (check for check in tuple.__iter__(self) if check.name not in out)
+
+
+def _catalogue(module):
+    module.CHECKS = _Without(module.CHECKS)
+
+
+def _actions(module):
+    """A snapshot counts as another one while the gateway's configuration is wrong: control publishes it at once."""
+    right = module.PublishSnapshot.digest
+    module.PublishSnapshot.digest = lambda self: f"{fault('gateway') or ''}{right(self)}"
+
+
+def _listeners(module):
+    right_tls, right_filters = module.downstream_tls, module._filters
+
+    def downstream_tls():
+        made = right_tls()
+        if fault("gateway") == "old_tls":
+            made["typed_config"]["common_tls_context"]["tls_params"]["tls_minimum_protocol_version"] = "TLSv1_2"
+        return made
+
+    def filters():
+        made = right_filters()
+        if fault("gateway") == "small_bodies":
+            (whole,) = (one for one in made if one["name"] == module.BUFFER)
+            small = {**whole["typed_config"], "max_request_bytes": 1024 * 1024}
+            made.insert(0, {"name": "small_bodies", "typed_config": small})
+        return made
+
+    module.downstream_tls, module._filters = downstream_tls, filters
+
+
+def _routes(module):
+    right = module.routes
+
+    def routes(clusters):
+        made = right(clusters)
+        if fault("gateway") == "catch_all" and clusters:
+            open_door = {
+                "match": {"prefix": "/"},
+                "route": {"cluster": clusters[0].name, "timeout": "0s"},
+                "typed_per_filter_config": module._open(),
+            }
+            made["virtual_hosts"][0]["routes"][-1] = open_door
+        return made
+
+    module.routes = routes
+
+
+def _secrets(module):
+    right = module.server_certificate
+
+    def server_certificate(chain, key):
+        if (fault("gateway") or "").startswith("wrong_private_key"):
+            from gonogo.security.certificates import _private_pem, new_key
+
+            key = _private_pem(new_key()).decode()
+        return right(chain, key)
+
+    module.server_certificate = server_certificate
+
+
+def _policy(module):
+    right_decide, right_matches, right_usable = module.decide, module.matches, module.usable
+
+    def decide(request, view, now):
+        decision = right_decide(request, view, now)
+        if fault("policy") == "no_key_needed" and getattr(decision, "code", None) == "missing_api_key":
+            service, number = next(iter(sorted(view.serving.items())))
+            return module.Allow(revision=f"{service}/{number}", key_id="nobody")
+        return decision
+
+    def usable(row, now):
+        if fault("policy") == "revocation_ignored":
+            return row.expires_at is None or now < row.expires_at
+        return right_usable(row, now)
+
+    module.decide = decide
+    module.matches = lambda parsed, stored: fault("policy") == "any_secret" or right_matches(parsed, stored)
+    module.usable = usable
+
+
+AFTER_IMPORT = {
+    "gonogo.checks.catalogue": _catalogue,
+    "gonogo.actions.model": _actions,
+    "gonogo.gateway.resources.listeners": _listeners,
+    "gonogo.gateway.resources.routes": _routes,
+    "gonogo.gateway.resources.secrets": _secrets,
+    "gonogo.gateway.policy.decide": _policy,
+}
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Lets the real module load, and then changes it."""
+
+    def find_spec(self, name, path=None, target=None):
+        change = AFTER_IMPORT.get(name)
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target) if change else None
+        if spec is None or spec.loader is None:
+            return None
+        load = spec.loader.exec_module
+
+        def exec_module(module):
+            load(module)
+            change(module)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+if PLACE:
+    sys.meta_path.insert(0, _Finder())
+    time.time = lambda: _REAL_TIME() + (fault("clock_s") or 0.0)

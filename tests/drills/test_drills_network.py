@@ -1,0 +1,119 @@
+"""Condition 4, the network, of a running service: the gateway's configuration, replicas, and who says who may."""
+
+from __future__ import annotations
+
+import os
+import signal
+import ssl
+from pathlib import Path
+
+import httpx
+from cryptography import x509
+
+from tests.drills.harness import JAPAN, Yard, assert_only, until
+
+SCREENSHOT = {"metadata": {"padding": "x" * 1_300_000}}
+
+
+def test_large_body_accepted(yard: Yard) -> None:
+    def status() -> int:
+        return yard.ask_once(tokens=1, **SCREENSHOT).status_code
+
+    assert status() == 200
+    with yard.faults.broken(gateway="small_bodies"):
+        until(lambda: all(status() == 413 for _ in range(4)), "an agent's screenshot is refused")
+        assert_only(yard.live(), "large_body_accepted", "LargeBodyRefused", "service/drill")
+    until(lambda: status() == 200, "a screenshot gets through again")
+
+
+def test_unknown_path_refused(yard: Yard) -> None:
+    def metrics() -> httpx.Response:
+        with yard.client() as client:
+            del client.headers["authorization"]
+            return client.get("/metrics")
+
+    assert metrics().status_code == 404
+    with yard.faults.broken(gateway="catch_all"):
+        until(lambda: metrics().status_code == 200, "the engine's own doors are open, without a key")
+        assert "llamacpp:prompt_tokens_total" in metrics().text
+        assert_only(yard.live(), "unknown_path_refused", "UnknownPathServed", "service/drill")
+    until(lambda: metrics().status_code == 404, "they are closed again")
+
+
+def test_gateway_accepted(yard: Yard) -> None:
+    """A renewed certificate that Envoy refuses: it goes on with the old one, and every client sees that it works."""
+    yard.well()
+    server = yard.state_dir / "tls" / "server.pem"
+    old = server.read_bytes()
+    assert _presented(yard) == _serial(server)
+    with yard.faults.broken(gateway="wrong_private_key"):
+        found = assert_only(
+            yard.wait_known("gateway_accepted", "GatewayRefused"), "gateway_accepted", "GatewayRefused", "gateway"
+        )
+        assert "Secret" in found["values"]["types"]
+        server.unlink()
+        yard.faults.touch(gateway="wrong_private_key again")
+        until(lambda: server.exists() and server.read_bytes() != old, "control renewed the certificate")
+        assert yard.ask_once().status_code == 200
+        assert _presented(yard) != _serial(server), "Envoy still presents the one that will expire"
+        assert set(yard.wrong_known()) == {"gateway_accepted"}, "and nothing else would have told"
+    yard.wait_known("gateway_accepted", None)
+    until(lambda: _presented(yard) == _serial(server), "Envoy presents the renewed one")
+
+
+def test_replicas_ready(yard: Yard) -> None:
+    """One of two replicas dies at each start. Everything that a client sees goes on working, on one leg."""
+    yard.well()
+    with yard.faults.broken(engine={"/1": "dies_at_start"}):
+        first, second = sorted(yard.replicas(), key=lambda one: one["id"])
+        os.kill(second["pid"], signal.SIGKILL)
+        answers = yard.wait_known("replicas_ready", "ReplicaCrashLooping", limit_s=30)
+        found = assert_only(answers, "replicas_ready", "ReplicaCrashLooping", "service/drill")
+        assert "this build of the engine dies at start" in found["values"]["last_lines"]
+        assert yard.ask_once(JAPAN).status_code == 200
+        os.kill(first["pid"], signal.SIGKILL)
+        assert yard.ask_once().status_code == 503, "the next death takes the whole service"
+    yard.wait_known("replicas_ready", None, limit_s=60)
+    until(lambda: yard.ask_once().status_code == 200, "the service is back")
+
+
+def test_policy_servers(yard: Yard) -> None:
+    """One of two policy servers cannot start: its socket's place is taken by a folder."""
+    yard.well()
+    place = yard.state_dir / "run" / "policy-1.sock"
+    first, second = _policy_pids(yard)
+    place.unlink()
+    place.mkdir()
+    try:
+        os.kill(second, signal.SIGKILL)
+        answers = yard.wait_known("policy_servers", "PolicyServersMissing")
+        assert_only(answers, "policy_servers", "PolicyServersMissing", "gateway")
+        assert yard.ask_once().status_code == 200
+        os.kill(first, signal.SIGKILL)
+        assert yard.status_without_key() == 503
+        assert yard.ask_once().status_code == 503, "the next death refuses everybody"
+    finally:
+        place.rmdir()
+    yard.wait_known("policy_servers", None)
+    until(lambda: yard.ask_once().status_code == 200, "keys are checked again")
+
+
+def _policy_pids(yard: Yard) -> tuple[int, int]:
+    """The servers 0 and 1; the process table says which is which."""
+    found = {}
+    for pid in yard.control.status()["processes"]["policy"]:
+        marks = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        found[next(mark.decode().partition("=")[2] for mark in marks if mark.startswith(b"GONOGO_NAME="))] = pid
+    return found["0"], found["1"]
+
+
+def _presented(yard: Yard) -> int:
+    """The serial number of the certificate that a client sees."""
+    pem = ssl.get_server_certificate(("127.0.0.1", yard.port), timeout=5)
+    return x509.load_pem_x509_certificate(pem.encode()).serial_number
+
+
+def _serial(file: Path) -> int:
+    """The serial number of the certificate in a file that holds its key too."""
+    text = file.read_bytes()
+    return x509.load_pem_x509_certificate(text[text.index(b"-----BEGIN CERTIFICATE") :]).serial_number
