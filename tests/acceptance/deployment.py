@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -107,7 +108,7 @@ class Deployment:
         """A client that trusts the deployment's CA and carries its key."""
         return httpx.Client(
             base_url=f"https://127.0.0.1:{self.port}",
-            verify=httpx.create_ssl_context(verify=str(self.state_dir / "tls" / "ca.crt"), trust_env=False),
+            verify=ssl.create_default_context(cafile=str(self.state_dir / "tls" / "ca.crt")),
             headers={"authorization": f"Bearer {self.key}"},
             timeout=60.0,
             trust_env=False,

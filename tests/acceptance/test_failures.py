@@ -8,6 +8,7 @@ import signal
 import time
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.acceptance.conftest import LONG
@@ -82,6 +83,30 @@ def test_envoy_killed_is_back_within_two_seconds_and_only_requests_in_flight_are
     assert all(one.status == 0 for one in refused)
 
 
+@pytest.mark.parametrize("role", ["policy", "gateway"])
+def test_a_policy_server_or_envoy_that_hangs_is_ended_and_replaced(deployed: Deployment, role: str) -> None:
+    pid = deployed.pids(role)[0]
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: pid not in deployed.pids(role), 10, f"{role} {pid} is ended\n{deployed.logs()}")
+    wait_for(lambda: len(deployed.pids(role)) == {"policy": 2, "gateway": 1}[role], 10, f"{role} is back")
+    with deployed.client() as client:
+        wait_for(lambda: _answers(deployed, client), 10, "a request is answered")
+
+
+def _answers(deployment: Deployment, client: httpx.Client) -> bool:
+    try:
+        return deployment.ask(client).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def test_the_keeper_is_started_again_by_control(deployed: Deployment) -> None:
+    (pid,) = deployed.pids("keeper")
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: [one for one in deployed.pids("keeper") if one != pid], 10, "another keeper runs")
+    assert len(deployed.pids("control")) == 1
+
+
 def _answered_since(load: Load, moment: float) -> list[Any]:
     return [one for one in load.answers if one.status == 200 and one.began > moment]
 
@@ -105,7 +130,7 @@ def test_without_control_traffic_flows_keys_revoke_and_the_next_control_adopts_e
         assert time.monotonic() - revoked_at <= 1.0
         load.wait_for_more(requests, limit_s=900)
         time.sleep(max(0.0, seconds - (time.monotonic() - dead_at)))
-        deployed.up()
+        deployed.up("--replicas", "2")
         load.wait_for_more(10)
     assert load.failed == []
     after = deployed.status()["processes"]

@@ -122,10 +122,8 @@ def test_nothing_of_ours_listens_beyond_loopback_and_the_admin_interface_has_no_
 
 def test_two_ups_at_once_for_the_same_spec_both_end_well(deployed: Deployment) -> None:
     results: list[Any] = []
-    threads = [
-        threading.Thread(target=lambda: results.append(deployed.run("up", "--json", *deployed.settings())))
-        for _ in range(2)
-    ]
+    same = ["--replicas", "2", *deployed.settings()]
+    threads = [threading.Thread(target=lambda: results.append(deployed.run("up", "--json", *same))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -136,6 +134,7 @@ def test_two_ups_at_once_for_the_same_spec_both_end_well(deployed: Deployment) -
 
 def test_a_change_that_cannot_start_leaves_the_old_replicas_serving_and_says_why(deployed: Deployment) -> None:
     before = deployed.pids("replica")
+    assert len(before) == 2
     whole = Path(find_model("smollm2-135m") or "")
     broken = deployed.state_dir.parent / "broken.gguf"
     content = bytearray(whole.read_bytes())
@@ -151,7 +150,7 @@ def test_a_change_that_cannot_start_leaves_the_old_replicas_serving_and_says_why
     assert load.failed == []
     error = json.dumps(result.json)
     assert "ReplicaCrashLooping" in error
-    wait_for(lambda: deployed.pids("replica") == before, 20, "only the old replicas are left")
+    wait_for(lambda: deployed.pids("replica") == before, 20, f"only {before} are left\n{deployed.logs()}")
     shown = deployed.run("status")
     assert "ReplicaCrashLooping" in shown.out, shown.out
     deployed.run("up", "--json", *deployed.settings(), "--replicas", "2")

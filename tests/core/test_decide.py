@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gonogo.actions.model import (
+    EndPart,
     EnsureGateway,
     EnsurePolicy,
     EnsureReplica,
@@ -152,6 +153,15 @@ def test_a_hung_replica_gets_sigkill() -> None:
     (removal,) = _removals(service(OLD, OLD), seen)
     assert removal.force
     assert removal.why == "ReplicaHung"
+
+
+def test_a_hung_gateway_or_policy_server_gets_sigkill() -> None:
+    fine = world(replicas=running("svc/1/0", "svc/1/1"))
+    assert fine.gateway is not None
+    policies = tuple(replace(policy, hung=policy.index == 1) for policy in fine.policies or ())
+    seen = replace(fine, gateway=replace(fine.gateway, hung=True), policies=policies)
+    ended = [action for action in decide((service(OLD, OLD),), seen).actions if isinstance(action, EndPart)]
+    assert [(one.role, one.handle) for one in ended] == [("policy", "1:1:boot"), ("gateway", "1:1:boot")]
 
 
 def test_of_two_replicas_with_one_name_the_younger_goes() -> None:

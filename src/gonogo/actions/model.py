@@ -44,6 +44,15 @@ class EnsureGateway:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndPart:
+    """End a hung gateway or policy server with SIGKILL; the next round starts another."""
+
+    role: str
+    handle: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointPlan:
     """One replica as the gateway sees it."""
 
@@ -117,6 +126,7 @@ Action = Union[
     RemoveReplica,
     EnsurePolicy,
     EnsureGateway,
+    EndPart,
     PublishSnapshot,
     ProbeRevision,
     Promote,

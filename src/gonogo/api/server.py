@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import uuid
 from typing import Any, Awaitable, Callable, Iterator
 
 import uvicorn
@@ -16,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gonogo.control.desk import Desk, Refused
+from gonogo.control.desk import Caller, Desk, Refused
 from gonogo.spec import Spec
 
 BODY_LIMIT_BYTES = 1024 * 1024
@@ -35,7 +36,8 @@ def application(desk: Desk) -> Starlette:
 
     async def submit(request: Request) -> Response:
         body = await _body(request)
-        return JSONResponse(await desk.submit(_spec(body), str(body.get("principal", "")), body.get("started_at")))
+        caller = Caller(principal=str(body.get("principal", "")), request_id=_request_id(request))
+        return JSONResponse(await desk.submit(_spec(body), caller, body.get("started_at")))
 
     async def make_plan(request: Request) -> Response:
         return JSONResponse(await desk.plan(_spec(await _body(request))))
@@ -56,7 +58,9 @@ def application(desk: Desk) -> Starlette:
         return JSONResponse(desk.report(request.query_params.get("service")))
 
     async def remove(request: Request) -> Response:
-        return JSONResponse(desk.remove(request.path_params["name"], request.query_params.get("principal", "")))
+        principal = request.query_params.get("principal", "")
+        caller = Caller(principal=principal, request_id=_request_id(request))
+        return JSONResponse(desk.remove(request.path_params["name"], caller))
 
     routes = [
         Route("/v1/healthz", healthz),
@@ -88,6 +92,11 @@ def _guarded(route: Route) -> Route:
             return _error(400, "BadRequest", {"detail": str(error)[:500]}, 2)
 
     return Route(route.path, guarded, methods=sorted(route.methods or {"GET"}))
+
+
+def _request_id(request: Request) -> str:
+    """The caller's own id where it sends one, else a new one."""
+    return request.headers.get("x-request-id", "")[:128] or uuid.uuid4().hex
 
 
 def _error(status: int, reason: str, values: Any, exit_code: int) -> Response:

@@ -14,6 +14,7 @@ from typing import Callable
 
 from gonogo.actions.model import (
     Action,
+    EndPart,
     EnsureGateway,
     EnsurePolicy,
     EnsureReplica,
@@ -75,6 +76,8 @@ class Hands:
             self._ensure_policy(action)
         elif isinstance(action, EnsureGateway):
             self._ensure_gateway(action)
+        elif isinstance(action, EndPart):
+            self._runtime.send(action.handle, signal.SIGKILL)
         elif isinstance(action, PublishSnapshot):
             await self._publish(action)
         elif isinstance(action, ProbeRevision):

@@ -45,6 +45,8 @@ class Deployment:
     epoch: int
     memory: Memory
 
-    def change(self, actor: str = "control", principal: str = "control") -> AbstractContextManager[Change]:
+    def change(
+        self, actor: str = "control", principal: str = "control", request_id: str | None = None
+    ) -> AbstractContextManager[Change]:
         """One fenced transaction of the store, with its events."""
-        return self.store.change(epoch=self.epoch, actor=actor, principal=principal)
+        return self.store.change(epoch=self.epoch, actor=actor, principal=principal, request_id=request_id)

@@ -36,6 +36,14 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """On whose behalf a request came, and its id in the event log."""
+
+    principal: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """An apply that is not finished: who asked, for which service and digest, since when (Unix seconds)."""
 
@@ -86,7 +94,7 @@ class Desk:
             "answers": self._answers(None),
         }
 
-    async def submit(self, spec: Spec, principal: str, started_at: float | None) -> Any:
+    async def submit(self, spec: Spec, caller: Caller, started_at: float | None) -> Any:
         """Ask for a service. Blocked: nothing is stored. Raises `Refused` with the answers or the other holder."""
         async with self._submitting:
             known = {service.name: service for service in self._store.services()}
@@ -100,7 +108,7 @@ class Desk:
             if blocking:
                 values = {"answers": [views.answer(answer) for answer in answers]}
                 raise Refused(status=422, reason="Blocked", values=values)
-            with self._deployment.change("api", principal) as change:
+            with self._deployment.change("api", caller.principal, caller.request_id) as change:
                 revision = change.add_revision(spec)
                 for index in [key for key in self._memory.probes if key == (revision.service, revision.number)]:
                     del self._memory.probes[index]
@@ -108,7 +116,7 @@ class Desk:
             self._recorder.keep(Stage.PREFLIGHT, revision.service, revision.number, self._observation(), answers)
             self._recorder.begin(revision, started_at)
             self._operations[spec.service] = Operation(
-                holder=principal, service=spec.service, digest=spec.digest(), since=time.time()
+                holder=caller.principal, service=spec.service, digest=spec.digest(), since=time.time()
             )
             self._reconciler.wake()
             return {"service": revision.service, "revision": revision.number, "changed": True}
@@ -191,9 +199,9 @@ class Desk:
             **self._recorder.timing(revision),
         }
 
-    def remove(self, name: str, principal: str) -> Any:
+    def remove(self, name: str, caller: Caller) -> Any:
         self._known(name)
-        with self._deployment.change("api", principal) as change:
+        with self._deployment.change("api", caller.principal, caller.request_id) as change:
             change.remove_service(name)
         self._operations.pop(name, None)
         self._reconciler.wake()
@@ -265,7 +273,19 @@ class Desk:
                 continue
             for revision in {one.number for one in (service.desired, service.serving) if one is not None}:
                 found.extend(views.kept(one) for one in self._store.answers(service.name, revision))
-        return views.stage_order(found)
+        return views.stage_order([*(one for one in found if not self._fresher(one)), *self._live(name)])
+
+    def _live(self, name: str | None) -> list[Any]:
+        """The live answers of the last round: also right when the store takes no more (a full disk)."""
+        plan, world = self._reconciler.plan, self._reconciler.world
+        answers = plan.answers if plan is not None else ()
+        at = world.at if world is not None else None
+        return [views.answer(one, at) for one in answers if one.stage is Stage.LIVE and name in (None, one.service)]
+
+    def _fresher(self, kept: Mapping[str, Any]) -> bool:
+        plan = self._reconciler.plan
+        key = (kept["stage"], kept["service"], kept["revision"])
+        return any((one.stage.value, one.service, one.revision) == key for one in (plan.answers if plan else ()))
 
     def _last_events(self, service: str, limit: int) -> list[Any]:
         found = self._store.latest_events(5 * limit)

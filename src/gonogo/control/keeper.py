@@ -20,6 +20,8 @@ from gonogo.runtimes.paths import StatePaths
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 HEALTHY_AFTER_S = 10.0
 EXIT_LOCKED = 75
+KEPT = "GONOGO_KEPT"
+"""Set for a control process that a keeper started: it starts the keeper again when that died."""
 
 
 def control_command(state_dir: Path) -> list[str]:
@@ -34,7 +36,13 @@ def keep(paths: StatePaths) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return EXIT_LOCKED
-    environment = {**os.environ, "GONOGO_STATE": str(paths.root), "GONOGO_ROLE": "control", "GONOGO_NAME": "control"}
+    environment = {
+        **os.environ,
+        "GONOGO_STATE": str(paths.root),
+        "GONOGO_ROLE": "control",
+        "GONOGO_NAME": "control",
+        KEPT: "1",
+    }
     pause_s = SHORTEST_PAUSE_S
     while True:
         _wait_until_free(paths.lease)

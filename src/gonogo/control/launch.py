@@ -45,11 +45,25 @@ def ensure_control(paths: StatePaths, tell: Callable[[str], None] = lambda _: No
     if answers(paths):
         return
     paths.make()
+    keeper = start_keeper(paths)
+    started_at = time.monotonic()
+    while not answers(paths):
+        waited_s = time.monotonic() - started_at
+        if waited_s > START_LIMIT_S:
+            control_log = paths.log("control", "main")
+            raise ControlDidNotStart(log=str(control_log), waited_s=waited_s, last_lines=tail(control_log, 12))
+        keeper.poll()
+        tell("control")
+        time.sleep(0.05)
+
+
+def start_keeper(paths: StatePaths) -> subprocess.Popen[bytes]:
+    """Start the keeper; one that finds another at work ends at once."""
     log = paths.log("keeper", "main")
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     marks = {"GONOGO_STATE": str(paths.root), "GONOGO_ROLE": "keeper", "GONOGO_NAME": "keeper"}
     try:
-        keeper = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "gonogo.control.keeper", "--state-dir", str(paths.root)],
             stdin=subprocess.DEVNULL,
             stdout=descriptor,
@@ -60,12 +74,3 @@ def ensure_control(paths: StatePaths, tell: Callable[[str], None] = lambda _: No
         )
     finally:
         os.close(descriptor)
-    started_at = time.monotonic()
-    while not answers(paths):
-        waited_s = time.monotonic() - started_at
-        if waited_s > START_LIMIT_S:
-            control_log = paths.log("control", "main")
-            raise ControlDidNotStart(log=str(control_log), waited_s=waited_s, last_lines=tail(control_log, 12))
-        keeper.poll()
-        tell("control")
-        time.sleep(0.05)

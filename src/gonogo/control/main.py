@@ -18,7 +18,8 @@ from gonogo.control.apply import Hands, rotate_logs
 from gonogo.control.deployment import Deployment, Memory
 from gonogo.control.desk import Desk
 from gonogo.control.journal import Journal
-from gonogo.control.keeper import EXIT_LOCKED
+from gonogo.control.keeper import EXIT_LOCKED, KEPT
+from gonogo.control.launch import start_keeper
 from gonogo.control.loop import Reconciler
 from gonogo.control.observe import Observer
 from gonogo.control.record import Recorder
@@ -70,7 +71,7 @@ async def run(paths: StatePaths, store: Store) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, reconciler.stop)
     serving = asyncio.create_task(http.serve(sockets=[_bound(paths)]))
-    keeping = asyncio.create_task(_housekeeping(paths, reconciler))
+    keeping = asyncio.create_task(_housekeeping(paths, runtime, reconciler))
     with deployment.change() as change:
         change.event("ControlStarted", pid=os.getpid(), adopted=[one.name for one in runtime.processes()])
     try:
@@ -82,14 +83,19 @@ async def run(paths: StatePaths, store: Store) -> None:
         await ads.stop()
 
 
-async def _housekeeping(paths: StatePaths, reconciler: Reconciler) -> None:
-    """Bound the logs, renew the certificate, and stop when somebody removed or replaced the state directory."""
+async def _housekeeping(paths: StatePaths, runtime: LocalRuntime, reconciler: Reconciler) -> None:
+    """Bound the logs, renew the certificate, keep a keeper; stop when the state directory was removed or replaced."""
     born = _identity(paths.lease)
     while True:
         await asyncio.to_thread(rotate_logs, paths)
         await reconciler.refresh()
         for _ in range(HOUSEKEEPING_ROUNDS):
             await asyncio.sleep(DIRECTORY_EVERY_S)
+            if os.environ.get(KEPT) and not any(one.role == "keeper" for one in runtime.processes()):
+                runtime.scan()
+                if not any(one.role == "keeper" for one in runtime.processes()):
+                    start_keeper(paths)
+                    runtime.scan()
             if _identity(paths.lease) != born:
                 print(f"{paths.root} was removed or replaced: this control process ends", file=sys.stderr, flush=True)
                 reconciler.stop()

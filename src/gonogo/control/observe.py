@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Callable, Iterable, Sequence
 
 from gonogo.control.deployment import Deployment
+from gonogo.control.parts import PartsWatch
 from gonogo.control.sight import CertificateSight, HostSight, ModelSight, StateSight, given_certificates
 from gonogo.control.watch import ReplicaWatch
 from gonogo.engines.table import engine_for
@@ -49,6 +50,7 @@ class Observer:
         self._door_seen = (frozenset[tuple[str, int]](), 0.0)
         self.host = HostSight(deployment.paths)
         self.models = ModelSight()
+        self.parts = PartsWatch(deployment.paths, deployment.runtime, on_change)
         self.state = StateSight(deployment.paths)
         self.certificate = CertificateSight(deployment.paths)
         self.on_death: Callable[[ReplicaName, Deaths], None] = lambda _name, _deaths: None
@@ -63,6 +65,7 @@ class Observer:
             self.models.look, sorted({revision.spec.model for one in services for revision in _revisions(one)})
         )
         self._adopt(processes)
+        self.parts.follow(processes)
         return World(
             observation=self._number,
             at=time.time(),
@@ -178,6 +181,7 @@ class Observer:
             resources=self._gateway_status(),
             listening=self._listening(doors) if envoy else False,
             published=self._memory.published,
+            hung=envoy is not None and self.parts.hung(envoy.handle),
         )
 
     def _policies(self, processes: Iterable[Process]) -> tuple[PolicyFacts, ...]:
@@ -188,6 +192,7 @@ class Observer:
                 running=index in found,
                 handle=found[index].handle if index in found else None,
                 listening=index in found and _accepts(str(self._paths.policy_socket(index))),
+                hung=index in found and self.parts.hung(found[index].handle),
             )
             for index in range(POLICY_SERVERS)
         )

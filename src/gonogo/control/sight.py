@@ -24,7 +24,7 @@ from gonogo.spec.recipes import find_model
 HOST_EVERY_S = 2.0
 INSTALLED_EVERY_S = 300.0
 CHAIN_EVERY_S = 20.0
-CERTIFICATE_EVERY_S = 10.0
+CERTIFICATE_EVERY_S = 2.0
 FREE_PORTS = 64
 
 
@@ -104,7 +104,7 @@ class ModelSight:
 
 
 class CertificateSight:
-    """The certificate that the gateway presents, or was given to present; read again each 10 s."""
+    """The certificate that the gateway presents, or was given to present; read again each 2 s."""
 
     def __init__(self, paths: StatePaths) -> None:
         self._paths = paths

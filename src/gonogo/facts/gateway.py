@@ -26,7 +26,8 @@ class ResourceStatus:
 class GatewayFacts:
     """The Envoy process and its configuration state. `resources` None: no Envoy has connected yet.
 
-    `published` is the digest of the last `PublishSnapshot` carried out, None before the first.
+    `published` is the digest of the last `PublishSnapshot` carried out, None before the first. `hung`: it is alive,
+    and neither answers nor works.
     """
 
     running: bool
@@ -34,6 +35,7 @@ class GatewayFacts:
     resources: tuple[ResourceStatus, ...] | None
     listening: bool | None = None
     published: str | None = None
+    hung: bool = False
 
     @property
     def acked(self) -> bool:
@@ -48,6 +50,7 @@ class PolicyFacts:
     index: int
     running: bool
     handle: str | None
+    hung: bool = False
     listening: bool | None = None
 
 

@@ -11,6 +11,7 @@ from typing import Iterator, Sequence
 
 from gonogo.actions.model import (
     Action,
+    EndPart,
     EnsureGateway,
     EnsurePolicy,
     EnsureReplica,
@@ -101,7 +102,13 @@ def _infrastructure(world: World) -> Iterator[Action]:
     for index in range(POLICY_SERVERS):
         if index not in running:
             yield EnsurePolicy(index=index)
-    if world.gateway is not None and not world.gateway.running:
+    for policy in world.policies or ():
+        if policy.hung and policy.handle is not None:
+            yield EndPart(role="policy", handle=policy.handle, why="PartHung")
+    gateway = world.gateway
+    if gateway is not None and gateway.hung and gateway.handle is not None:
+        yield EndPart(role="gateway", handle=gateway.handle, why="PartHung")
+    if gateway is not None and not gateway.running:
         cores = world.host.cores if world.host and world.host.cores else 1
         yield EnsureGateway(concurrency=min(4, max(1, cores)))
 

@@ -1,0 +1,87 @@
+"""Watches Envoy and the policy servers: a dead one is seen by its process, a hung one by its silence.
+
+The verdict is `gonogo.plan.health`'s: unanswered looks while the kernel says "stopped", or while no CPU is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Awaitable, Callable, Iterable
+
+import grpc
+import httpx
+
+from gonogo.facts.replica import Health
+from gonogo.plan import health
+from gonogo.runtimes.local import LocalRuntime, Process
+from gonogo.runtimes.paths import StatePaths
+
+LOOK_EVERY_S = 1.0
+ANSWER_LIMIT_S = 0.7
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+
+
+class PartsWatch:
+    """One task per process of the roles gateway and policy. `on_change` is called when one hangs."""
+
+    def __init__(self, paths: StatePaths, runtime: LocalRuntime, on_change: Callable[[], None]) -> None:
+        self._paths = paths
+        self._runtime = runtime
+        self._on_change = on_change
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._hung: set[str] = set()
+
+    def follow(self, processes: Iterable[Process]) -> None:
+        """Watch these processes, and no others any more."""
+        wanted = {process.handle: process for process in processes if process.role in ("gateway", "policy")}
+        for handle in [handle for handle in self._tasks if handle not in wanted]:
+            self._tasks.pop(handle).cancel()
+            self._hung.discard(handle)
+        for handle, process in wanted.items():
+            if handle not in self._tasks:
+                self._tasks[handle] = asyncio.create_task(self._watch(process))
+
+    def hung(self, handle: str) -> bool:
+        """Whether this process is alive and does nothing."""
+        return handle in self._hung
+
+    async def _watch(self, process: Process) -> None:
+        answers = self._gateway_answers if process.role == "gateway" else self._policy_answers
+        now = time.monotonic()
+        history = health.generated(health.History(born_at=now, load_limit_s=0.0), now)
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            answered = await answers(process)
+            pulse = self._runtime.pulse(process.handle)
+            if pulse is None:
+                return
+            stopped = pulse.state in ("T", "t")
+            look = health.Look(
+                at=time.monotonic(), answered=answered, stopped=stopped, cpu_s=pulse.cpu_s, tokens=None, busy=False
+            )
+            history = health.add(history, look)
+            if health.judge(history) is Health.HUNG:
+                self._hung.add(process.handle)
+                self._on_change()
+
+    async def _gateway_answers(self, _: Process) -> bool:
+        transport = httpx.AsyncHTTPTransport(uds=str(self._paths.admin_socket))
+        try:
+            async with httpx.AsyncClient(transport=transport, timeout=ANSWER_LIMIT_S) as client:
+                await client.get("http://admin/ready")  # 503 while it drains: an answer too
+                return True
+        except httpx.HTTPError:
+            return False
+
+    async def _policy_answers(self, process: Process) -> bool:
+        socket = self._paths.policy_socket(int(process.name))
+        async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+            check: Callable[..., Awaitable[bytes]] = channel.unary_unary(
+                HEALTH_CHECK, request_serializer=None, response_deserializer=None
+            )
+            try:
+                await check(b"", timeout=ANSWER_LIMIT_S)
+            except grpc.aio.AioRpcError:
+                return False
+            return True
