@@ -256,11 +256,11 @@ class Hands:
             with self._deployment.change() as change:
                 change.revoke_key(minted[index].key_id)
 
-        gateway = revision.spec.gateway
+        gateway, trusted = revision.spec.gateway, self._certificate().ca_file
         door = FrontDoor(
             address=gateway.address,
             port=gateway.port,
-            ca_file=self._memory.ca_file,
+            ca_file=None if trusted is None else str(trusted),
             key=minted[0].text,
             revocable_key=minted[1].text,
             revoke=lambda: revoke(1),

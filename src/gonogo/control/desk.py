@@ -285,7 +285,8 @@ class Desk:
     def _fresher(self, kept: Mapping[str, Any]) -> bool:
         plan = self._reconciler.plan
         key = (kept["stage"], kept["service"], kept["revision"])
-        return any((one.stage.value, one.service, one.revision) == key for one in (plan.answers if plan else ()))
+        live = [one for one in (plan.answers if plan else ()) if one.stage is Stage.LIVE]
+        return any((one.stage.value, one.service, one.revision) == key for one in live)
 
     def _last_events(self, service: str, limit: int) -> list[Any]:
         found = self._store.latest_events(5 * limit)
