@@ -9,7 +9,9 @@ from typing import Iterator
 
 import pytest
 
-from tests.drills.harness import Yard, make_yard, spec, wrong
+from tests.acceptance.deployment import free_port
+from tests.drills.harness import Second, Yard, make_yard, spec, wrong
+from tests.drills.models import ModelFiles, write_models
 
 
 @pytest.fixture(scope="package")
@@ -28,3 +30,36 @@ def yard() -> Iterator[Yard]:
     finally:
         made.down()
         shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture(scope="package")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelFiles]:
+    """Model files with something wrong."""
+    folder = tmp_path_factory.mktemp("models")
+    yield write_models(folder / "files")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="package")
+def second(yard: Yard, models: ModelFiles) -> Second:
+    """One replica of a model without a chat template, a context longer than its training, open to the network.
+
+    The checks that say so are taken out; it is proven all the same.
+    """
+    port = free_port()
+    asked = spec(
+        service="second",
+        model=str(models.without_template),
+        replicas={"min": 1, "max": 1},
+        expect={"concurrent_requests": 1, "context_tokens": 12288},
+        gateway={"port": port, "address": "0.0.0.0"},
+        probes=[],
+    )
+    with yard.faults.broken(without=["context_fits_model", "chat_template_present", "failover", "listens_locally"]):
+        yard.submit(asked)
+        entry = yard.settled(["second"])["second"]
+        assert entry["phase"] == "proven", entry
+        stored = [one for one in yard.control.check("second") if one["stage"] == "live"]
+        assert wrong(stored) == {}, "without the checks all is well"
+    key = yard.run("keys", "create", "--service", "second", "--json").json["api_key"]
+    return Second(asked=asked, port=port, key=key)

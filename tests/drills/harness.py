@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import httpx
+import pytest
 
 from gonogo.api.client import ControlClient, ControlRefused
+from gonogo.cli.progress import newest_sequence
 from gonogo.runtimes.paths import StatePaths
 from gonogo.runtimes.programs import gateway_binary
 from gonogo.spec import Spec
@@ -135,6 +137,18 @@ class Yard(Deployment):
             return list(refusal.values["answers"])
         raise AssertionError(f"{asked.service} was not blocked")
 
+    def rejected(self, asked: Spec, without: str) -> Mapping[str, Any]:
+        """What became of a service that this check would have blocked: it was rejected later. It is removed again."""
+        asked = asked.model_copy(update={"gateway": asked.gateway.model_copy(update={"port": self.port})})
+        with self.faults.broken(without=[without]):
+            self.submit(asked)
+            try:
+                entry = self.settled([asked.service])[asked.service]
+            finally:
+                self.remove(asked.service)
+        assert entry["phase"] == "rejected", entry
+        return entry
+
     def live(self) -> Answers:
         """Ask the service through the front door now."""
         return self.control.check_live(SERVICE)
@@ -159,6 +173,14 @@ class Yard(Deployment):
         except AssertionError as error:
             raise AssertionError(f"{error}; control knows {self.wrong_known()}\n{self.logs()}") from None
         return self.known()
+
+    def last_event(self) -> int:
+        """The sequence of the newest event."""
+        return newest_sequence(self.control)
+
+    def failed_actions(self, after: int) -> int:
+        """How many actions have failed since that event."""
+        return sum(1 for one in self.control.events(after=after) if one["kind"] == "ActionFailed")
 
     def entry(self, service: str) -> Mapping[str, Any] | None:
         return next((one for one in self.control.status()["services"] if one["name"] == service), None)
@@ -198,6 +220,22 @@ class Yard(Deployment):
             return self.chat(client).status_code
 
 
+@dataclass(frozen=True)
+class Second:
+    """A second service beside the first, which four checks would have blocked or advised against."""
+
+    asked: Spec
+    port: int
+    key: str
+
+    def client(self, yard: Yard) -> httpx.Client:
+        """A client of this service."""
+        made = yard.client()
+        made.base_url = httpx.URL(f"https://127.0.0.1:{self.port}")
+        made.headers["authorization"] = f"Bearer {self.key}"
+        return made
+
+
 def make_yard(place: Path) -> Yard:
     """The folder of a deployment with everything in it that can break; nothing runs yet."""
     place.chmod(0o755)  # as a home directory often is: what is private must be so by itself
@@ -224,6 +262,51 @@ def install_broken_engine(packages: Path) -> None:
             (ours / file.name).symlink_to(file)
     (ours / "_real.py").symlink_to(real / "__init__.py")
     shutil.copy(FAULTS / "broken_engine.py", ours / "__init__.py")
+
+
+def spec_file(folder: Path, **changes: Any) -> str:
+    """A spec as a file, with a free port where none is said."""
+    place = folder / "drill.yaml"
+    place.write_text(spec(**{"gateway": {"port": free_port()}, **changes}).model_dump_json())
+    return str(place)
+
+
+def port_of(place: str) -> int:
+    """The port in a file of `spec_file`."""
+    return int(json.loads(Path(place).read_text())["gateway"]["port"])
+
+
+@contextlib.contextmanager
+def faulty(state_dir: Path, folder: Path, **kinds: Any) -> Iterator[Deployment]:
+    """A deployment of its own with these faults; whatever it starts ends with the block."""
+    faults = Faults(folder / "faults.json")
+    environment = {"PYTHONPATH": str(FAULTS), "GONOGO_DRILL": str(faults.place)}
+    with faults.broken(**kinds):
+        own = Deployment(state_dir, 0, environment=environment)
+        try:
+            yield own
+        finally:
+            own.down()
+
+
+@contextlib.contextmanager
+def small_disk(place: Path, size: str) -> Iterator[Path]:
+    """A disk of its own, in memory. Needs root."""
+    if os.getuid() != 0:
+        pytest.skip("only root can mount a disk")
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "drill", place],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"nothing can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def handshake(port: int, newest: ssl.TLSVersion, address: str = "127.0.0.1") -> str | None:

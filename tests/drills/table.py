@@ -112,4 +112,102 @@ DRILLS: Mapping[str, Drill] = {
         breaks="a folder where the socket of one of two policy servers should be",
         saves_from="the next death refuses everybody, with a key or without",
     ),
+    "memory_fits": Drill(
+        test="test_memory_fits",
+        breaks="a model and a load whose KV cache needs a terabyte",
+        saves_from="an engine that dies of it three times before the revision is rejected",
+    ),
+    "cores_enough": Drill(
+        test="test_cores_enough",
+        breaks="two replicas on one core (taskset)",
+        saves_from="every answer takes longer, for the replicas wait for each other",
+    ),
+    "cpu_can_run_engine": Drill(
+        test="test_cpu_can_run_engine",
+        breaks="a recorded /proc/cpuinfo without AVX2 (the death by SIGILL is simulated: a CPU cannot be changed)",
+        saves_from="an engine that is killed at each start, and nobody says why",
+    ),
+    "disk_space": Drill(
+        test="test_disk_space",
+        breaks="a state directory on a disk of one megabyte",
+        saves_from="a database that is full before the service is up",
+    ),
+    "engine_installed": Drill(
+        test="test_engine_installed",
+        breaks="an engine's package whose library does not load",
+        saves_from="replicas that die at each start, until the revision is rejected",
+    ),
+    "gateway_installed": Drill(
+        test="test_gateway_installed",
+        breaks="a web page where Envoy's program should be",
+        saves_from="a gateway that is started again and again while every client is turned away",
+    ),
+    "environment_locked": Drill(
+        test="test_environment_locked",
+        breaks="an older h11 before the locked one on PYTHONPATH",
+        saves_from="a hole that the lock had closed (request smuggling) is open again",
+    ),
+    "open_files": Drill(
+        test="test_open_files",
+        breaks="a limit of 256 open files (prlimit)",
+        saves_from="the 200th client waits for a handshake that never comes",
+    ),
+    "model_readable": Drill(
+        test="test_model_readable",
+        breaks="a download that was cut off; also missing, a folder, damaged, not GGUF",
+        saves_from="replicas that die at each start, and `up` that says so later, and not why",
+    ),
+    "architecture_known": Drill(
+        test="test_architecture_known",
+        breaks='a GGUF file of the architecture "frobnicator"',
+        saves_from="replicas that die at each start, until the revision is rejected",
+    ),
+    "context_fits_model": Drill(
+        test="test_context_fits_model",
+        breaks="12,288 tokens asked of a model that was trained for 8,192",
+        saves_from="a proven service whose first long request is refused with 400",
+        companions={"failover": "the asked service has one replica", "listens_locally": "and is open to the network"},
+    ),
+    "chat_template_present": Drill(
+        test="test_chat_template_present",
+        breaks="the real model without its chat template",
+        saves_from="a template that the engine guesses: the model silently reads other words",
+    ),
+    "port_free": Drill(
+        test="test_port_free",
+        breaks="a socket that listens on the gateway's port",
+        saves_from="an Envoy that refuses its configuration once the replicas run",
+    ),
+    "failover": Drill(
+        test="test_failover",
+        breaks="a service of one replica",
+        saves_from="503 for everybody when it dies",
+    ),
+    "state_writable": Drill(
+        test="test_state_writable",
+        breaks="a state directory on a disk that is mounted read-only",
+        saves_from="a start that fails when it first writes",
+    ),
+    "listens_locally": Drill(
+        test="test_listens_locally",
+        breaks="--listen 0.0.0.0",
+        saves_from="anybody on the network gets to the door, by accident",
+    ),
+    "given_certificate": Drill(
+        test="test_given_certificate",
+        breaks="a certificate of the user's that has expired; also not valid yet, for another name",
+        saves_from="a gateway that gets no configuration any more, for no service, while `up` waits five minutes",
+        companions={"failover": "the asked service has one replica"},
+    ),
+    "certificate_valid": Drill(
+        test="test_certificate_lasts_and_certificate_valid",
+        breaks="a presented certificate that expires while the service runs",
+        saves_from="every client is turned away on that second, while everything inside is green",
+        companions={"certificate_lasts": "an expired certificate has no days left either"},
+    ),
+    "certificate_lasts": Drill(
+        test="test_certificate_lasts_and_certificate_valid",
+        breaks="a certificate with seconds left",
+        saves_from="nobody is warned of that second",
+    ),
 }

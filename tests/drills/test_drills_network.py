@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import ssl
 from pathlib import Path
 
 import httpx
 from cryptography import x509
 
-from tests.drills.harness import JAPAN, Yard, assert_only, until
+from tests.drills.harness import JAPAN, Second, Yard, assert_only, spec, until
 
 SCREENSHOT = {"metadata": {"padding": "x" * 1_300_000}}
 
@@ -64,7 +65,7 @@ def test_gateway_accepted(yard: Yard) -> None:
 def test_replicas_ready(yard: Yard) -> None:
     """One of two replicas dies at each start. Everything that a client sees goes on working, on one leg."""
     yard.well()
-    with yard.faults.broken(engine={"/1": "dies_at_start"}):
+    with yard.faults.broken(engine={"drill/1/1": "dies_at_start"}):
         first, second = sorted(yard.replicas(), key=lambda one: one["id"])
         os.kill(second["pid"], signal.SIGKILL)
         answers = yard.wait_known("replicas_ready", "ReplicaCrashLooping", limit_s=30)
@@ -117,3 +118,40 @@ def _serial(file: Path) -> int:
     """The serial number of the certificate in a file that holds its key too."""
     text = file.read_bytes()
     return x509.load_pem_x509_certificate(text[text.index(b"-----BEGIN CERTIFICATE") :]).serial_number
+
+
+def test_port_free(yard: Yard) -> None:
+    """Somebody else listens there. Without the check Envoy is the one to find out."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        asked = spec(service="taken", gateway={"port": port}, replicas={"min": 1, "max": 1})
+        found = assert_only(yard.refused(spec(service="taken", gateway={"port": port})), "port_free", "PortTaken")
+        assert (found["subject"], found["values"]["pid"]) == (f"port/{port}", os.getpid())
+        with yard.faults.broken(without=["port_free"]):
+            yard.submit(asked)
+            try:
+                entry = yard.settled(["taken"])["taken"]
+            finally:
+                yard.remove("taken")
+        assert entry["rejected"]["reason"] == "GatewayRefused"
+        assert "cannot bind" in entry["rejected"]["detail"]["words"]
+    yard.wait_known("gateway_accepted", None)
+
+
+def test_failover(yard: Yard, second: Second) -> None:
+    """Advice only. One replica: when it dies, everybody waits for the next one."""
+    one = spec(replicas={"min": 1, "max": 1}, gateway={"port": yard.port})
+    assert_only(yard.preflight(one), "failover", "NoFailover", "service/drill")
+    (only,) = yard.replicas("second")
+    with second.client(yard) as client:
+        assert yard.chat(client).status_code == 200
+        os.kill(only["pid"], signal.SIGKILL)
+        assert yard.chat(client).status_code == 503
+        until(lambda: yard.chat(client).status_code == 200, "the next one serves", limit_s=30)
+    yard.well()
+    victim = yard.replicas()[0]
+    with yard.client() as client:
+        assert yard.chat(client).status_code == 200
+        os.kill(victim["pid"], signal.SIGKILL)
+        assert {yard.chat(client).status_code for _ in range(10)} == {200}, "with two nobody notices"
+    yard.wait_known("replicas_ready", None, limit_s=30)

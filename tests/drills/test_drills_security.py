@@ -11,7 +11,20 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.drills.harness import Yard, assert_only, handshake, own_address, spec, until, wrong
+from tests.drills.harness import (
+    Second,
+    Yard,
+    assert_only,
+    faulty,
+    gonogo,
+    handshake,
+    own_address,
+    small_disk,
+    spec,
+    spec_file,
+    until,
+    wrong,
+)
 
 
 def test_keyless_refused(yard: Yard) -> None:
@@ -107,7 +120,7 @@ def test_clock_steady(yard: Yard) -> None:
 def test_engine_on_loopback(yard: Yard) -> None:
     yard.well()
     address = own_address()
-    with yard.faults.broken(engine={"/0": "listens_everywhere"}):
+    with yard.faults.broken(engine={"drill/1/0": "listens_everywhere"}):
         answers = yard.wait_known("engine_on_loopback", "EngineExposed")
         found = assert_only(answers, "engine_on_loopback", "EngineExposed", "replica/drill/1/0")
         door = found["values"]["addresses"]
@@ -134,6 +147,34 @@ def test_state_private(yard: Yard) -> None:
         for path, mode in before.items():
             path.chmod(mode)
     assert wrong(yard.preflight(spec(service="other", gateway={"port": yard.port}))) == {}
+
+
+def test_state_writable(tmp_path: Path) -> None:
+    """A disk that was mounted again for reading only, as Linux does after an error on it."""
+    with small_disk(tmp_path / "disk", "256m") as disk:
+        place = spec_file(tmp_path)
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        result = gonogo(disk / "state", "up", place, "--yes")
+        assert result.code == 3
+        found = assert_only(result.json["answers"], "state_writable", "StateNotWritable", "state")
+        assert found["values"]["path"] == str(disk / "state")
+        with faulty(disk / "state", tmp_path, without=["state_writable"]) as own:
+            result = own.run("up", place, "--yes", "--json")
+        assert result.code == 4, "tried, and only then found out"
+        assert result.json["error"]["reason"] == "StateUnusable"
+
+
+def test_listens_locally(yard: Yard, second: Second) -> None:
+    """Advice only: open to the network is what somebody may want, and nobody should do by accident."""
+    asked = spec(gateway={"port": yard.port, "address": "0.0.0.0"})
+    found = assert_only(yard.preflight(asked), "listens_locally", "ListensPublicly", "gateway")
+    assert found["values"]["address"] == "0.0.0.0"
+    address = own_address()
+    if address is None:
+        pytest.skip("this machine has no address but loopback: nobody can come from outside")
+    assert handshake(second.port, ssl.TLSVersion.TLSv1_3, address) == "TLSv1.3", "anybody gets to the door"
+    with pytest.raises(ConnectionRefusedError):
+        handshake(yard.port, ssl.TLSVersion.TLSv1_3, address)
 
 
 def _as_a_stranger(file: Path) -> str:

@@ -1,14 +1,15 @@
 """A broken build of the engine's package: the real one, behind an HTTP proxy that does wrong what the drill says.
 
 Installed by `harness.install_broken_engine` as `xllamacpp/__init__.py` beside the real package's other files. The file
-that `GONOGO_DRILL` names is read for each request: {"engine": {"": FAULT}}, where the key is the end of the replica's
-name ("" is every replica, "/1" the second one of each service).
+that `GONOGO_DRILL` names is read for each request: {"engine": {"": FAULT}}, where the key is a part of the replica's
+name ("" is every replica, "/1/1" the second one of each service's first revision).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import threading
 from http.client import HTTPConnection
@@ -25,7 +26,7 @@ def fault():
     except (KeyError, OSError, ValueError):
         return None
     name = os.environ.get("GONOGO_NAME", "")
-    return next((what for end, what in told.items() if name.endswith(end)), None)
+    return next((what for part, what in told.items() if part in name), None)
 
 
 if fault() == "cannot_be_loaded":
@@ -42,6 +43,8 @@ class Server:
     def __init__(self, parameters):
         if fault() == "dies_at_start":
             raise RuntimeError("this build of the engine dies at start")
+        if fault() == "dies_of_sigill":
+            os.kill(os.getpid(), signal.SIGILL)
         port, parameters.port = parameters.port, _free_port()
         self._real = RealServer(parameters)
         self.listening_address = f"http://127.0.0.1:{port}"
