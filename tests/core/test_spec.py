@@ -15,7 +15,7 @@ from gonogo.spec.mistakes import ENGLISH, MOST_MISTAKES
 from gonogo.spec.model import service_name
 from gonogo.spec.tree import MOST_BYTES
 
-FIELDS = ("service", "model", "quantization", "replicas", "expect", "slo", "hosts", "gateway", "probes", "min", "port")
+FIELDS = ("service", "model", "quantization", "replicas", "expect", "hosts", "gateway", "probes", "min", "port")
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | st.sampled_from(["32k", "local"]),
     lambda inner: (

@@ -1,5 +1,5 @@
 """Desired state: `Spec`, `Revision`, and how to read them. Pure."""
 
-from gonogo.spec.model import Expect, Gateway, Probe, Quantization, Replicas, Revision, Slo, Spec
+from gonogo.spec.model import Expect, Gateway, Probe, Quantization, Replicas, Revision, Spec
 
-__all__ = ["Expect", "Gateway", "Probe", "Quantization", "Replicas", "Revision", "Slo", "Spec"]
+__all__ = ["Expect", "Gateway", "Probe", "Quantization", "Replicas", "Revision", "Spec"]

@@ -65,7 +65,6 @@ HostName = Annotated[
 ]
 ProbeName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$", json_schema_extra={"x-name-of": "Probe"})]
 FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
-Milliseconds = Annotated[int, Field(ge=1, le=3_600_000)]
 
 
 class Part(BaseModel):
@@ -118,17 +117,6 @@ class Expect(Part):
         Field(ge=128, le=1_048_576, description="Tokens of one request, prompt and answer together; `32k` is 32768."),
         BeforeValidator(_tokens),
     ] = 2048
-
-
-class Slo(Part):
-    """Service level objectives in milliseconds; absent means none was asked for."""
-
-    ttft_p95_ms: Annotated[
-        Milliseconds | None, Field(description="95 % of requests get their first token within so many milliseconds.")
-    ] = None
-    itl_p95_ms: Annotated[
-        Milliseconds | None, Field(description="95 % of the gaps between tokens last at most so many milliseconds.")
-    ] = None
 
 
 class Gateway(Part):
@@ -214,7 +202,6 @@ class Spec(Part):
         Field(description="How many replicas run: a number, or `min` and `max`; absent: two where two fit, else one."),
     ] = None
     expect: Annotated[Expect, Field(description="The load that the plan must hold.")] = Expect()
-    slo: Annotated[Slo, Field(description="Service level objectives; absent means none was asked for.")] = Slo()
     hosts: Annotated[Literal["local"], Field(description="Where replicas run: `local` is this machine.")] = "local"
     gateway: Annotated[Gateway, Field(description="Where the gateway listens, and its certificate.")] = Gateway()
     probes: Annotated[
