@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,6 +52,10 @@ def print_handover(session: Session, result: dict[str, Any]) -> None:
     for label, (name, value) in zip(labels, rows, strict=True):
         once = f"   ({session.told('handover.once')})" if name == "handover.key" and key else ""
         session.line(f"  {label}{' ' * (width - _cells(label))}  {value}{once}")
+    if shutil.which("gonogo") is None:
+        session.line()
+        session.say("handover.path")
+        session.line(f'export PATH={shlex.quote(str(Path(sys.argv[0]).resolve().parent))}:"$PATH"')
     if key is None:
         session.line()
         session.say("handover.make_key")
