@@ -17,7 +17,7 @@ from gonogo.facts.model import ModelFacts, ModelProblem
 from gonogo.facts.replica import Deaths, Health
 from gonogo.facts.world import World
 from gonogo.plan.decide import ask
-from gonogo.spec import Gateway, Revision
+from gonogo.spec import Gateway, Quantization, Revision
 from gonogo.store.kinds import KINDS
 from gonogo.words import choose_language, explain, finding_text, has_message, message, page, reasons
 from gonogo.words.catalogue import FOLDER, UnknownReason, entries, files
@@ -226,6 +226,9 @@ def _worlds() -> Iterator[tuple[Revision, World]]:
         if kind in ("missing", "unknown"):
             yield revision, replace(good, models={"tiny": replace(model, path=None, file_bytes=None)})
     yield revision, replace(good, models={"tiny": replace(worlds.MODEL, context_tokens=None, architecture_known=False)})
+    for held in ("q4_1", "q8_0", None):
+        held_model = replace(worlds.MODEL, quantization=held)
+        yield worlds.revision(quantization=Quantization.Q8_0), replace(good, models={"tiny": held_model})
     deaths = Deaths(count=4, last_at=worlds.NOW, why="no memory", last_log_lines=("killed",))
     yield revision, replace(good, replicas=(), deaths={"svc/1/0": deaths})
     yield revision, replace(good, replicas=(), deaths={"svc/1/0": replace(deaths, count=1)})

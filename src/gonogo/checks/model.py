@@ -1,4 +1,6 @@
-"""Condition 3, the model, before it is loaded: the file, its architecture, context and chat template. Pure."""
+"""Condition 3, the model, before it is loaded: the file, its architecture, context, chat template and quantization.
+
+Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from typing import Iterator
 from gonogo.checks.finding import Check, Condition, Finding, Stage, Value, Verdict
 from gonogo.facts.model import ModelFacts
 from gonogo.facts.world import World
-from gonogo.spec import Revision
+from gonogo.spec import Quantization, Revision
 
 _PROBLEMS = {
     "missing": "ModelMissing",
@@ -17,6 +19,7 @@ _PROBLEMS = {
     "corrupt": "ModelCorrupt",
     "unknown": "ModelUnknown",
 }
+_UNQUANTIZED = ("f32", "f16", "bf16")
 
 
 def _readable(revision: Revision, world: World) -> ModelFacts | None:
@@ -90,6 +93,26 @@ def chat_template_present(revision: Revision, world: World) -> Iterator[Finding]
     )
 
 
+def quantization_as_asked(revision: Revision, world: World) -> Iterator[Finding]:
+    """Does the file hold the quantization that was asked for? The engine serves whatever it holds, silently."""
+    model, subject = _readable(revision, world), f"model/{revision.spec.model}"
+    asked = revision.spec.quantization
+    if asked is Quantization.AUTO:
+        why = {"why": "QuantizationAuto"}
+        yield Finding(reason="NotApplicable", verdict=Verdict.NOT_APPLICABLE, subject=subject, values=why)
+        return
+    if model is None:
+        yield _unread(subject)
+        return
+    values: dict[str, Value] = {"asked": asked.value, "seen": model.quantization}
+    if model.quantization is None:
+        yield Finding(reason="QuantizationUnknown", verdict=Verdict.UNKNOWN, subject=subject, values=values)
+    elif model.quantization.lower() in (_UNQUANTIZED if asked is Quantization.NONE else (asked.value,)):
+        yield Finding(reason="QuantizationAsAsked", verdict=Verdict.PASS, subject=subject, values=values)
+    else:
+        yield Finding(reason="QuantizationDiffers", verdict=Verdict.FAIL, subject=subject, values=values)
+
+
 def _unread(subject: str) -> Finding:
     """The file could not be read: `model_readable` says why, this question does not arise."""
     why = {"why": "model_readable"}
@@ -128,5 +151,13 @@ CHECKS = (
         blocks=True,
         reasons=("ChatTemplatePresent", "ChatTemplateMissing"),
         ask=chat_template_present,
+    ),
+    Check(
+        name="quantization_as_asked",
+        condition=Condition.MODEL,
+        stages=(Stage.PREFLIGHT,),
+        blocks=True,
+        reasons=("QuantizationAsAsked", "QuantizationDiffers", "QuantizationUnknown"),
+        ask=quantization_as_asked,
     ),
 )

@@ -99,7 +99,10 @@ def _vocabulary(tokens: Value, size: Value) -> int | None:
 
 
 def _quantization(file_type: Value, names: Mapping[int, str]) -> str | None:
+    """In the words of a spec (`q4_1`, `f16`); None when the file does not say, or says that it was only guessed."""
     name = names.get(file_type) if _is_number(file_type) else None
+    if name == "GUESSED":
+        return None
     return re.sub(r"^(mostly|all)_", "", name.lower()) if name else None
 
 

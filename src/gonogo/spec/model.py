@@ -74,7 +74,7 @@ class Part(BaseModel):
 
 
 class Quantization(str, Enum):
-    """How the weights are stored. `auto` keeps what the model file holds."""
+    """How the weights must be stored. `auto` takes whatever the model file holds, `none` is F32, F16 or BF16."""
 
     AUTO = "auto"
     NONE = "none"
@@ -195,7 +195,8 @@ class Spec(Part):
         str, Field(min_length=1, max_length=4096, description="A recipe (`smollm2-135m`) or the path of a GGUF file.")
     ]
     quantization: Annotated[
-        Quantization, Field(description="How the weights are stored; `auto` keeps what the model file holds.")
+        Quantization,
+        Field(description="How the weights in the model file must be stored; `auto` takes whatever it holds."),
     ] = Quantization.AUTO
     replicas: Annotated[
         Replicas | None,
