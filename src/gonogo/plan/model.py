@@ -14,7 +14,7 @@ class DesiredService:
     """One service: `desired` is asked for, `serving` gets the traffic (None: nothing yet).
 
     `rejected` holds why `desired` will not serve (its reason code), None while it may. `removed`: to be taken down.
-    `serving_since` (Unix seconds): when `serving` was promoted.
+    `serving_since` (Unix seconds): when `serving` was promoted, or the removal asked for.
     """
 
     name: str

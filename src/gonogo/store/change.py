@@ -101,7 +101,8 @@ class Change:
         if known is None:
             return False
         if not known.removed:
-            self._update_service(name, removed=1)
+            # From now on it drains: what policy servers let in a moment ago is answered first.
+            self._update_service(name, removed=1, serving_since_at=self._now)
             self._policy_changed()
             self._told("RemovalRequested", name, None, {})
         return True
