@@ -47,6 +47,12 @@ DRILLS: Mapping[str, Drill] = {
         breaks="an engine that lists its file's name instead of the service's",
         saves_from="a client that takes the first listed model and gets one that nobody has heard of",
     ),
+    "quantization_as_asked": Drill(
+        test="test_quantization_as_asked",
+        breaks="q8_0 asked of a file that holds Q4_1",
+        saves_from="answers of four bits where eight were asked for, and nobody says so",
+        companions={"failover": "the asked service has one replica"},
+    ),
     "keyless_refused": Drill(
         test="test_keyless_refused",
         breaks="policy servers that let a request without a key in",
