@@ -96,6 +96,15 @@ def test_a_new_revision_is_probed_once_every_replica_generates_and_envoy_acknowl
     assert decide((asked,), published(both, asked)).actions == (ProbeRevision(service="svc", revision=1),)
 
 
+def test_sent_is_not_acknowledged() -> None:
+    asked = service(OLD)
+    seen = published(world(replicas=running("svc/1/0", "svc/1/1")), asked)
+    assert seen.gateway is not None
+    sent = tuple(replace(one, acked_version=None) for one in seen.gateway.resources or ())
+    pending = replace(seen, gateway=replace(seen.gateway, resources=sent))
+    assert decide((asked,), pending).actions == ()
+
+
 def test_a_revision_is_promoted_only_after_every_probe_was_answered_right() -> None:
     asked = service(OLD)
     seen = published(world(replicas=running("svc/1/0", "svc/1/1"), probes=probes(OLD)), asked)
