@@ -26,7 +26,7 @@ lint: dev ## ruff, mypy, import-linter
 	@.venv/bin/mypy && .venv/bin/mypy scripts/install.py
 	@.venv/bin/lint-imports
 
-bench: setup ## the gateway beside its peers, in one run on this machine
+bench: setup ## the gateway beside its peers (benchmarks/failures.py: what each kill costs), on this machine
 	@.venv/bin/python benchmarks/gateway.py $(ARGS)
 
 docs: setup ## the annotated spec, as `gonogo docs spec` prints it
