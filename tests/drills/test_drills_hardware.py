@@ -7,6 +7,7 @@ import contextlib
 import os
 import time
 from pathlib import Path
+from typing import Iterator
 
 import pytest
 
@@ -22,7 +23,7 @@ from tests.drills.harness import (
 )
 from tests.drills.models import HUGE, ModelFiles
 
-MOST_ROUNDS = 10
+MOST_ROUNDS = 6
 
 
 def test_memory_fits(yard: Yard, models: ModelFiles) -> None:
@@ -49,17 +50,14 @@ def test_cores_enough(yard: Yard, tmp_path: Path) -> None:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("the other half needs a second core to compare with")
     pids = [one["pid"] for one in yard.replicas()]
-    everywhere = os.sched_getaffinity(0)
     apart_s = together_s = float("inf")
-    for _ in range(MOST_ROUNDS):  # the least of several, as others may work on this machine too
-        try:
+    with _favoured(pids):
+        for _ in range(MOST_ROUNDS):  # the least of several, as others may work on this machine too
             apart_s = min(apart_s, _both_busy_s(yard))
-            _pin(pids, {int(core)})
-            together_s = min(together_s, _both_busy_s(yard))
-        finally:
-            _pin(pids, everywhere)
-        if together_s > 1.25 * apart_s:
-            return
+            with _pinned(pids, int(core)):
+                together_s = min(together_s, _both_busy_s(yard))
+            if together_s > 1.25 * apart_s:
+                return
     pytest.fail(f"{together_s:.2f} s on one core, {apart_s:.2f} s on two")
 
 
@@ -111,8 +109,8 @@ def _fill(disk: Path) -> None:
 
 
 def _both_busy_s(yard: Yard) -> float:
-    """How long four answers take when two are asked for at a time."""
-    with yard.client() as client, concurrent.futures.ThreadPoolExecutor(2) as pool:
+    """How long eight answers take when four are asked for at a time, so that neither replica is ever idle."""
+    with yard.client() as client, concurrent.futures.ThreadPoolExecutor(4) as pool:
         began = time.monotonic()
         asked = [
             pool.submit(yard.chat, client, f"Write one short sentence about the sea. {number}", 24)
@@ -122,7 +120,33 @@ def _both_busy_s(yard: Yard) -> float:
         return time.monotonic() - began
 
 
-def _pin(pids: list[int], cores: set[int]) -> None:
-    for pid in pids:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            os.sched_setaffinity(int(thread), cores)
+@contextlib.contextmanager
+def _pinned(pids: list[int], core: int) -> Iterator[None]:
+    """All threads of these processes on one core."""
+    before = {thread: os.sched_getaffinity(thread) for thread in _threads(pids)}
+    for thread in before:
+        os.sched_setaffinity(thread, {core})
+    try:
+        yield
+    finally:
+        for thread in _threads(pids):
+            os.sched_setaffinity(thread, before.get(thread) or os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def _favoured(pids: list[int]) -> Iterator[None]:
+    """Before everybody else on this machine, so that only the two wait for each other; needs root, and does without."""
+    before = {thread: os.getpriority(os.PRIO_PROCESS, thread) for thread in _threads(pids)}
+    try:
+        with contextlib.suppress(PermissionError):
+            for thread in before:
+                os.setpriority(os.PRIO_PROCESS, thread, -15)
+        yield
+    finally:
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            for thread in _threads(pids):
+                os.setpriority(os.PRIO_PROCESS, thread, max(before.values()))
+
+
+def _threads(pids: list[int]) -> list[int]:
+    return [int(thread) for pid in pids for thread in os.listdir(f"/proc/{pid}/task")]

@@ -7,13 +7,14 @@ import signal
 import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 import httpx
 from cryptography import x509
 
 from tests.drills.harness import JAPAN, Second, Yard, assert_only, spec, until
 
-SCREENSHOT = {"metadata": {"padding": "x" * 1_300_000}}
+SCREENSHOT: dict[str, Any] = {"metadata": {"padding": "x" * 1_300_000}}
 
 
 def test_large_body_accepted(yard: Yard) -> None:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.drills.harness import (
+    SERVICE,
     Second,
     Yard,
     assert_only,
@@ -28,8 +29,14 @@ from tests.drills.harness import (
 
 
 def test_keyless_refused(yard: Yard) -> None:
+    """Asked by the command here, for its exit code: blocked with the check, content without it."""
     with yard.faults.broken(policy="no_key_needed"):
-        assert_only(yard.live(), "keyless_refused", "KeylessServed", "service/drill")
+        result = yard.gonogo("check", SERVICE, "--live", "--json")
+        assert result.code == 3
+        assert_only(result.json["answers"], "keyless_refused", "KeylessServed", "service/drill")
+        with yard.faults.broken(without=["keyless_refused"]):
+            result = yard.gonogo("check", SERVICE, "--live", "--json")
+        assert (result.code, wrong(result.json["answers"])) == (0, {})
         assert yard.status_without_key() == 200
     assert yard.status_without_key() == 401
 
@@ -49,7 +56,7 @@ def test_wrong_key_refused(yard: Yard) -> None:
 
 
 def test_revoked_key_refused(yard: Yard) -> None:
-    made = yard.gonogo("keys", "create", "--name", "stolen", "--json").json
+    made = yard.gonogo("keys", "create", "--name", "stolen", "--service", SERVICE, "--json").json
     assert yard.gonogo("keys", "revoke", made["key_id"], "--json").code == 0
 
     def asked() -> int:
@@ -102,7 +109,7 @@ def test_events_intact(yard: Yard) -> None:
 def test_clock_steady(yard: Yard) -> None:
     """The clock is set back for every process of ours at once, as the operating system's would be."""
     yard.well()
-    made = yard.gonogo("keys", "create", "--name", "short", "--expires", "1s", "--json").json
+    made = yard.gonogo("keys", "create", "--name", "short", "--service", SERVICE, "--expires", "1s", "--json").json
 
     def asked() -> int:
         with yard.client() as client:

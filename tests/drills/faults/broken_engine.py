@@ -12,13 +12,14 @@ import os
 import signal
 import socket
 import threading
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 OTHER_QUESTION = "Write one short sentence about the sea."
 
 
-def fault():
+def fault() -> str | None:
     """What this replica does wrong now, None for nothing."""
     try:
         with open(os.environ["GONOGO_DRILL"], encoding="utf-8") as file:
@@ -40,7 +41,7 @@ from xllamacpp._real import __version__  # noqa: E402,F401
 class Server:
     """Listens where it was told to, and asks the real server behind it."""
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: Any) -> None:
         if fault() == "dies_at_start":
             raise RuntimeError("this build of the engine dies at start")
         if fault() == "dies_of_sigill":
@@ -61,10 +62,10 @@ class _Door:
     """A second way in, from the whole network, open while the drill says so."""
 
     guard = threading.Lock()
-    listener = None
+    listener: _Listener | None = None
 
     @classmethod
-    def follow(cls, wanted):
+    def follow(cls, wanted: bool) -> None:
         with cls.guard:
             if wanted and cls.listener is None:
                 cls.listener = _Listener(("0.0.0.0", 0), _Proxy)
@@ -79,13 +80,13 @@ class _Proxy(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     behind = 0
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         self._pass_on(b"")
 
-    def do_POST(self):
+    def do_POST(self) -> None:
         self._pass_on(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
 
-    def _pass_on(self, body):
+    def _pass_on(self, body: bytes) -> None:
         wrong = fault()
         _Door.follow(wrong == "listens_everywhere")
         connection = HTTPConnection("127.0.0.1", self.behind, timeout=60)
@@ -102,7 +103,7 @@ class _Proxy(BaseHTTPRequestHandler):
         finally:
             connection.close()
 
-    def _whole(self, answer, wrong):
+    def _whole(self, answer: HTTPResponse, wrong: str | None) -> None:
         content = _answer(answer.read(), wrong)
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.getheader("Content-Type") or "text/plain")
@@ -110,7 +111,7 @@ class _Proxy(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def _stream(self, answer, wrong):
+    def _stream(self, answer: HTTPResponse, wrong: str | None) -> None:
         self.send_response(answer.status)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
@@ -122,15 +123,15 @@ class _Proxy(BaseHTTPRequestHandler):
                 self._chunk(piece)
         self.wfile.write(b"0\r\n\r\n")
 
-    def _chunk(self, content):
+    def _chunk(self, content: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(content), content))
         self.wfile.flush()
 
-    def log_message(self, *_):
+    def log_message(self, *_: Any) -> None:
         """The engine's log is for the engine."""
 
 
-def _question(body, wrong):
+def _question(body: bytes, wrong: str | None) -> bytes:
     if not body or wrong not in ("answers_something_else", "max_tokens_ignored", "stop_ignored"):
         return body
     asked = json.loads(body)
@@ -143,7 +144,7 @@ def _question(body, wrong):
     return json.dumps(asked).encode()
 
 
-def _answer(content, wrong):
+def _answer(content: bytes, wrong: str | None) -> bytes:
     if wrong not in ("repeats_itself", "renamed"):
         return content
     try:
@@ -160,7 +161,7 @@ def _answer(content, wrong):
     return json.dumps(given).encode()
 
 
-def _free_port():
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])

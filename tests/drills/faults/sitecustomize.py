@@ -19,13 +19,16 @@ import json
 import os
 import sys
 import time
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, Callable, Iterator
 
-PLACE = os.environ.get("GONOGO_DRILL")
+PLACE = os.environ.get("GONOGO_DRILL", "")
 _REAL_TIME = time.time
-_known = (None, {})
+_known: tuple[Any, dict[str, Any]] = (None, {})
 
 
-def fault(kind):
+def fault(kind: str) -> Any:
     """What is broken now: the value under `kind` in the file, None when nothing is."""
     global _known
     try:
@@ -39,36 +42,36 @@ def fault(kind):
     return _known[1].get(kind)
 
 
-class _Without(tuple):
+class _Without(tuple[Any, ...]):
     """The catalogue without the checks that are taken out right now."""
 
     __slots__ = ()
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         out = fault("without") or ()
         return (check for check in tuple.__iter__(self) if check.name not in out)
 
 
-def _catalogue(module):
+def _catalogue(module: Any) -> None:
     module.CHECKS = _Without(module.CHECKS)
 
 
-def _actions(module):
+def _actions(module: Any) -> None:
     """A snapshot counts as another one while the gateway's configuration is wrong: control publishes it at once."""
     right = module.PublishSnapshot.digest
     module.PublishSnapshot.digest = lambda self: f"{fault('gateway') or ''}{right(self)}"
 
 
-def _listeners(module):
+def _listeners(module: Any) -> None:
     right_tls, right_filters = module.downstream_tls, module._filters
 
-    def downstream_tls():
+    def downstream_tls() -> Any:
         made = right_tls()
         if fault("gateway") == "old_tls":
             made["typed_config"]["common_tls_context"]["tls_params"]["tls_minimum_protocol_version"] = "TLSv1_2"
         return made
 
-    def filters():
+    def filters() -> Any:
         made = right_filters()
         if fault("gateway") == "small_bodies":
             (whole,) = (one for one in made if one["name"] == module.BUFFER)
@@ -79,10 +82,10 @@ def _listeners(module):
     module.downstream_tls, module._filters = downstream_tls, filters
 
 
-def _routes(module):
+def _routes(module: Any) -> None:
     right = module.routes
 
-    def routes(clusters):
+    def routes(clusters: Any) -> Any:
         made = right(clusters)
         if fault("gateway") == "catch_all" and clusters:
             open_door = {
@@ -96,10 +99,10 @@ def _routes(module):
     module.routes = routes
 
 
-def _secrets(module):
+def _secrets(module: Any) -> None:
     right = module.server_certificate
 
-    def server_certificate(chain, key):
+    def server_certificate(chain: str, key: str) -> Any:
         if (fault("gateway") or "").startswith("wrong_private_key"):
             from gonogo.security.certificates import _private_pem, new_key
 
@@ -109,27 +112,27 @@ def _secrets(module):
     module.server_certificate = server_certificate
 
 
-def _policy(module):
+def _policy(module: Any) -> None:
     right_decide, right_matches, right_usable = module.decide, module.matches, module.usable
 
-    def decide(request, view, now):
+    def decide(request: Any, view: Any, now: float) -> Any:
         decision = right_decide(request, view, now)
         if fault("policy") == "no_key_needed" and getattr(decision, "code", None) == "missing_api_key":
             service, number = next(iter(sorted(view.serving.items())))
             return module.Allow(revision=f"{service}/{number}", key_id="nobody")
         return decision
 
-    def usable(row, now):
+    def usable(row: Any, now: float) -> bool:
         if fault("policy") == "revocation_ignored":
-            return row.expires_at is None or now < row.expires_at
-        return right_usable(row, now)
+            return bool(row.expires_at is None or now < row.expires_at)
+        return bool(right_usable(row, now))
 
     module.decide = decide
     module.matches = lambda parsed, stored: fault("policy") == "any_secret" or right_matches(parsed, stored)
     module.usable = usable
 
 
-AFTER_IMPORT = {
+AFTER_IMPORT: dict[str, Callable[[Any], None]] = {
     "gonogo.checks.catalogue": _catalogue,
     "gonogo.actions.model": _actions,
     "gonogo.gateway.resources.listeners": _listeners,
@@ -142,18 +145,18 @@ AFTER_IMPORT = {
 class _Finder(importlib.abc.MetaPathFinder):
     """Lets the real module load, and then changes it."""
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         change = AFTER_IMPORT.get(name)
         spec = importlib.machinery.PathFinder.find_spec(name, path, target) if change else None
-        if spec is None or spec.loader is None:
+        if change is None or spec is None or spec.loader is None:
             return None
         load = spec.loader.exec_module
 
-        def exec_module(module):
+        def exec_module(module: ModuleType) -> None:
             load(module)
             change(module)
 
-        spec.loader.exec_module = exec_module
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
