@@ -24,8 +24,8 @@ from tests.acceptance.deployment import Deployment, wait_for
 from tests.acceptance.load import Load
 
 MOMENTS = ("before", "after")
-LINES_AHEAD = 4
-"""A new control process first publishes its snapshot again (two lines), then takes up the first action left."""
+LINES_AHEAD = 6
+"""A new control process publishes its snapshot (two lines), proves what was not proven (two), then goes one further."""
 
 
 class Supervised:
@@ -67,7 +67,7 @@ class Supervised:
     def crash_until(self, settled: Any, limit: int) -> None:
         """Start control again and again, dying before line 1, after it, before line 2 …, until it lives and is settled.
 
-        Long (`GONOGO_LONG=1`): back to line 1 after line 4, so that each action of the whole way is cut at all of its
+        Long (`GONOGO_LONG=1`): back to line 1 after line 6, so that each action of the whole way is cut at all of its
         positions. Otherwise further each time: some actions are passed between two crashes.
         """
         for step in range(limit):
