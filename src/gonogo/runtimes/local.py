@@ -6,6 +6,7 @@ control process finds and adopts what an earlier one started. Identity is pid + 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -20,6 +21,7 @@ from gonogo.engines.model import Launch
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _STAT_STATE, _STAT_UTIME, _STAT_STIME, _STAT_START = 0, 11, 12, 19
+AUTOGROUP_TRIES, AUTOGROUP_PAUSE_S = 3, 0.11
 LOG_LIMIT_BYTES = 8 * 1024 * 1024
 
 
@@ -242,12 +244,23 @@ def _inherited() -> dict[str, str]:
 
 
 def _be_nice(pid: int, niceness: int) -> None:
+    """Let a process go behind others, and its session too: where the kernel groups by session, as most do, the
+    niceness of a process counts only within its own, and each of ours has one.
+    """
     if not niceness:
         return
-    try:
-        os.setpriority(os.PRIO_PROCESS, pid, min(19, os.getpriority(os.PRIO_PROCESS, 0) + niceness))
-    except OSError:
-        return  # it ended already: the next observation says so
+    nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + niceness)
+    with contextlib.suppress(OSError):  # it ended already: the next observation says so
+        os.setpriority(os.PRIO_PROCESS, pid, nice)
+    for _ in range(AUTOGROUP_TRIES):
+        try:
+            Path(f"/proc/{pid}/autogroup").write_text(str(nice))
+        except BlockingIOError:  # without root the kernel takes one such request each 0.1 s
+            time.sleep(AUTOGROUP_PAUSE_S)
+        except OSError:
+            return  # no autogroups here, or it ended
+        else:
+            return
 
 
 def _stat(pid: int) -> list[str] | None:
