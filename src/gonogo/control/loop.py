@@ -44,6 +44,10 @@ class Reconciler:
         """Look again now rather than at the next tick. May be called from the loop's thread only."""
         self._wake.set()
 
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
     def stop(self) -> None:
         self._stopping = True
         self._wake.set()

@@ -91,15 +91,20 @@ async def _housekeeping(paths: StatePaths, runtime: LocalRuntime, reconciler: Re
         await reconciler.refresh()
         for _ in range(HOUSEKEEPING_ROUNDS):
             await asyncio.sleep(DIRECTORY_EVERY_S)
-            if os.environ.get(KEPT) and not any(one.role == "keeper" for one in runtime.processes()):
+            if os.environ.get(KEPT) and not reconciler.stopping and not _kept(runtime):
+                start_keeper(paths)
                 runtime.scan()
-                if not any(one.role == "keeper" for one in runtime.processes()):
-                    start_keeper(paths)
-                    runtime.scan()
             if _identity(paths.lease) != born:
                 print(f"{paths.root} was removed or replaced: this control process ends", file=sys.stderr, flush=True)
                 reconciler.stop()
                 return
+
+
+def _kept(runtime: LocalRuntime) -> bool:
+    """Whether a keeper runs: the known one, or one that the whole process table shows."""
+    return any(one.role == "keeper" for one in runtime.processes()) or any(
+        one.role == "keeper" for one in runtime.scan()
+    )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -9,7 +9,9 @@ from gonogo.runtimes.local import LocalRuntime, Process
 from gonogo.runtimes.paths import StatePaths
 from gonogo.store import open_store
 
-ORDER = ("keeper", "control", "gateway", "policy", "replica")
+ORDER = ("gateway", "policy", "replica")
+ROUNDS = 5
+"""Keeper and control start each other again: both are ended until neither is found."""
 PATIENCE_S = {"keeper": 2.0, "control": 5.0, "gateway": 3.0, "policy": 3.0, "replica": 5.0}
 
 
@@ -23,12 +25,12 @@ class TakenDown:
 
 
 def take_down(paths: StatePaths, principal: str) -> TakenDown:
-    """Remove every service and end every process: the keeper first, so that nothing is started again."""
+    """Remove every service and end every process: control and keeper first, so that nothing is started again."""
     services = _remove_services(paths, principal)
     runtime = LocalRuntime(paths.root)
     ended: list[tuple[str, str, int]] = []
     left: list[tuple[str, str, int]] = []
-    for role in ORDER:
+    for role in (*("control", "keeper") * ROUNDS, *ORDER):
         for process in _of(runtime, role):
             gone = runtime.end(process.handle, PATIENCE_S[role])
             (ended if gone else left).append((role, process.name, process.pid))
