@@ -25,7 +25,7 @@ from gonogo.api.client import ControlClient, ControlRefused
 from gonogo.cli.progress import newest_sequence
 from gonogo.runtimes.paths import StatePaths
 from gonogo.runtimes.programs import gateway_binary
-from gonogo.spec import Spec
+from gonogo.spec import Replicas, Spec
 from tests.acceptance.deployment import Deployment, Result, free_port, wait_for
 from tests.drills.table import DRILLS
 
@@ -139,7 +139,8 @@ class Yard(Deployment):
 
     def rejected(self, asked: Spec, without: str) -> Mapping[str, Any]:
         """What became of a service that this check would have blocked: it was rejected later. It is removed again."""
-        asked = asked.model_copy(update={"gateway": asked.gateway.model_copy(update={"port": self.port})})
+        gateway = asked.gateway.model_copy(update={"port": self.port})
+        asked = asked.model_copy(update={"gateway": gateway, "replicas": Replicas(min=1, max=1)})
         with self.faults.broken(without=[without]):
             self.submit(asked)
             try:
@@ -164,9 +165,9 @@ class Yard(Deployment):
         """Everything passes before something is broken; what an earlier drill's probes saw is asked again."""
         if wrong(self.known()):
             self.live()
-        wait_for(lambda: wrong(self.known()) == {}, 15.0, f"nothing is broken any more: {wrong(self.known())}")
+        wait_for(lambda: wrong(self.known()) == {}, 30.0, "nothing is broken any more")
 
-    def wait_known(self, check: str, reason: str | None, limit_s: float = 15.0) -> Answers:
+    def wait_known(self, check: str, reason: str | None, limit_s: float = 30.0) -> Answers:
         """Wait until control knows this reason of this check (None: that it is fine again)."""
         try:
             wait_for(lambda: self.wrong_known().get(check) == reason, limit_s, f"{check} says {reason}")
@@ -185,7 +186,7 @@ class Yard(Deployment):
     def entry(self, service: str) -> Mapping[str, Any] | None:
         return next((one for one in self.control.status()["services"] if one["name"] == service), None)
 
-    def settled(self, services: Sequence[str], limit_s: float = 40.0) -> dict[str, Mapping[str, Any]]:
+    def settled(self, services: Sequence[str], limit_s: float = 90.0) -> dict[str, Mapping[str, Any]]:
         """Wait until each of these is proven or rejected."""
 
         def look() -> dict[str, Mapping[str, Any]] | None:
@@ -204,7 +205,7 @@ class Yard(Deployment):
         names = {one["name"] for one in self.control.status()["services"]} & set(services)
         for name in names:
             self.control.delete_service(name, "drill")
-        wait_for(lambda: all(self.entry(name) is None for name in names), 30, f"{names} are gone")
+        wait_for(lambda: all(self.entry(name) is None for name in names), 60, f"{names} are gone")
 
     def chat(self, client: httpx.Client, text: str = "Hello", tokens: int = 4, **fields: Any) -> httpx.Response:
         question = {"messages": [{"role": "user", "content": text}], "max_tokens": tokens, "temperature": 0, **fields}
@@ -346,6 +347,6 @@ def gonogo(state_dir: Path, *words: str, before: Sequence[str] = (), **environme
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def until(question: Callable[[], Any], what: str, limit_s: float = 10.0) -> Any:
+def until(question: Callable[[], Any], what: str, limit_s: float = 40.0) -> Any:
     """Wait for what a fault does to show."""
     return wait_for(question, limit_s, what)

@@ -69,7 +69,7 @@ def test_replicas_ready(yard: Yard) -> None:
     with yard.faults.broken(engine={"drill/1/1": "dies_at_start"}):
         first, second = sorted(yard.replicas(), key=lambda one: one["id"])
         os.kill(second["pid"], signal.SIGKILL)
-        answers = yard.wait_known("replicas_ready", "ReplicaCrashLooping", limit_s=30)
+        answers = yard.wait_known("replicas_ready", "ReplicaCrashLooping", limit_s=60)
         found = assert_only(answers, "replicas_ready", "ReplicaCrashLooping", "service/drill")
         assert "this build of the engine dies at start" in found["values"]["last_lines"]
         assert yard.ask_once(JAPAN).status_code == 200
@@ -148,11 +148,11 @@ def test_failover(yard: Yard, second: Second) -> None:
         assert yard.chat(client).status_code == 200
         os.kill(only["pid"], signal.SIGKILL)
         assert yard.chat(client).status_code == 503
-        until(lambda: yard.chat(client).status_code == 200, "the next one serves", limit_s=30)
+        until(lambda: yard.chat(client).status_code == 200, "the next one serves", limit_s=60)
     yard.well()
     victim = yard.replicas()[0]
     with yard.client() as client:
         assert yard.chat(client).status_code == 200
         os.kill(victim["pid"], signal.SIGKILL)
         assert {yard.chat(client).status_code for _ in range(10)} == {200}, "with two nobody notices"
-    yard.wait_known("replicas_ready", None, limit_s=30)
+    yard.wait_known("replicas_ready", None, limit_s=60)
