@@ -96,6 +96,13 @@ def test_a_new_revision_is_probed_once_every_replica_generates_and_envoy_acknowl
     assert decide((asked,), published(both, asked)).actions == (ProbeRevision(service="svc", revision=1),)
 
 
+def test_nothing_is_probed_in_the_round_that_still_publishes_its_replicas() -> None:
+    asked = service(OLD)
+    one = published(world(replicas=(replica("svc/1/0"), replica("svc/1/1", Health.STARTING))), asked)
+    both = replace(one, replicas=running("svc/1/0", "svc/1/1"))
+    assert kinds(decide((asked,), both).actions) == ["PublishSnapshot"]
+
+
 def test_sent_is_not_acknowledged() -> None:
     asked = service(OLD)
     seen = published(world(replicas=running("svc/1/0", "svc/1/1")), asked)

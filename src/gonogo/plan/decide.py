@@ -54,7 +54,8 @@ def decide(services: Sequence[DesiredService], world: World, checks: Sequence[Ch
         if service.removed:
             actions.extend(_farewell(service, services, world))
             continue
-        wanted, given = _candidate(service, world, checks)
+        published = _published(services, world)
+        wanted, given = _candidate(service, world, checks, published)
         actions.extend(wanted)
         answers.extend(given)
         actions.extend(_drained(service, services, world))
@@ -194,17 +195,17 @@ def _snapshot(services: Sequence[DesiredService], world: World) -> Iterator[Acti
 
 
 def _candidate(
-    service: DesiredService, world: World, checks: Sequence[Check]
+    service: DesiredService, world: World, checks: Sequence[Check], published: bool
 ) -> tuple[tuple[Action, ...], tuple[Answer, ...]]:
     """Bring the desired revision from replicas to traffic, or reject it."""
     revision = service.desired
     if service.serving == revision or service.rejected is not None:
-        return _live(service.serving, world, checks)
+        return _live(service.serving, world, checks, published)
     hopeless = _hopeless(revision, world) or _refused(revision, world)
     if hopeless is not None:
         return (_reject(revision, hopeless),), ()
     if not _probed(revision, world):
-        return ((_probe(revision),) if _provable(revision, world) else ()), ()
+        return ((_probe(revision),) if _provable(revision, world, published) else ()), ()
     answers = tuple(ask(checks, Stage.DEPLOY, revision, world))
     bad = [answer for answer in answers if answer.blocking]
     if bad:
@@ -213,12 +214,12 @@ def _candidate(
 
 
 def _live(
-    revision: Revision | None, world: World, checks: Sequence[Check]
+    revision: Revision | None, world: World, checks: Sequence[Check], published: bool
 ) -> tuple[tuple[Action, ...], tuple[Answer, ...]]:
     """The answers of the revision that serves. A new control process knows no probes: it asks again by itself."""
     if revision is None:
         return (), ()
-    again = not _probed(revision, world) and _provable(revision, world)
+    again = not _probed(revision, world) and _provable(revision, world, published)
     return (_probe(revision),) if again else (), tuple(ask(checks, Stage.LIVE, revision, world))
 
 
@@ -255,17 +256,11 @@ def _refused(revision: Revision, world: World) -> Finding | None:
     )
 
 
-def _provable(revision: Revision, world: World) -> bool:
+def _provable(revision: Revision, world: World, published: bool) -> bool:
     """Every replica generates and Envoy has acknowledged exactly what is wanted now."""
     ready = [replica for replica in of_revision(world, revision) if replica.health is Health.READY]
-    gateway = world.gateway
-    return (
-        len(ready) >= replicas_wanted(revision, world)
-        and gateway is not None
-        and gateway.acked
-        and gateway.listening is True
-        and gateway.published is not None
-    )
+    listening = world.gateway is not None and world.gateway.listening is True
+    return published and listening and len(ready) >= replicas_wanted(revision, world)
 
 
 def _probe(revision: Revision) -> ProbeRevision:
@@ -282,7 +277,7 @@ def _drained(service: DesiredService, services: Sequence[DesiredService], world:
     for replica in world.replicas or ():
         if replica.name.service != service.name or replica.name.revision in keep or replica.handle is None:
             continue
-        if drained(replica, service, world) and _gone_from_gateway(services, world):
+        if drained(replica, service, world) and _published(services, world):
             yield RemoveReplica(name=replica.name, handle=replica.handle, force=False, why="RevisionReplaced")
 
 
@@ -290,7 +285,7 @@ def _farewell(service: DesiredService, services: Sequence[DesiredService], world
     left = [replica for replica in world.replicas or () if replica.name.service == service.name]
     if not left:
         yield ForgetService(service=service.name)
-    elif all(drained(replica, service, world) for replica in left) and _gone_from_gateway(services, world):
+    elif all(drained(replica, service, world) for replica in left) and _published(services, world):
         for replica in left:
             if replica.handle is not None:
                 yield RemoveReplica(name=replica.name, handle=replica.handle, force=False, why="ServiceRemoved")
@@ -304,6 +299,7 @@ def _orphans(services: Sequence[DesiredService], world: World) -> Iterator[Actio
             yield RemoveReplica(name=replica.name, handle=replica.handle, force=False, why="ServiceUnknown")
 
 
-def _gone_from_gateway(services: Sequence[DesiredService], world: World) -> bool:
+def _published(services: Sequence[DesiredService], world: World) -> bool:
+    """Whether the gateway holds, and has acknowledged, exactly what is wanted now."""
     gateway = world.gateway
     return gateway is not None and gateway.acked and gateway.published == wanted_snapshot(services, world).digest()
