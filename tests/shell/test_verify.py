@@ -107,7 +107,7 @@ def test_an_untouched_chain_holds(chain: Path) -> None:
         ("UPDATE events SET detail = replace(detail, ':5,', ':1e999,') WHERE sequence = 7", 7, "not JSON"),
         ("UPDATE events SET detail = '{' WHERE sequence = 7", 7, "not JSON"),
         ("UPDATE events SET detail = CAST(detail AS BLOB) WHERE sequence = 7", 7, "detail is"),
-        ("UPDATE events SET detail = CAST(x'ff' AS TEXT) WHERE sequence = 7", 7, "unreadable"),
+        ("UPDATE events SET detail = CAST(x'ff' AS TEXT) WHERE sequence = 7", 7, "is not JSON"),
         ("UPDATE events SET hash = replace(hash, substr(hash, 1, 1), 'x') WHERE sequence = 7", 7, "was changed"),
         ("UPDATE events SET hash = upper(hash) WHERE sequence = 7", 7, "was changed"),
         ("UPDATE events SET previous_hash = hash WHERE sequence = 7", 7, "does not follow"),

@@ -30,7 +30,10 @@ def parse_accelerators(text: str) -> tuple[Accelerator, ...] | None:
 
 
 def _one(line: str) -> Accelerator | None:
-    fields = [field.strip() for field in next(csv.reader([line]))]
+    try:
+        fields = [field.strip() for field in next(csv.reader([line]))]
+    except csv.Error:  # a NUL byte, on Python 3.10
+        return None
     if len(fields) != 5 or not fields[0].isdigit() or not fields[1]:
         return None
     return Accelerator(

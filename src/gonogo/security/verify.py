@@ -112,6 +112,8 @@ def _remembered_head(path: Path) -> tuple[tuple[int, str] | None, str | None]:
 
 def _rows(path: Path, after: int) -> Iterator[tuple[Any, ...]]:
     connection = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, timeout=5)
+    # What is no UTF-8 must fail at its own event: Python 3.10 reads a row ahead, and would fail at the one before.
+    connection.text_factory = lambda content: content.decode("utf-8", "surrogateescape")
     try:
         yield from connection.execute(f"SELECT {_COLUMNS} FROM events WHERE sequence > ? ORDER BY sequence", (after,))  # noqa: S608
     finally:
