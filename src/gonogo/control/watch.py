@@ -1,4 +1,4 @@
-"""Watches one replica: looks every 0.4 s, asks it for a token when it is new or idle, notices its end at once.
+"""Watches one replica: looks every 0.4 s (sooner while it loads or is silent), asks it for a token when it is new or idle, notices its end at once.
 
 Looking only; the verdict is `gonogo.plan.health`'s.
 """
@@ -113,7 +113,8 @@ class ReplicaWatch:
                 verdict = health.judge(self._history)
                 unknown = self._adopted and verdict is Health.STARTING
                 self._set(None if unknown else verdict)
-                await asyncio.sleep(LOOK_EVERY_S if self._history.generated_at else LOOK_EVERY_S / 4)
+                calm = answered and self._history.generated_at is not None
+                await asyncio.sleep(LOOK_EVERY_S if calm else LOOK_EVERY_S / 4)
 
     async def _answers(self, client: httpx.AsyncClient) -> bool:
         try:
