@@ -1,6 +1,6 @@
-"""Watches one replica: looks every 0.4 s (sooner while it loads or is silent), asks it for a token when it is new or idle, notices its end at once.
+"""Watches one replica: looks each 0.4 s (sooner while it loads or is silent), and notices its end at once.
 
-Looking only; the verdict is `gonogo.plan.health`'s.
+Asks it for a token when it is new or idle. Looking only: the verdict is `gonogo.plan.health`'s.
 """
 
 from __future__ import annotations
