@@ -114,7 +114,7 @@ def _answered_since(load: Load, moment: float) -> list[Any]:
 def test_without_control_traffic_flows_keys_revoke_and_the_next_control_adopts_every_process(
     deployed: Deployment,
 ) -> None:
-    seconds, requests = (120.0, 3000) if LONG else (15.0, 150)
+    seconds, requests = (120.0, 3000) if LONG else (8.0, 100)
     before = deployed.status()["processes"]
     made = deployed.run("keys", "create", "--json", "--name", "short-lived").json
     for role in ("keeper", "control"):
@@ -142,6 +142,6 @@ def test_four_times_overload_replaces_no_replica(deployed: Deployment) -> None:
     wait_for(lambda: len(replicas(deployed)) == 2, 20, "two replicas are ready")
     before = {name: one["pid"] for name, one in replicas(deployed).items()}
     with Load(deployed, workers=16, tokens=32) as load:
-        time.sleep(60.0 if LONG else 15.0)
+        time.sleep(60.0 if LONG else 8.0)
     assert load.failed == []
     assert {name: one["pid"] for name, one in replicas(deployed).items()} == before
