@@ -1,9 +1,9 @@
 # Few words: up, test, lint, docs, bench, down, lock, help. `sh scripts/setup && .venv/bin/gonogo up` does it without make.
 .DEFAULT_GOAL := help
-.PHONY: help setup dev up down test lint bench docs lock
+.PHONY: help setup dev up down test test-long lint bench docs lock
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 setup: ## what `gonogo up` needs, in .venv
 	@sh scripts/setup
@@ -19,6 +19,9 @@ down: setup ## take everything down
 
 test: dev ## set up, run all tests (ARGS="tests/core -k keys" picks some)
 	@.venv/bin/python -m pytest --durations=15 $(ARGS)
+
+test-long: dev ## the failure and crash tests at their full durations (half an hour)
+	@GONOGO_LONG=1 .venv/bin/python -m pytest --durations=5 tests/acceptance/test_failures.py tests/acceptance/test_crashes.py
 
 lint: dev ## ruff, mypy, import-linter
 	@.venv/bin/ruff check .
