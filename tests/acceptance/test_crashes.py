@@ -19,6 +19,7 @@ from typing import Any, Iterator
 import httpx
 import pytest
 
+from gonogo.store import open_store
 from tests.acceptance.conftest import LONG
 from tests.acceptance.deployment import Deployment, wait_for
 from tests.acceptance.load import Load
@@ -193,6 +194,13 @@ def test_control_killed_at_every_position_of_up_replacement_and_change(supervise
         load.wait_for_more(5)
     assert load.failed == []
     assert roles(deployment) == WHOLE
+    store = open_store(deployment.state_dir / "gonogo.db", clock=time.time)
+    try:
+        assert store.open_actions() == ()
+        kinds = {event.kind for event in store.events(limit=10_000)}
+    finally:
+        store.close()
+    assert "ActionAbandoned" in kinds
     report = deployment.run("check", "--json").json
     assert not [one for one in report["answers"] if one["reason"] == "EventsTampered"]
     print(json.dumps({"crashes": len(supervised.crashes), "requests": len(load.answers)}))

@@ -73,9 +73,12 @@ async def run(paths: StatePaths, store: Store) -> None:
     serving = asyncio.create_task(http.serve(sockets=[_bound(paths)]))
     keeping = asyncio.create_task(_housekeeping(paths, runtime, reconciler))
     with deployment.change() as change:
+        change.journal_abandoned()
         change.event("ControlStarted", pid=os.getpid(), adopted=[one.name for one in runtime.processes()])
     try:
         await reconciler.run()
+        with deployment.change() as change:
+            change.event("ControlStopped", pid=os.getpid())
     finally:
         http.should_exit = True
         keeping.cancel()

@@ -110,6 +110,7 @@ class Observer:
     def _bury(self, handle: str) -> None:
         watch = self._memory.watches.pop(handle)
         watch.end()
+        self._memory.measured.pop(handle, None)
         if handle in self._memory.ending:
             self._memory.ending.discard(handle)
             return
