@@ -16,8 +16,7 @@ Version = tuple[int, ...]
 class Device:
     """One accelerator: memory in bytes as its driver reports it, streaming multiprocessors, compute capability.
 
-    `free_bytes` is what was free before the engine starts, None: not observed, then planned as an idle card. `slow`:
-    a card that engines give the settings of small cards whatever its memory (A100 in vLLM).
+    `free_bytes` is what was free before the engine starts, None: not observed, then planned as an idle card.
     """
 
     name: str
@@ -38,7 +37,8 @@ class Serving:
     `context_tokens`: of the longest request, prompt and answer. `share` of each card's memory that the engine may take
     (`gpu_memory_utilization`, `mem_fraction_static`). `sequences`: at most in one step; `batch_tokens`: in one step.
     `tensor`, `pipeline`: accelerators that divide each layer, and stages of layers. `scheme`: quantized while loading,
-    instead of what the checkpoint holds. `images`: per request; `image_tokens`: of the largest one.
+    instead of what the checkpoint holds. `images`: per request; `image_tokens`: of the largest one. `adapter_rank`: of
+    the LoRA adapters that may be loaded, None: none.
     """
 
     version: Version
@@ -56,7 +56,7 @@ class Serving:
     graphs: bool = True
     image_tokens: int | None = None
     images: int | None = None
-    adapters: bool = False
+    adapter_rank: int | None = None
 
     @property
     def devices(self) -> int:

@@ -1,6 +1,7 @@
 """vLLM's KV cache: bytes of a page, layers grouped by what they remember, blocks, and the requests they hold. Pure.
 
-Source: `vllm/v1/core/kv_cache_utils.py` in the 0.19.0 wheel; held against printed block counts (`docs/benchmarks.md`). Before 0.10 windows were kept as if they were whole contexts.
+Source: `vllm/v1/core/kv_cache_utils.py` in the 0.19.0 wheel; held against printed block counts (docs/benchmarks.md).
+Before 0.10 windows were kept as if they were whole contexts.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Sequence
 from gonogo.engines.serving import Serving
 from gonogo.facts.architecture import Architecture, Attention, AttentionKind
 
-GROUPED_SINCE = (0, 10)
+GROUPED_SINCE, PRINTS_CAPACITY_SINCE = (0, 10), (0, 21)
 SPARSE_MLA_BYTES, INDEX_SCALE_BYTES = 656, 4
 """A token in the FP8 layout of sparse latent attention, and the scale beside each FP8 index key."""
 SIMILAR = 1.25
@@ -35,6 +36,7 @@ class CacheLayout:
     block_tokens: int
     block_bytes: int
     groups: tuple[LayerGroup, ...]
+    request_tokens: int
 
     @property
     def blocks_per_request(self) -> int:
@@ -44,9 +46,11 @@ class CacheLayout:
         """Blocks that fit."""
         return max(0, cache_bytes) // self.block_bytes
 
-    def tokens(self, blocks: int) -> int:
-        """What vLLM prints as "GPU KV cache size"."""
-        return blocks // len(self.groups) * self.block_tokens
+    def printed_tokens(self, blocks: int, serving: Serving) -> int:
+        """What vLLM prints as "GPU KV cache size": until 0.20 tokens of one group, then what its requests add up to."""
+        if serving.version >= PRINTS_CAPACITY_SINCE:
+            return int(self.requests(blocks) * self.request_tokens)
+        return blocks // len(self.groups) * self.block_tokens * serving.context_parallel
 
     def requests(self, blocks: int) -> float:
         """What vLLM prints as "Maximum concurrency": requests of the asked length."""
@@ -73,7 +77,12 @@ def cache_layout(model: Architecture, serving: Serving, batch_tokens: int, layer
         for start in range(0, len(found), size):
             groups.append(LayerGroup(kind=kind, layers=min(size, len(found) - start), blocks_per_request=request))
     index = _index_bytes(model, kept, block_tokens)
-    return CacheLayout(block_tokens=block_tokens, block_bytes=int(page * size + index), groups=tuple(groups))
+    return CacheLayout(
+        block_tokens=block_tokens,
+        block_bytes=int(page * size + index),
+        groups=tuple(groups),
+        request_tokens=serving.context_tokens,
+    )
 
 
 def token_bytes(model: Architecture, kv_bytes: float, tensor: int) -> float:

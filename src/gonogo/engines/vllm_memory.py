@@ -14,13 +14,13 @@ What no source gives is a table with its origin: memory outside torch, and captu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Sequence
 
 from gonogo.engines.memory import Term
+from gonogo.engines.replica_memory import Pool, RankMemory, ReplicaMemory
 from gonogo.engines.serving import Device, Serving
 from gonogo.engines.shard import Cut, rank_weights, stage_layers
-from gonogo.engines.vllm_cache import CacheLayout, cache_layout
+from gonogo.engines.vllm_cache import cache_layout
 from gonogo.facts.architecture import Architecture, Vision
 from gonogo.facts.weights import Group
 
@@ -35,24 +35,11 @@ FORWARD_HIDDEN = 3.75
 ENCODER_HIDDEN = 8
 CUDA_CONTEXT_BYTES, CONNECTED_CONTEXT_BYTES = round(0.51 * GIB), round(1.53 * GIB)
 """Taken on an idle card before vLLM looks (H100 logs: 79.19 GiB in all, 78.68 free; 77.66 when cards are connected)."""
-MXFP4_SLACK_SORTS = 3
-"""gpt-oss-20b makes its cache and then fails for want of one S × V × 4: so many must be left (3 logs, a hypothesis)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rank:
-    """One accelerator of a replica: the addition that ends in its cache. Bytes; `cache_bytes` may be negative."""
-
-    stage: int
-    requested_bytes: int
-    terms: tuple[Term, ...]
-    cache_bytes: int
-    outside_bytes: int
-    slack_bytes: int
-    layout: CacheLayout | None
-
-    def term(self, name: str) -> int:
-        return sum(term.size_bytes for term in self.terms if term.name == name)
+MXFP4_RESERVE, MXFP4_RESERVE_SINCE = 4, (0, 17)
+"""gpt-oss-20b at 0.95 of an H100 makes its cache and then fails for want of one S × V × 4, with two or three of them
+free; at 0.90 it runs. So many must be left: a hypothesis from three logs."""
+EXPERT_GRAPHS_GIB = 0.2
+"""Graphs of models with experts are larger: 1.41 and 1.10 GiB printed where layers alone would give 1.20 and 0.78."""
 
 
 def sequences(serving: Serving, device: Device) -> int:
@@ -69,50 +56,65 @@ def batch_tokens(serving: Serving, device: Device) -> int:
     return 8192 if _large(serving, device) else 2048
 
 
-def ranks(model: Architecture, groups: Sequence[Group], serving: Serving, device: Device) -> tuple[Rank, ...]:
-    """One rank of each stage, first to last: the others of a stage hold the same."""
-    return tuple(_rank(model, groups, serving, device, stage) for stage in range(serving.pipeline))
-
-
-def _rank(model: Architecture, groups: Sequence[Group], serving: Serving, device: Device, stage: int) -> Rank:
-    cut = Cut(tensor=serving.tensor, pipeline=serving.pipeline, stage=stage)
-    requested = round((serving.share or DEFAULT_SHARE) * device.total_bytes)
-    dtype_bytes = serving.dtype_bytes or model.dtype_bytes
-    scheme = serving.scheme or model.scheme
-    graphs = _graphs(model, serving, cut)
-    inside = serving.version >= GRAPHS_INSIDE_SINCE
-    terms = [
-        Term(
-            name="weights",
-            size_bytes=rank_weights(model, groups, dtype_bytes, scheme, cut),
-            source="the model's tensors, divided as vLLM divides them, and its table of positions",
-        ),
-        _activation(model, serving, device, cut),
-        _non_torch(serving, device),
-    ]
-    if inside and graphs:
-        terms.append(Term(name="graphs", size_bytes=graphs, source="estimated by vLLM before it sizes the cache"))
-    cache = requested - sum(term.size_bytes for term in terms)
+def replica_memory(model: Architecture, groups: Sequence[Group], serving: Serving, device: Device) -> ReplicaMemory:
+    """One replica of `serving.devices` such cards."""
+    found = [_rank(model, groups, serving, device, stage) for stage in range(serving.pipeline)]
     tokens = batch_tokens(serving, device)
-    free = device.free_bytes if device.free_bytes is not None else device.total_bytes - _context(serving)
-    outside = 0 if inside else graphs
-    return Rank(
-        stage=stage,
-        requested_bytes=requested,
-        terms=tuple(terms),
-        cache_bytes=cache,
-        outside_bytes=outside,
-        slack_bytes=free - requested - outside,
-        layout=cache_layout(model, serving, tokens, stage_layers(len(model.layers), serving.pipeline, stage)),
+    pools = []
+    for rank in found:
+        layers = stage_layers(len(model.layers), serving.pipeline, rank.stage)
+        layout = cache_layout(model, serving, tokens, layers)
+        if layout is not None:
+            pools.append((layout.blocks(rank.cache_bytes), layout))
+    if not pools:
+        return ReplicaMemory(ranks=tuple(found), pool=None)
+    blocks, layout = min(pools, key=lambda pool: pool[0])
+    return ReplicaMemory(
+        ranks=tuple(found),
+        pool=Pool(
+            tokens=layout.printed_tokens(blocks, serving),
+            requests=layout.requests(blocks),
+            request_bytes=layout.blocks_per_request * layout.block_bytes,
+            blocks=blocks,
+            block_tokens=layout.block_tokens,
+            block_bytes=layout.block_bytes,
+        ),
     )
 
 
-def needed_slack(model: Architecture, serving: Serving, device: Device) -> int:
+def _rank(model: Architecture, groups: Sequence[Group], serving: Serving, device: Device, stage: int) -> RankMemory:
+    cut = Cut(tensor=serving.tensor, pipeline=serving.pipeline, stage=stage)
+    budget = round((serving.share or DEFAULT_SHARE) * device.total_bytes)
+    weights = rank_weights(model, groups, serving.dtype_bytes or model.dtype_bytes, serving.scheme or model.scheme, cut)
+    terms = [
+        Term(name="weights", size_bytes=weights, source="the model's tensors, divided as vLLM does, and positions"),
+        _activation(model, serving, device, cut),
+        _non_torch(serving, device),
+    ]
+    if serving.adapter_rank:
+        terms.append(_adapters(model, serving, cut))
+    graphs = _graphs(model, serving, cut)
+    inside = serving.version >= GRAPHS_INSIDE_SINCE
+    if inside:
+        terms += graphs
+    free = device.total_bytes - _context(serving) if device.free_bytes is None else device.free_bytes
+    return RankMemory(
+        stage=stage,
+        budget_bytes=budget,
+        free_bytes=free,
+        terms=tuple(terms),
+        cache_bytes=budget - sum(term.size_bytes for term in terms),
+        outside=() if inside else graphs,
+        reserve_bytes=_reserve(model, serving, device),
+    )
+
+
+def _reserve(model: Architecture, serving: Serving, device: Device) -> int:
     """Bytes that must stay free beside the budget for the engine to come through its warm-up."""
     scheme = serving.scheme or model.scheme
-    if scheme is None or scheme.method != "mxfp4":
+    if scheme is None or scheme.method != "mxfp4" or serving.version < MXFP4_RESERVE_SINCE:
         return 0
-    return MXFP4_SLACK_SORTS * sequences(serving, device) * model.vocabulary * SINGLE
+    return MXFP4_RESERVE * sequences(serving, device) * model.vocabulary * SINGLE
 
 
 def _large(serving: Serving, device: Device) -> bool:
@@ -179,16 +181,11 @@ def _pictures(model: Architecture, serving: Serving, tokens: int) -> tuple[int, 
     each = serving.image_tokens or vision.tokens_per_image
     count = max(1, max(tokens, each) // each)
     if serving.images is not None:
-        count = min(count, serving.images * sequences_cap(serving))
+        count = min(count, serving.images * (serving.sequences or 256))
     outputs = count * each * model.hidden * 2
     pixels = count * _pixel_bytes(vision, each)
     patches = count * each * vision.pixels_per_token // _PATCH_PIXELS
     return patches * vision.hidden * 2 * ENCODER_HIDDEN, outputs + pixels
-
-
-def sequences_cap(serving: Serving) -> int:
-    """Requests whose images can stand in one step."""
-    return serving.sequences or 256
 
 
 def _pixel_bytes(vision: Vision, image_tokens: int) -> int:
@@ -201,7 +198,7 @@ def _workspace(device: Device) -> int:
 
 
 def _context(serving: Serving) -> int:
-    return CONNECTED_CONTEXT_BYTES if serving.tensor > 1 else CUDA_CONTEXT_BYTES
+    return CONNECTED_CONTEXT_BYTES if serving.devices > 1 else CUDA_CONTEXT_BYTES
 
 
 def _non_torch(serving: Serving, device: Device) -> Term:
@@ -217,12 +214,34 @@ def _non_torch(serving: Serving, device: Device) -> Term:
     return Term(name="non_torch", size_bytes=round(size * GIB), source=source)
 
 
-def _graphs(model: Architecture, serving: Serving, cut: Cut) -> int:
+def _graphs(model: Architecture, serving: Serving, cut: Cut) -> tuple[Term, ...]:
     """CUDA graphs: linear in the layers of a rank over 20 printed values (0.51 GiB for 8 layers, 1.79 for 80)."""
     if not serving.graphs:
-        return 0
+        return ()
     layers = len(stage_layers(len(model.layers), cut.pipeline, cut.stage))
-    return round((_GRAPH_BASE_GIB + _GRAPH_LAYER_GIB * layers) * GIB)
+    experts = EXPERT_GRAPHS_GIB if model.experts is not None else 0.0
+    size = round((_GRAPH_BASE_GIB + _GRAPH_LAYER_GIB * layers + experts) * GIB)
+    source = f"{_GRAPH_BASE_GIB} GiB + {_GRAPH_LAYER_GIB} per layer, fitted to printed values (H100, 0.19)"
+    return (Term(name="graphs", size_bytes=size, source=source),)
+
+
+def _adapters(model: Architecture, serving: Serving, cut: Cut) -> Term:
+    """Buffers of one LoRA adapter: rank × (inputs + outputs) of every linear layer and of both vocabularies."""
+    columns = 2 * (model.vocabulary + model.hidden)
+    for index in stage_layers(len(model.layers), cut.pipeline, cut.stage):
+        layer = model.layers[index]
+        if layer.attention is not None:
+            query = layer.attention.heads * layer.attention.key_dim
+            keys = layer.attention.kv_heads * (layer.attention.key_dim + layer.attention.value_dim)
+            columns += 4 * model.hidden + 2 * query + keys
+        if layer.dense_width is not None:
+            columns += (3 if model.gated else 2) * (model.hidden + layer.dense_width)
+    rank = serving.adapter_rank or 0
+    return Term(
+        name="adapters",
+        size_bytes=columns * rank * 2 // cut.tensor,
+        source=f"one LoRA adapter of rank {rank} over {columns} inputs and outputs",
+    )
 
 
 _GRAPH_BASE_GIB, _GRAPH_LAYER_GIB = 0.36, 0.0175

@@ -111,7 +111,7 @@ class Vision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheme:
-    """How weights are stored: `method` is one of `gonogo.facts.schemes.SCHEMES`; parts in `skipped` are left as they are.
+    """How weights are stored: `method` is one of `gonogo.facts.schemes.SCHEMES`; parts in `skipped` stay as they are.
 
     `group`: weights that share one scale, None: the method's usual number.
     """
