@@ -31,6 +31,18 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Corrections:
+    """What an engine of this version printed on such a card, instead of what a table says. Bytes; None: not seen.
+
+    `forward_hidden`: vectors of the hidden size per token that a forward pass holds.
+    """
+
+    non_torch_bytes: int | None = None
+    graphs_bytes: int | None = None
+    forward_hidden: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
     """What is asked of one replica. None: as the engine chooses by itself.
 
@@ -57,6 +69,7 @@ class Serving:
     image_tokens: int | None = None
     images: int | None = None
     adapter_rank: int | None = None
+    corrections: Corrections = Corrections()
 
     @property
     def devices(self) -> int:

@@ -19,6 +19,7 @@ from gonogo.facts.weights import Group
 GIB, MIB = 1024**3, 1024**2
 CONTEXT_BYTES = round(0.5 * GIB)
 """Taken before SGLang looks: 23.08 of 23.58 GiB were free (Qwen3-14B on 4 × 24 GB)."""
+RUNTIME_BYTES = round(0.19 * GIB)
 FLOOR_MIB, FLOOR_ABOVE_MIB = 10 * 1024, 60 * 1024
 WINDOW_SHARE = 0.8
 """`swa_full_tokens_ratio`: tokens of the windowed pool per token of the full one."""
@@ -48,8 +49,11 @@ def replica_memory(model: Architecture, groups: Sequence[Group], serving: Servin
             stage=stage,
             budget_bytes=round(share * free),
             free_bytes=free,
-            terms=(Term(name="weights", size_bytes=weights, source="the model's tensors, divided as SGLang does"),),
-            cache_bytes=round(share * free) - weights,
+            terms=(
+                Term(name="weights", size_bytes=weights, source="the model's tensors, divided as SGLang does"),
+                Term(name="runtime", size_bytes=RUNTIME_BYTES, source="0.19 GiB more were gone after loading (1 log)"),
+            ),
+            cache_bytes=round(share * free) - weights - RUNTIME_BYTES,
         )
         found.append(rank)
         each = token_bytes(model, serving, stage)

@@ -32,7 +32,6 @@ SORT_BYTES, SAMPLE_BYTES, SINGLE = 38, 12, 4
 LARGE_CARD_BYTES = 70 * GIB
 FORWARD_HIDDEN = 3.75
 """Vectors of the hidden size per token that a forward pass holds beside its feed-forward (CodeLlama-7B: 0.77 GiB)."""
-ENCODER_HIDDEN = 8
 CUDA_CONTEXT_BYTES, CONNECTED_CONTEXT_BYTES = round(0.51 * GIB), round(1.53 * GIB)
 """Taken on an idle card before vLLM looks (H100 logs: 79.19 GiB in all, 78.68 free; 77.66 when cards are connected)."""
 MXFP4_RESERVE, MXFP4_RESERVE_SINCE = 4, (0, 17)
@@ -160,7 +159,8 @@ def _sampler(model: Architecture, seqs: int, wide: int, serving: Serving, device
 def _forward(model: Architecture, serving: Serving, tokens: int, wide: int) -> int:
     widest = max((layer.dense_width or 0 for layer in model.layers), default=0)
     columns = (3 if model.gated else 2) * widest / serving.tensor
-    return round(tokens * wide * (columns + FORWARD_HIDDEN * model.hidden))
+    beside = serving.corrections.forward_hidden
+    return round(tokens * wide * (columns + (FORWARD_HIDDEN if beside is None else beside) * model.hidden))
 
 
 def _expert_buffers(model: Architecture, serving: Serving, tokens: int) -> int:
@@ -184,8 +184,8 @@ def _pictures(model: Architecture, serving: Serving, tokens: int) -> tuple[int, 
         count = min(count, serving.images * (serving.sequences or 256))
     outputs = count * each * model.hidden * 2
     pixels = count * _pixel_bytes(vision, each)
-    patches = count * each * vision.pixels_per_token // _PATCH_PIXELS
-    return patches * vision.hidden * 2 * ENCODER_HIDDEN, outputs + pixels
+    patches = count * each * vision.pixels_per_token // vision.patch_pixels
+    return patches * vision.columns * 2, outputs + pixels
 
 
 def _pixel_bytes(vision: Vision, image_tokens: int) -> int:
@@ -203,9 +203,12 @@ def _context(serving: Serving) -> int:
 
 def _non_torch(serving: Serving, device: Device) -> Term:
     """Memory outside torch: a table of printed values (medians), since nothing computes it."""
+    seen = serving.corrections.non_torch_bytes
+    if seen is not None:
+        return Term(name="non_torch", size_bytes=seen, source="as this engine printed on such a card")
     size, source = 0.0, ""
-    for since, connected, value, origin in _NON_TORCH:
-        if serving.version >= since and connected == (serving.tensor > 1):
+    for since, least_tensor, value, origin in _NON_TORCH:
+        if serving.version >= since and serving.tensor >= least_tensor:
             size, source = value, origin
     if serving.pipeline > 1 and serving.tensor == 1:
         size, source = 0.07, "0.07 GiB per rank of a pipeline (H100, 0.19)"
@@ -218,6 +221,9 @@ def _graphs(model: Architecture, serving: Serving, cut: Cut) -> tuple[Term, ...]
     """CUDA graphs: linear in the layers of a rank over 20 printed values (0.51 GiB for 8 layers, 1.79 for 80)."""
     if not serving.graphs:
         return ()
+    seen = serving.corrections.graphs_bytes
+    if seen is not None:
+        return (Term(name="graphs", size_bytes=seen, source="as this engine printed on such a card"),)
     layers = len(stage_layers(len(model.layers), cut.pipeline, cut.stage))
     experts = EXPERT_GRAPHS_GIB if model.experts is not None else 0.0
     size = round((_GRAPH_BASE_GIB + _GRAPH_LAYER_GIB * layers + experts) * GIB)
@@ -245,10 +251,12 @@ def _adapters(model: Architecture, serving: Serving, cut: Cut) -> Term:
 
 
 _GRAPH_BASE_GIB, _GRAPH_LAYER_GIB = 0.36, 0.0175
-_PATCH_PIXELS = 14 * 14
-_NON_TORCH: tuple[tuple[tuple[int, ...], bool, float, str], ...] = (
-    ((0, 0), False, 0.13, "printed 0.13 GiB (H100, up to 0.17)"),
-    ((0, 18), False, 0.25, "printed 0.24–0.27 GiB (H100, 0.18 and 0.19)"),
-    ((0, 0), True, 0.54, "printed 0.54 GiB (H100, up to 0.16)"),
-    ((0, 17), True, 2.1, "printed 2.06–2.21 GiB (H100, 0.19)"),
+
+_NON_TORCH: tuple[tuple[tuple[int, ...], int, float, str], ...] = (
+    ((0, 0), 1, 0.13, "printed 0.13 GiB (H100, up to 0.17)"),
+    ((0, 18), 1, 0.25, "printed 0.24–0.27 GiB (H100, 0.18 and 0.19)"),
+    ((0, 0), 2, 0.54, "printed 0.54 GiB (H100, TP 2, up to 0.16)"),
+    ((0, 17), 2, 2.09, "printed 2.06–2.11 GiB (H100, TP 2, 0.19)"),
+    ((0, 17), 4, 2.17, "printed 2.13–2.21 GiB (H100, TP 4, 0.19)"),
 )
+"""From this version on, and so many accelerators per layer: GiB and its origin. The last that applies counts."""

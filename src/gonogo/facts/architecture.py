@@ -98,7 +98,8 @@ class Vision:
 
     `parameters`: of encoder and projector together. `pixels_per_token`: of the image, along both sides together
     (patch² × merge²). `tokens_per_image`: fixed, or the most that one image can have; `pixel_bytes_per_image`: of that
-    largest image as the encoder takes it, in 2-byte elements.
+    largest image as the encoder takes it, in 2-byte elements. `columns`: elements per patch where the encoder is
+    widest; `patch_pixels`: of one patch.
     """
 
     parameters: int
@@ -107,6 +108,8 @@ class Vision:
     pixels_per_token: int
     tokens_per_image: int
     pixel_bytes_per_image: int
+    columns: int
+    patch_pixels: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ _LARGEST_PIXELS = {
     "glm4v": 11_760_000,
 }
 """Pixels of the largest image that the family's processor lets through: its default `max_pixels`."""
+GATED = ("qwen2_5_vl", "glm4v", "mistral3", "gemma4")
 _TILED = 5
 """Tiles of one image in LLaVA-NeXT: four and the whole."""
 
@@ -46,7 +47,19 @@ def parse_vision(config: Mapping[str, Any], hidden: int) -> Vision | None:
         pixels_per_token=per_token,
         tokens_per_image=tokens,
         pixel_bytes_per_image=pixels * COLOURS * frames * PIXEL_BYTES,
+        columns=_columns(numbers, family, width),
+        patch_pixels=patch * patch,
     )
+
+
+def _columns(numbers: Numbers, family: str, width: int) -> int:
+    """Elements per patch where a block is widest: the feed-forward, five vectors, three more where positions rotate.
+
+    Held against two logs: Qwen2.5-VL-7B prints an encoder's peak of 2.71 GiB, gemma-3's stay below its sampler's.
+    """
+    inner = _inner(numbers, family, width)
+    rotated = 3 * width if numbers.maybe("image_size") is None or family == "glm4v" else 0
+    return (3 if family in GATED else 2) * inner + 5 * width + rotated
 
 
 def _merge(numbers: Numbers, family: str) -> int:
@@ -57,11 +70,14 @@ def _merge(numbers: Numbers, family: str) -> int:
 
 
 def _blocks(numbers: Numbers, family: str, layers: int, width: int) -> int:
+    matrices = 3 if family in GATED else 2
+    return layers * (4 * width * width + matrices * width * _inner(numbers, family, width) + 2 * width)
+
+
+def _inner(numbers: Numbers, family: str, width: int) -> int:
+    """Columns of a block's feed-forward. GLM-4V's blocks use the output's width, not `intermediate_size`."""
     inner = numbers.maybe("intermediate_size", "vt_intermediate_size") or 4 * width
-    gated = family in ("qwen2_5_vl", "glm4v", "mistral3", "gemma4")
-    if family == "glm4v":
-        inner = numbers.maybe("out_hidden_size") or inner  # the blocks use the output's width, not intermediate_size
-    return layers * (4 * width * width + (3 if gated else 2) * width * inner + 2 * width)
+    return (numbers.maybe("out_hidden_size") or inner) if family == "glm4v" else inner
 
 
 def _around(numbers: Numbers, family: str, width: int, hidden: int, patch: int, merge: int) -> int:

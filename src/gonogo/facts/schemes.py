@@ -46,6 +46,7 @@ SCHEMES: Mapping[str, Stored] = {
     "mxfp4": Stored(bytes_per_weight=0.5 + 1 / 32, bits=4),
     "nvfp4": Stored(bytes_per_weight=0.5 + 1 / 16, bits=4),
     "bnb4": Stored(bytes_per_weight=0.5 + 1 / 64 + 4 / 16384, bits=4),
+    "bnb4_plain": Stored(bytes_per_weight=0.5 + 4 / 64, bits=4),
 }
 
 
@@ -82,7 +83,9 @@ def _method(found: Mapping[str, Any]) -> str | None:
     if method in ("gptq", "awq", "gptq_marlin", "awq_marlin"):
         return "int8" if found.get("bits") == 8 else "int4"
     if method == "bitsandbytes":
-        return "bnb4" if found.get("load_in_4bit", found.get("_load_in_4bit")) else "int8"
+        if not found.get("load_in_4bit", found.get("_load_in_4bit")):
+            return "int8"
+        return "bnb4" if found.get("bnb_4bit_use_double_quant") else "bnb4_plain"
     if method == "compressed-tensors":
         return _compressed(found)
     return None

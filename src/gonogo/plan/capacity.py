@@ -140,16 +140,20 @@ def capacity(model: Model, device: Device | Hardware, ask: Ask) -> Capacity:
     if planner is None:
         raise ValueError(f"no plan for the engine {ask.engine!r}; planned: {', '.join(PLANNERS)}")
     card = device.device if isinstance(device, Hardware) else device
-    serving = serving_of(model, planner, ask)
-    share = ask.share or planner.default_share(model.architecture, serving, card)
+    return capacity_of(model, planner, card, serving_of(model, planner, ask))
+
+
+def capacity_of(model: Model, planner: Planner, device: Device, serving: Serving) -> Capacity:
+    """The same for settings in the engine's own terms."""
+    share = serving.share or planner.default_share(model.architecture, serving, device)
     serving = replace(serving, share=share)
-    undivided = divides(model.architecture, ask.tensor)
+    undivided = divides(model.architecture, serving.tensor)
     if undivided is not None:
-        values: Mapping[str, str | int | float] = {"what": undivided, "tensor": ask.tensor}
+        values: Mapping[str, str | int | float] = {"what": undivided, "tensor": serving.tensor}
         no = Predicate(question=Question.DIVIDES, holds=False, margin_bytes=None, values=values)
-        return _answer(model, planner, card, serving, (no,), None)
-    memory = planner.replica_memory(model.architecture, model.groups, serving, card)
-    return _answer(model, planner, card, serving, _predicates(memory, serving), memory)
+        return _answer(model, planner, device, serving, (no,), None)
+    memory = planner.replica_memory(model.architecture, model.groups, serving, device)
+    return _answer(model, planner, device, serving, _predicates(memory, serving), memory)
 
 
 def serving_of(model: Model, planner: Planner, ask: Ask) -> Serving:

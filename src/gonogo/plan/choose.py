@@ -169,7 +169,8 @@ def _tried(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> tuple[list
         needed = min(replicas, math.ceil(demand.concurrent_requests / held))
         found.append(Option(way=way, capacity=seen, replicas=replicas, needed=needed))
     reasons.sort(key=_margin)
-    return found, reasons
+    whole = [option for option in found if option.capacity.serving.pipeline == 1]
+    return whole or found, reasons  # stages wait for each other: only where nothing else fits
 
 
 def _fell(way: Way, seen: Capacity, tensor: int, pipeline: int) -> Fallen:

@@ -68,6 +68,11 @@ def card_named(name: str) -> AcceleratorClass | None:
     return next(iter((*exact, *starts, *words)), None) if len(wanted) > 1 else None
 
 
+def card_limits(card: AcceleratorClass) -> CardLimits | None:
+    """What an engine finds on such a card; None: no engine here plans for it."""
+    return CARD_LIMITS.get(card.name)
+
+
 def nearest(name: str) -> tuple[str, ...]:
     """Cards whose names look like this one; all of them when none does."""
     plain = {_plain(card.name): card.name for card in CLASSES if card.name in CARD_LIMITS}
