@@ -8,7 +8,9 @@ Not here: what a token costs in memory, and how many images a request may have (
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 MOST_ASPECT = 200
 """An image whose long side is more than so many times its short side is refused by the processors themselves."""
@@ -42,7 +44,7 @@ GLM4V = ImageFamily(frames=2, enlarges=True, min_pixels=112 * 112, max_pixels=28
 QWEN2_VL = ImageFamily(frames=1, enlarges=False, min_pixels=56 * 56, max_pixels=28 * 28 * 1280)
 """transformers `qwen2_vl/image_processing_qwen2_vl.py` (class defaults, seen at 009f6376)."""
 
-FAMILIES = {"glm4v": GLM4V, "qwen2_vl": QWEN2_VL}
+FAMILIES: Mapping[str, ImageFamily] = MappingProxyType({"glm4v": GLM4V, "qwen2_vl": QWEN2_VL})
 """The families by the name that a recipe gives."""
 
 
@@ -78,7 +80,7 @@ def image_tokens(height: int, width: int, family: ImageFamily, max_pixels: int |
 
 
 def most_tokens(family: ImageFamily, max_pixels: int | None = None) -> int:
-    """No image becomes more tokens than this, slivers of one token's width excepted: the bound over one token's area."""
+    """No image becomes more tokens than this, slivers of one token's width excepted."""
     most = family.max_pixels if max_pixels is None else max_pixels
     return most // (family.frames * family.factor**2)
 
