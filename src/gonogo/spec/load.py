@@ -103,7 +103,7 @@ class _Translation:
 
     def note(self) -> None:
         """Note the mistake, except where reading the YAML had already found one: its value is not the user's."""
-        if self._path in self._tree.spoiled:
+        if self._path in self._tree.spoiled or self._only_its_entries_are_wrong():
             return
         if self._type == "extra_forbidden":
             self._unknown_field()
@@ -128,6 +128,10 @@ class _Translation:
             self._wrong_type()
         else:
             self._mistake("Refused", seen=self._place.seen, problem=self._type.replace("_", " "))
+
+    def _only_its_entries_are_wrong(self) -> bool:
+        """A list counts as too short when its only entry is wrong; the entry has a mistake of its own."""
+        return self._type == "too_short" and (*self._path, 0) in self._tree.values
 
     def _mistake(self, variant: str, **values: str) -> None:
         self._tree.mistake(variant, self._place, self._path, **values)

@@ -7,7 +7,7 @@ Pure: the texts of the recipes come from `gonogo.spec.recipes.texts()`. Not here
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -28,6 +28,7 @@ from gonogo.spec.recipe_parts import (
     Words,
 )
 from gonogo.spec.recipe_probes import RecipeProbe
+from gonogo.spec.schema import schema_of
 
 __all__ = [
     "SOURCED",
@@ -38,6 +39,7 @@ __all__ = [
     "load_recipe",
     "load_recipes",
     "nearest_recipe",
+    "recipe_schema",
     "resolve",
     "spec_for",
 ]
@@ -80,8 +82,9 @@ class Recipe(Part):
     ]
     clients: Annotated[ClientHints, Field(description="What clients should send.")]
     engines: Annotated[
-        dict[Words, EngineNeeds], Field(max_length=8, description="By engine: versions, flags, and what goes wrong.")
-    ] = {}
+        dict[Words, EngineNeeds],
+        Field(default_factory=dict, max_length=8, description="By engine: versions, flags, and what goes wrong."),
+    ]
     quantizations: Annotated[
         tuple[QuantizationOption, ...],
         Field(max_length=16, description="The forms of the weights that can be obtained and served."),
@@ -126,6 +129,12 @@ class Recipe(Part):
     def questions(self) -> tuple[Probe, ...]:
         """The probes that a spec can hold: a question and a pattern."""
         return tuple(probe for probe in self.probes if isinstance(probe, Probe))
+
+
+def recipe_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a recipe's file, with a description of each field."""
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {**head, **schema_of(Recipe), "title": "A recipe: one model, and how it is served right"}
 
 
 def load_recipe(text: str, filename: str = "recipe.yaml") -> Recipe:
