@@ -42,7 +42,7 @@ GLM4V = ImageFamily(frames=2, enlarges=True, min_pixels=112 * 112, max_pixels=28
 """transformers `glm4v/image_processing_glm4v.py` (class defaults, seen at 052f526c and in 5.23.0)."""
 
 QWEN2_VL = ImageFamily(frames=1, enlarges=False, min_pixels=56 * 56, max_pixels=28 * 28 * 1280)
-"""transformers `qwen2_vl/image_processing_qwen2_vl.py` (class defaults, seen at 009f6376)."""
+"""transformers `qwen2_vl/image_processing_qwen2_vl.py` (class defaults, seen at 009f6376; no side below one token)."""
 
 FAMILIES: Mapping[str, ImageFamily] = MappingProxyType({"glm4v": GLM4V, "qwen2_vl": QWEN2_VL})
 """The families by the name that a recipe gives."""
