@@ -145,6 +145,7 @@ def test_both_languages_are_spoken_in_their_own_script(recipe: Recipe) -> None:
     for text in told:
         assert CHINESE.search(text.zh), text.zh
         assert not CHINESE.search(text.en), text.en
+        assert not re.search(r"[\u3000-\u9fff\uff00-\uffef] [\u3000-\u9fff\uff00-\uffef]", text.zh), "a folded line"
 
 
 def test_hub_ids_are_owner_and_name(hub_recipe: Recipe) -> None:
