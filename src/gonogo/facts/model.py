@@ -17,7 +17,10 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelProblem:
-    """Why a model could not be read: `kind` is one of missing, unreadable, not_gguf, truncated, corrupt, unknown."""
+    """Why a model could not be read: `kind` is missing, engine, unreadable, not_gguf, truncated, corrupt or unknown.
+
+    `engine`: a recipe knows the model, and no engine of ours serves it; `detail` names the one that does.
+    """
 
     kind: str
     detail: str
