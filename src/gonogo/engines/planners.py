@@ -20,7 +20,8 @@ Capability = tuple[int, int]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planner:
     """One engine. `schemes`: least compute capability for each way to store weights; `online`: schemes that it can
-    make of 16-bit weights while it loads them. `newest`: the version that plans are made for when none is asked."""
+    make of 16-bit weights while it loads them. `newest`: the version that plans are made for when none is asked.
+    `alone`: it serves one request at a time, so that it is planned only when it is asked for."""
 
     name: str
     title: str
@@ -30,6 +31,7 @@ class Planner:
     online: Mapping[str, Capability]
     least_capability: Capability
     pipelines: bool
+    alone: bool
     share_flag: str
     default_share: Callable[[Architecture, Serving, Device], float]
 
@@ -70,6 +72,7 @@ PLANNERS: Mapping[str, Planner] = {
         online={"fp8": (8, 0), "bnb4": (7, 0)},
         least_capability=(7, 0),
         pipelines=True,
+        alone=False,
         share_flag="--gpu-memory-utilization",
         default_share=_vllm_share,
     ),
@@ -82,6 +85,7 @@ PLANNERS: Mapping[str, Planner] = {
         online={"fp8": (8, 9)},
         least_capability=(7, 5),
         pipelines=True,
+        alone=False,
         share_flag="--mem-fraction-static",
         default_share=sglang_memory.default_share,
     ),
@@ -94,6 +98,7 @@ PLANNERS: Mapping[str, Planner] = {
         online={"bnb4": (7, 0)},
         least_capability=(7, 0),
         pipelines=False,
+        alone=True,
         share_flag="",
         default_share=lambda _model, _serving, _device: 1.0,
     ),

@@ -25,6 +25,19 @@ def recipes() -> Mapping[str, Recipe]:
     return _RECIPES
 
 
+def recipe_of_hub_id(hub_id: str) -> Recipe | None:
+    """The recipe whose model has this id on Hugging Face or ModelScope; None: no recipe is made for it."""
+    wanted = hub_id.casefold()
+    for name in _names():
+        if wanted not in _text(name).casefold():
+            continue
+        source = _RECIPES[name].source
+        ids = (source.hugging_face, source.modelscope) if not isinstance(source, PackageSource) else ()
+        if wanted in (one.casefold() for one in ids if one is not None):
+            return _RECIPES[name]
+    return None
+
+
 def find_model(asked: str) -> str | None:
     """The path of the file that `model: asked` means, whether it exists or not; None: neither a recipe nor a path.
 
