@@ -304,7 +304,7 @@ def _searched(numbers: Numbers) -> tuple[Layer, ...]:
         raise ConfigError("config_contradicts", "no block_configs")
     _agree(numbers, len(blocks), f"{len(blocks)} block_configs")
     heads, hidden, dim = numbers.count("num_attention_heads"), numbers.count("hidden_size"), _head_dim(numbers)
-    found = []
+    found: list[Layer] = []
     for block in blocks:
         parts = Numbers(block) if isinstance(block, Mapping) else Numbers({})
         attention, ffn = parts.section("attention"), parts.section("ffn")
