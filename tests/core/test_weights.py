@@ -12,7 +12,7 @@ from gonogo.facts.catalogue import known_model
 from gonogo.facts.parse_config import parse_config
 from gonogo.facts.schemes import SCHEMES
 from gonogo.facts.weights import Part, groups_from, groups_of, parameters
-from tests.core.checkpoints import checkpoint, tensor
+from tests.core.named_tensors import checkpoint, tensor
 
 NEAR = 0.005
 PLAIN = (

@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint as the model's authors name and cut them, made from an architecture. No weights, shapes only."""
+"""Tensors as the authors of models name and cut them, made from an architecture. Shapes only, no weights."""
 
 from __future__ import annotations
 
