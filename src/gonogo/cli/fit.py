@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Optional, Sequence
 
 import typer
@@ -36,6 +37,10 @@ Form = Annotated[
 Share = Annotated[
     Optional[float], typer.Option("--share", metavar="PART", help=told("option.share"), show_default=False)
 ]
+Tensor = Annotated[Optional[int], typer.Option("--tensor", metavar="N", help=told("option.tensor"), show_default=False)]
+PrintedLog = Annotated[
+    Optional[str], typer.Option("--printed", metavar="LOG", help=told("option.printed"), show_default=False)
+]
 Terms = Annotated[bool, typer.Option("--terms", help=told("option.all_terms"), show_default=False)]
 TOKENS_PER_K, MOST_TOKENS, MOST_REQUESTS = 1024, 10_485_760, 1_000_000
 
@@ -49,6 +54,8 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     engine_version: Version = None,
     quantization: Form = None,
     share: Share = None,
+    tensor: Tensor = None,
+    printed: PrintedLog = None,
     terms: Terms = False,
     state_dir: StateDir = None,
     json: Json = False,
@@ -60,6 +67,7 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     from gonogo.plan.capacity import Ask
     from gonogo.plan.choose import Demand
     from gonogo.plan.hardware import HardwareError, parse_hardware
+    from gonogo.runtimes.lessons import lessons
 
     session = open_session(state_dir, json, lang)
     try:
@@ -71,12 +79,17 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     if share is not None and not 0.05 <= share <= 0.99:
         raise _option("--share", str(share), "0.05 … 0.99")
     ways, usual_context = _ways(model, engine)
-    ways = _of_form(model, ways, quantization)
+    ways = [replace(way, tensor=tensor) for way in _of_form(model, ways, quantization)]
     asked = _tokens(context_tokens) or usual_context
     demand = Demand(concurrent_requests=concurrent_requests, context_tokens=asked)
-    found = answer(model, ways, hardware, demand, Ask(version=_version(engine_version), share=share))
+    ask = Ask(version=_version(engine_version), share=share, lessons=lessons(session.paths.root))
+    found = answer(model, ways, hardware, demand, ask)
     plain = as_plain(found)
     print_answer(session, plain, terms)
+    if printed is not None:
+        from gonogo.cli.fit_printed import learn
+
+        plain["printed"] = learn(session, found, printed)
     refusal = _refused(found, plain)
     if refusal is not None:
         raise refusal

@@ -12,13 +12,14 @@ when enough is left beside the cache for what the engine takes later. Not here: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Iterable, Mapping
 
 from gonogo.engines.planners import PLANNERS, Planner
+from gonogo.engines.printed import lesson_key
 from gonogo.engines.replica_memory import ReplicaMemory
-from gonogo.engines.serving import Device, Serving, Version
+from gonogo.engines.serving import Corrections, Device, Serving, Version
 from gonogo.engines.shard import divides
 from gonogo.facts.architecture import Architecture, Scheme
 from gonogo.facts.model import Tensor
@@ -90,6 +91,8 @@ class Ask:
     image_tokens: int | None = None
     images: int | None = None
     graphs: bool = True
+    lessons: Mapping[str, Corrections] = field(default_factory=dict)
+    """What engines printed before, by `lesson_key`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +143,11 @@ def capacity(model: Model, device: Device | Hardware, ask: Ask) -> Capacity:
     if planner is None:
         raise ValueError(f"no plan for the engine {ask.engine!r}; planned: {', '.join(PLANNERS)}")
     card = device.device if isinstance(device, Hardware) else device
-    return capacity_of(model, planner, card, serving_of(model, planner, ask))
+    serving = serving_of(model, planner, ask)
+    learned = ask.lessons.get(lesson_key(planner.name, serving.version, card.name, serving.devices))
+    if learned is not None:
+        serving = replace(serving, corrections=learned)
+    return capacity_of(model, planner, card, serving)
 
 
 def capacity_of(model: Model, planner: Planner, device: Device, serving: Serving) -> Capacity:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Iterator, Mapping, Sequence
 
-from gonogo.engines.planners import PLANNERS, Planner
+from gonogo.engines.planners import PLANNERS
 from gonogo.facts.schemes import SCHEMES
 from gonogo.plan.capacity import Ask, Capacity, Fit, Model, Question, capacity
 from gonogo.plan.hardware import Hardware
@@ -22,7 +22,7 @@ class Way:
 
     `quantization`: its name, `none` for 16 bit as trained. `online`: made by the engine from 16 bit while loading.
     `source`: the repository or file. `official`: published by the model's authors. `most_tensor`: accelerators per
-    layer at most, None: as the model divides.
+    layer at most, None: as the model divides; `tensor`: exactly so many, where the user fixed it.
     """
 
     engine: str
@@ -32,6 +32,7 @@ class Way:
     online: bool = False
     official: bool = True
     most_tensor: int | None = None
+    tensor: int | None = None
     image_tokens: int | None = None
     images: int | None = None
 
@@ -109,9 +110,10 @@ def choose(ways: Sequence[Way], hardware: Hardware, demand: Demand, ask: Ask) ->
     return Choice(options=tuple(best_of_way.values()), fallen=tuple(fallen), demand=demand)
 
 
-def divisions(cards: int, planner: Planner, most_tensor: int | None) -> Iterator[tuple[int, int]]:
+def divisions(cards: int, way: Way) -> Iterator[tuple[int, int]]:
     """(accelerators per layer, stages) that so many cards allow, fewest cards first."""
-    widths = [width for width in WIDTHS if width <= cards and (most_tensor is None or width <= most_tensor)]
+    planner, most = PLANNERS[way.engine], min(cards, way.most_tensor or cards)
+    widths = [width for width in WIDTHS if width <= most] if way.tensor is None else [way.tensor]
     stages = [depth for depth in WIDTHS if depth <= cards] if planner.pipelines else [1]
     pairs = [(tensor, pipeline) for tensor in widths for pipeline in stages if tensor * pipeline <= cards]
     yield from sorted(pairs, key=lambda pair: (pair[0] * pair[1], pair[1]))
@@ -159,7 +161,7 @@ def _tried(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> tuple[list
         return [], [no]
     found: list[Option] = []
     reasons: list[Fallen] = []
-    for tensor, pipeline in divisions(hardware.count, PLANNERS[way.engine], way.most_tensor):
+    for tensor, pipeline in divisions(hardware.count, way):
         seen = capacity(way.model, hardware, ask_for(way, demand, ask, tensor, pipeline))
         if seen.fit is Fit.DOES_NOT_FIT:
             reasons.append(_fell(way, seen, tensor, pipeline))
