@@ -10,6 +10,7 @@ from gonogo.cli.refusal import WRONG_INPUT, Refusal
 if TYPE_CHECKING:
     from gonogo.cli.session import Session
     from gonogo.engines.printed import Beside, Printed
+    from gonogo.engines.replica_memory import ReplicaMemory
     from gonogo.plan.answer import Answer
     from gonogo.plan.capacity import Capacity
 
@@ -23,14 +24,14 @@ def learn(session: Session, found: Answer, file: str) -> dict[str, Any]:
     from gonogo.runtimes.lessons import keep_lesson
 
     printed = _printed(file)
-    seen = _planned(found)
+    seen, memory = _planned(found)
     _same_engine(seen, printed)
-    memory = seen.memory
-    compared = beside(memory, printed) if memory is not None else ()
+    compared = beside(memory, printed)
     _table(session, compared, file)
     key = lesson_key(seen.planner.name, seen.serving.version, seen.device.name, seen.serving.devices)
-    learned = corrections(printed)
-    what = [name for name in ("non_torch", "graphs") if getattr(learned, f"{name}_bytes") is not None]
+    learned = corrections(printed, memory, seen.serving.corrections)
+    numbers = {"non_torch": learned.non_torch_bytes, "graphs": learned.graphs_factor}
+    what = [name for name, number in numbers.items() if number is not None]
     if what:
         keep_lesson(session.paths.root, key, learned)
         named = ", ".join(session.told(f"term.{name}") for name in what)
@@ -59,15 +60,16 @@ def _printed(file: str) -> Printed:
     return printed
 
 
-def _planned(found: Answer) -> Capacity:
-    """What is compared: the chosen option, or where none fits the first way's plan."""
-    best = found.choice.best
-    if best is not None:
-        return best.capacity
-    fallen = next((one.capacity for one in found.choice.fallen if one.capacity is not None), None)
-    if fallen is None or fallen.memory is None:
-        raise Refusal("FitsNot", WRONG_INPUT, {"model": found.name, "count": found.hardware.count, "card": "—"})
-    return fallen
+def _planned(found: Answer) -> tuple[Capacity, ReplicaMemory]:
+    """What is compared: the chosen option, or where none fits the first way that could be added up."""
+    tried = [option.capacity for option in found.choice.options]
+    tried += [one.capacity for one in found.choice.fallen if one.capacity is not None]
+    for capacity in tried:
+        if capacity.memory is not None:
+            return capacity, capacity.memory
+    hardware = found.hardware
+    values = {"model": found.name, "count": hardware.count, "card": hardware.card.name}
+    raise Refusal("FitsNot", WRONG_INPUT, values)
 
 
 def _same_engine(seen: Capacity, printed: Printed) -> None:

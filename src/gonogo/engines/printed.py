@@ -112,9 +112,16 @@ def lesson_key(engine: str, version: Version, card: str, devices: int) -> str:
     return f"{engine} {'.'.join(map(str, version))} · {devices} × {card}"
 
 
-def corrections(printed: Printed) -> Corrections:
-    """What later plans for the same engine, version and card take from this start instead of a table."""
-    return Corrections(non_torch_bytes=printed.non_torch_bytes, graphs_bytes=printed.graphs_bytes)
+def corrections(printed: Printed, memory: ReplicaMemory, used: Corrections) -> Corrections:
+    """What later plans for the same engine, version and card take from this start instead of a table.
+
+    `memory` is the plan of the start, `used` are the corrections that it was made with already.
+    """
+    planned = memory.ranks[0].term("graphs") / (used.graphs_factor or 1.0)
+    factor = None
+    if printed.graphs_bytes is not None and printed.graphs_bytes > 0 and planned > 0:
+        factor = round(printed.graphs_bytes / planned, 4)
+    return Corrections(non_torch_bytes=printed.non_torch_bytes, graphs_factor=factor)
 
 
 def _version(text: str) -> tuple[str | None, Version | None]:

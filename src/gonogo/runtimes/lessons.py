@@ -12,15 +12,18 @@ from gonogo.engines.serving import Corrections
 
 FILE, LARGEST_BYTES = "lessons.json", 1_000_000
 MOST_ENTRIES = 500
+LARGEST_SIZE, LARGEST_FACTOR = 1 << 40, 100.0
 
 
 def lessons(state_dir: Path) -> dict[str, Corrections]:
     """All that is kept; a file that is missing or damaged is as none."""
     found: dict[str, Corrections] = {}
     for key, entry in _read(state_dir / FILE).items():
-        numbers = {name: entry.get(name) for name in ("non_torch_bytes", "graphs_bytes")}
-        if all(value is None or (isinstance(value, int) and 0 <= value < 1 << 40) for value in numbers.values()):
-            found[key] = Corrections(**numbers)
+        size, factor = entry.get("non_torch_bytes"), entry.get("graphs_factor")
+        whole = size is None or (isinstance(size, int) and 0 <= size < LARGEST_SIZE)
+        likely = factor is None or (isinstance(factor, float) and 0 < factor < LARGEST_FACTOR)
+        if whole and likely:
+            found[key] = Corrections(non_torch_bytes=size, graphs_factor=factor)
     return found
 
 
@@ -30,7 +33,7 @@ def keep_lesson(state_dir: Path, key: str, learned: Corrections) -> Path:
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     entries = _read(path)
     entries.pop(key, None)
-    entries[key] = {"non_torch_bytes": learned.non_torch_bytes, "graphs_bytes": learned.graphs_bytes}
+    entries[key] = {"non_torch_bytes": learned.non_torch_bytes, "graphs_factor": learned.graphs_factor}
     kept = dict(list(entries.items())[-MOST_ENTRIES:])
     handle, temporary = tempfile.mkstemp(dir=state_dir, prefix=".lessons-")
     try:
