@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cached_property
 from typing import Any, Iterable, Mapping
 
 from gonogo.engines.planners import PLANNERS, Planner
@@ -24,7 +25,7 @@ from gonogo.engines.shard import divides
 from gonogo.facts.architecture import Architecture, Scheme
 from gonogo.facts.model import Tensor
 from gonogo.facts.parse_config import parse_config
-from gonogo.facts.weights import Group, groups_from, groups_of
+from gonogo.facts.weights import Group, groups_from, groups_of, merge
 from gonogo.plan.hardware import Hardware
 
 GIB = 1024**3
@@ -61,7 +62,7 @@ class Predicate:
     values: Mapping[str, str | int | float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """A model to plan for: its name, architecture and weights; `exact` when they are a checkpoint's own tensors."""
 
@@ -69,6 +70,11 @@ class Model:
     architecture: Architecture
     groups: tuple[Group, ...]
     exact: bool
+
+    @cached_property
+    def merged(self) -> tuple[Group, ...]:
+        """The groups without their layers: enough where no stage holds some layers only, and much faster to add up."""
+        return merge(self.groups)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +165,8 @@ def capacity_of(model: Model, planner: Planner, device: Device, serving: Serving
         values: Mapping[str, str | int | float] = {"what": undivided, "tensor": serving.tensor}
         no = Predicate(question=Question.DIVIDES, holds=False, margin_bytes=None, values=values)
         return _answer(model, planner, device, serving, (no,), None)
-    memory = planner.replica_memory(model.architecture, model.groups, serving, device)
+    groups = model.groups if serving.pipeline > 1 else model.merged
+    memory = planner.replica_memory(model.architecture, groups, serving, device)
     return _answer(model, planner, device, serving, _predicates(memory, serving), memory)
 
 

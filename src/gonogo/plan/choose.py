@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Iterator, Mapping, Sequence
 
 from gonogo.engines.planners import PLANNERS
+from gonogo.facts.architecture import Scheme
 from gonogo.facts.schemes import SCHEMES
 from gonogo.plan.capacity import Ask, Capacity, Fit, Model, Question, capacity
 from gonogo.plan.hardware import Hardware
@@ -35,6 +36,13 @@ class Way:
     tensor: int | None = None
     image_tokens: int | None = None
     images: int | None = None
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """How the engine holds the weights; None: in 16 bit."""
+        if self.online:
+            return Scheme(method=self.quantization, skipped=frozenset({"vision"}))
+        return self.model.architecture.scheme
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,12 +148,10 @@ def barred(way: Way, hardware: Hardware, ask: Ask) -> Fallen | None:
     if capability < planner.least_capability:
         values = {"card": hardware.card.name, "seen": seen, "needed": _dotted(planner.least_capability)}
         return Fallen(way=way, reason="CardTooOldForEngine", values={**values, "engine": planner.title})
-    method = _method(way)
-    if (
-        method is not None
-        and not (planner.online if way.online else planner.schemes).get(method, (99, 0)) <= capability
-    ):
-        least = (planner.online if way.online else planner.schemes).get(method)
+    method = way.scheme.method if way.scheme is not None else None
+    served = planner.online if way.online else planner.schemes
+    least = served.get(method) if method is not None else None
+    if method is not None and (least is None or capability < least):
         values = {"card": hardware.card.name, "seen": seen, "needed": _dotted(least) if least else "—"}
         return Fallen(way=way, reason="CardTooOldForScheme", values={**values, "scheme": way.quantization})
     context = way.model.architecture.context_tokens
@@ -206,19 +212,7 @@ def _rank(option: Option, demand: Demand, order: int) -> tuple[object, ...]:
 
 def bits(way: Way) -> int:
     """Bits of a weight, as its scheme is named: 16 for weights as trained."""
-    method = _method(way)
-    if method is not None:
-        return SCHEMES[method].bits
-    stored = way.model.architecture.scheme
-    return SCHEMES[stored.method].bits if stored is not None else 16
-
-
-def _method(way: Way) -> str | None:
-    """The scheme of the weights in the engine's memory; None: 16 bit."""
-    if way.online:
-        return way.quantization
-    stored = way.model.architecture.scheme
-    return stored.method if stored is not None else None
+    return SCHEMES[way.scheme.method].bits if way.scheme is not None else 16
 
 
 def _dotted(version: tuple[int, ...]) -> str:
