@@ -65,7 +65,11 @@ def test_a_configuration_that_agrees_with_the_tensors_or_does_not_say_is_not_con
 @pytest.mark.parametrize(
     ("tensors", "config", "told"),
     [
-        (stack("model.layers", range(32)), {"num_hidden_layers": 40}, "num_hidden_layers is 40, but no tensor begins"),
+        (
+            stack("model.layers", range(32)),
+            {"num_hidden_layers": 40},
+            "num_hidden_layers is 40, but the tensors hold 32 layers",
+        ),
         (
             stack("model.layers", range(32)),
             {"num_hidden_layers": 1},

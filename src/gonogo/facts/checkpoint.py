@@ -28,7 +28,8 @@ class Checkpoint:
 
     `source` is the hub's address or the folder's path; `revision` what was asked for ("main"), `commit` what that was
     then (None: a folder that does not know). With `problem` set everything that was read before it is kept, the rest
-    is None. `not_refreshed`: why an older look is shown although a newer one was tried. `tensors` come in the order of
+    is None. `not_refreshed`: why an older look is shown although a newer one was tried. `verified`: the files whose
+    content was held against their SHA-256 on record (None: nobody asked for that). `tensors` come in the order of
     the shards' names, then of their headers. `declared_bytes` is the index's own sum of them, which may be wrong.
     """
 
@@ -48,6 +49,7 @@ class Checkpoint:
     files: Union[tuple[RepoFile, ...], None] = None
     problem: Union[ModelProblem, None] = None
     not_refreshed: Union[ModelProblem, None] = None
+    verified: Union[tuple[str, ...], None] = None
 
     @property
     def weights_bytes(self) -> Union[int, None]:
@@ -73,8 +75,8 @@ class Checkpoint:
 
 def _classes(document: Union[JsonObject, None]) -> Mapping[str, str]:
     found = None if document is None else document.get("auto_map")
-    if isinstance(found, str):
-        return {"": found}
+    if isinstance(found, str) and found:
+        return {"auto_map": found}
     if not isinstance(found, Mapping):
         return {}
     told = {}
