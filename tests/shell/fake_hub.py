@@ -87,6 +87,7 @@ class FakeHub:
     def app(self) -> ASGIApp:
         routes = [
             Route("/api/models/{model:path}/revision/{revision}", self._listing),
+            Route("/api/models/{model:path}/tree/{revision}", self._tree),
             Route("/api/v1/models/{model:path}/repo/files", self._model_scope_listing),
             Route("/api/v1/models/{model:path}/repo", self._model_scope_file),
             Route("/api/models/{model:path}", self._listing),
@@ -148,6 +149,19 @@ class FakeHub:
             "disabled": False,
         }
         return JSONResponse({**answer, "tags": [], "downloads": 0, "likes": 0, "siblings": siblings})
+
+    async def _tree(self, request: Request) -> Response:
+        model = request.path_params["model"]
+        if (refused := self._refused(request, model)) is not None:
+            return refused
+        entries = []
+        for name, file in self.models[model].items():
+            told: dict[str, Any] = {"type": "file", "path": name, "size": file.size}
+            told["oid"] = hashlib.sha1(file.start).hexdigest()
+            if file.large:
+                told["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": 135}
+            entries.append(told)
+        return JSONResponse(entries)
 
     async def _resolve(self, request: Request) -> Response:
         model, name = request.path_params["model"], request.path_params["name"]

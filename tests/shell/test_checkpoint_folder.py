@@ -114,7 +114,7 @@ def snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_what_the_hubs_library_downloaded_is_read_and_held_against_the_hashes_on_record(snapshot: Any) -> None:
-    linked, local, cache = snapshot
+    linked, local, _ = snapshot
     assert (linked / SHARDS[0]).is_symlink() and not (local / SHARDS[0]).is_symlink()
     told: list[tuple[str, int, int]] = []
     for place in (linked, local):
