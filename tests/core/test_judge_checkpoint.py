@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any, Iterable
 
 import pytest
 
+import gonogo
+from gonogo.checks.finding import Verdict
+from gonogo.checks.model import PROBLEMS, model_readable, reason_of
 from gonogo.facts.checkpoint import Checkpoint
 from gonogo.facts.judge_checkpoint import contradiction, problems_of
-from gonogo.facts.model import ModelProblem, Tensor
+from gonogo.facts.model import ModelFacts, ModelProblem, Tensor
+from gonogo.words import finding_text
+from tests.core import worlds
 
 NATIVE = frozenset({"llama", "glm4v"})
 
@@ -131,3 +138,31 @@ def test_the_tokenizers_code_is_told_apart_from_the_models() -> None:
     tokenizer = {"auto_map": {"AutoTokenizer": ["tokenization_x.Tokenizer", None]}}
     seen = Checkpoint(asked="a", source="here", seen_at=0.0, config={"model_type": "llama"}, tokenizer_config=tokenizer)
     assert (seen.auto_map, seen.tokenizer_auto_map) == ({}, {"AutoTokenizer": "tokenization_x.Tokenizer"})
+
+
+RAISED = re.compile(
+    r"(?:ModelProblem\(kind=|RepositoryError\(\s*|ShardsError\(\s*|_Again\(|_refused\(start, |_broken\(asked, path, )"
+    r'"([a-z_]+)"'
+)
+
+
+def test_every_kind_of_problem_that_is_raised_anywhere_has_a_reason_and_none_is_left_over() -> None:
+    source = Path(gonogo.__file__).parent
+    raised = {kind for path in source.rglob("*.py") for kind in RAISED.findall(path.read_text(encoding="utf-8"))}
+    gguf = {"not_gguf", "truncated", "corrupt", "unknown"}
+    assert len(set(PROBLEMS.values())) == len(PROBLEMS)
+    assert raised - set(PROBLEMS) == set() and set(PROBLEMS) - raised <= gguf
+
+
+@pytest.mark.parametrize("kind", sorted(PROBLEMS))
+def test_a_hub_that_said_nothing_is_no_verdict_on_the_model(kind: str) -> None:
+    broken = ModelFacts(asked="tiny", problem=ModelProblem(kind=kind, detail="what was seen"))
+    (finding,) = model_readable(worlds.revision(), worlds.world(models={"tiny": broken}))
+    nothing_seen = kind in ("unknown", "rate_limited", "hub_unreachable", "hub_broken", "not_cached")
+    assert finding.verdict is (Verdict.UNKNOWN if nothing_seen else Verdict.FAIL)
+    assert finding.reason == reason_of(ModelProblem(kind=kind, detail="")) == PROBLEMS[kind]
+    if kind not in ("missing", "unreadable", "not_gguf", "truncated", "corrupt"):
+        for language in ("en", "zh"):
+            text = finding_text(finding.reason, finding.values, language)
+            assert "what was seen" in text.seen and text.remedy
+            assert kind == "id_mistaken" or "tiny" in text.seen

@@ -9,7 +9,9 @@ from typing import Any, Callable
 import pytest
 
 from gonogo.facts.checkpoint import Checkpoint
+from gonogo.facts.shards import INDEX_FILE
 from gonogo.runtimes.checkpoint_folder import read_folder
+from gonogo.runtimes.gguf_file import read_model
 from gonogo.runtimes.hub import HubQuestion, read_from_hub
 from tests.shell.checkpoints import CONFIG, FIRST, SECOND, SHARDS, sharded, write_folder
 from tests.shell.fake_hub import COMMIT, Door, FakeHub, large, small
@@ -89,6 +91,25 @@ def test_a_folder_of_pickles_is_refused_by_name(tmp_path: Path) -> None:
     place = write_folder(tmp_path / "old", {"config.json": small(CONFIG), "pytorch_model.bin": large(b"\x80\x02", 99)})
     seen = read_folder(place)
     assert kind_of(seen) == "pickle_only" and "pytorch_model.bin" in str(seen.problem) and seen.config == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({}, "not_gguf"),
+        ({SHARDS[0]: None}, "shard_missing"),
+        ({"config.json": small(b"{")}, "config_unreadable"),
+        ({"config.json": small({**CONFIG, "num_hidden_layers": 40})}, "config_contradicts"),
+        (dict.fromkeys((*SHARDS, INDEX_FILE)) | {"pytorch_model.bin": large(b"", 9)}, "pickle_only"),
+        (dict.fromkeys(sharded()), "unreadable"),
+    ],
+)
+def test_where_one_gguf_file_is_wanted_a_folder_is_refused_for_what_is_wrong_with_it(
+    tmp_path: Path, change: dict[str, Any], kind: str
+) -> None:
+    files = {name: file for name, file in {**sharded(), **change}.items() if file is not None}
+    seen = read_model("asked", str(write_folder(tmp_path, files)))
+    assert seen.problem is not None and seen.problem.kind == kind
 
 
 @pytest.fixture
