@@ -10,15 +10,17 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
 from gonogo.facts.checkpoint import Checkpoint, RepoFile
 from gonogo.facts.parse_hub import HubAnswerError, Listing
 from gonogo.runtimes.checkpoint_cache import CheckpointCache, default_cache
 from gonogo.runtimes.checkpoint_folder import read_folder
 from gonogo.runtimes.checkpoint_reading import CONFIG, Progress, Read, RepositoryError, read_checkpoint
-from gonogo.runtimes.hub_client import HubClient, Limits
 from gonogo.runtimes.hub_dialects import Dialect, dialect_of
+
+if TYPE_CHECKING:  # a kept look is shown without them: they take 0.1 s to load
+    from gonogo.runtimes.hub_client import HubClient, Limits
 
 FIRST_BYTES = 100_000
 """Of each shard at first: 97 % of headers are shorter (huggingface_hub, `parse_safetensors_file_metadata`)."""
@@ -62,7 +64,7 @@ def read_from_hub(
         return known or _downloaded(start) or _refused(start, "not_cached", "no earlier look at it is kept here")
     if known is not None and (known.commit == revision or 0 <= now - known.seen_at < question.fresh_s):
         return known
-    found = _asked(start, known, dialect, limits or Limits(), progress)
+    found = _asked(start, known, dialect, limits, progress)
     if found.problem is None:
         kept.store(found) if known is None or known.commit != found.commit else kept.seen(found)
     elif known is not None and found.problem.kind in NOTHING_SEEN:
@@ -110,10 +112,16 @@ class HubRepository:
 
 
 def _asked(
-    start: Checkpoint, known: Union[Checkpoint, None], dialect: Dialect, limits: Limits, progress: Union[Progress, None]
+    start: Checkpoint,
+    known: Union[Checkpoint, None],
+    dialect: Dialect,
+    limits: Union[Limits, None],
+    progress: Union[Progress, None],
 ) -> Checkpoint:
     """Ask the hub; the files only when its commit is another than the known one."""
-    client = None
+    from gonogo.runtimes.hub_client import HubClient, Limits
+
+    client, limits = None, limits or Limits()
     try:
         _possible(start.asked)
         client = HubClient(dialect.headers(), limits)
