@@ -46,6 +46,15 @@ def said(tensors: Iterable[Tensor], **config: Any) -> str:
     [
         (stack("model.layers", range(4)), {"num_hidden_layers": 4}),
         (stack("transformer.h", range(4)), {"n_layer": 4}),
+        (stack("gpt_neox.layers", range(4)), {"num_hidden_layers": 4}),
+        (stack("model.transformer.blocks", range(4)), {"num_hidden_layers": 4}),
+        (
+            [
+                *stack("vision_tower.vision_model.encoder.layers", range(27)),
+                *stack("language_model.model.layers", range(4)),
+            ],
+            {"text_config": {"num_hidden_layers": 4}},
+        ),
         (stack("transformer.encoder.layers", range(4)), {"num_layers": 4}),
         (stack("model.layers", range(5)), {"num_hidden_layers": 4, "num_nextn_predict_layers": 1}),
         (stack("model.layers", range(4)), {"num_hidden_layers": 4, "num_nextn_predict_layers": 1}),

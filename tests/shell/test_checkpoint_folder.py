@@ -122,6 +122,7 @@ def snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     door = Door()
     hub = door.opened(FakeHub(models={MODEL: sharded()}))
     cache = tmp_path / "hf"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     try:
         found = huggingface_hub.snapshot_download(
             MODEL, endpoint=hub.endpoint, cache_dir=cache, token=False, max_workers=2
@@ -155,7 +156,6 @@ def test_offline_a_model_that_the_library_has_downloaded_whole_is_found_there(
     snapshot: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     _, _, cache = snapshot
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     asked = HubQuestion(model=MODEL, offline=True)
     seen = read_from_hub(asked, cache=tmp_path / "ours")
     assert seen.problem is None and (seen.asked, seen.commit, seen.revision) == (MODEL, COMMIT, "main")

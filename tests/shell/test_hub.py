@@ -260,6 +260,12 @@ def test_documents_and_listings_without_end_are_refused(hub: FakeHub, look: Look
     assert kind_of(look()) == "hub_broken"
 
 
+def test_all_answers_together_are_bounded_too(hub: FakeHub, look: Look) -> None:
+    seen = look(limits=replace(FAST, total_bytes=50_000))
+    assert kind_of(seen) == "hub_broken" and "more than 50000 bytes" in str(seen.problem)
+    assert look(limits=replace(FAST, total_bytes=500_000)).problem is None
+
+
 def test_a_hub_that_is_silent_slow_or_drips_is_left_within_the_limits(hub: FakeHub, look: Look) -> None:
     limits = replace(FAST, silence_s=0.3, total_s=0.8, tries=2)
     for every_s in (60.0, 0.1):
@@ -466,6 +472,7 @@ def test_the_hub_of_these_tests_is_one_to_the_real_library(
 ) -> None:
     from huggingface_hub import HfApi
 
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
     api = HfApi(endpoint=hub.endpoint, token=False)
     info = api.model_info(MODEL, files_metadata=True)
     assert info.sha == COMMIT

@@ -115,7 +115,7 @@ def _all_there(wanted: Iterable[str], names: Collection[str], why: str) -> tuple
     present = set(names)
     lacking = [name for name in wanted if name not in present]
     if lacking:
-        raise ShardsError("shard_missing", f"{_some(lacking)} of the weights is not there ({why})")
+        raise ShardsError("shard_missing", f"{_some(lacking)} ({why})")
     return wanted
 
 

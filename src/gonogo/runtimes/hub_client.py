@@ -6,6 +6,7 @@ answer whole: a hub that ignores `Range` would be read until memory ends (`HfApi
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import Callable, Mapping, Union
@@ -20,11 +21,15 @@ _AGAIN = (408, 500, 502, 503, 504)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How long a hub may take: to connect, between two pieces, for everything; how often, and after what pauses."""
+    """How long a hub may take: to connect, between two pieces, for everything; how often, and after what pauses.
+
+    `total_bytes`: all answers together. The headers of the largest models known have some 50 MB.
+    """
 
     connect_s: float = 10.0
     silence_s: float = 10.0
     total_s: float = 180.0
+    total_bytes: int = 1024**3
     tries: int = 3
     pause_s: float = 1.0
     longest_pause_s: float = 20.0
@@ -59,7 +64,7 @@ class HubClient:
     ) -> None:
         self._limits, self._now, self._sleep = limits, now, sleep
         self._end = now() + limits.total_s
-        self.received_bytes = 0
+        self.received_bytes, self._counting = 0, threading.Lock()
         if not all(value.isascii() and value.isprintable() for value in headers.values()):
             raise RepositoryError("unauthorized", "the token holds characters that no token has")
         try:
@@ -102,7 +107,7 @@ class HubClient:
         raise AssertionError("tries is at least 1")
 
     def _once(self, url: str, headers: Mapping[str, str], most_bytes: int) -> Part:
-        self._in_time(_host(url))
+        self._within_limits(_host(url))
         try:
             with self._client.stream("GET", url, headers=dict(headers)) as answer:
                 self._refuse(answer)
@@ -125,18 +130,21 @@ class HubClient:
             raise RepositoryError("hub_broken", f"{host} sends another part of the file than was asked for")
         pieces, have = [], 0
         for piece in answer.iter_raw(64 * 1024):
-            self.received_bytes += len(piece)
+            with self._counting:
+                self.received_bytes += len(piece)
             pieces.append(piece[: most_bytes - have])
             have += len(pieces[-1])
             if have >= most_bytes:
                 break
-            self._in_time(host)
+            self._within_limits(host)
         wanted = have if total is None else min(most_bytes, total)
         if have < wanted:
             raise _Again("hub_broken", f"{host} ended after {have} of {wanted} bytes")
         return Part(content=b"".join(pieces), file_bytes=total)
 
-    def _in_time(self, host: str) -> None:
+    def _within_limits(self, host: str) -> None:
+        if self.received_bytes > self._limits.total_bytes:
+            raise RepositoryError("hub_broken", f"{host} sent more than {self._limits.total_bytes} bytes of headers")
         if self._now() > self._end:
             raise RepositoryError("hub_unreachable", f"{host} took longer than {self._limits.total_s:g} s")
 
