@@ -301,6 +301,14 @@ def test_a_hub_that_drips_its_headers_is_left_within_the_limits(tmp_path: Path) 
     assert time.monotonic() - started < 4.0
 
 
+def test_a_proxy_that_is_no_address_is_told_without_its_password(
+    hub: FakeHub, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "ftp://user:secret@proxy:1")
+    seen = look()
+    assert kind_of(seen) == "hub_unreachable" and "proxy" in str(seen.problem) and "secret" not in str(seen.problem)
+
+
 def test_nobody_there_is_told_with_the_address(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
@@ -395,10 +403,13 @@ def test_a_token_that_no_header_can_hold_is_told_without_it(
 def test_a_stored_token_is_not_sent_to_another_hub_nor_any_over_plain_http(monkeypatch: pytest.MonkeyPatch) -> None:
     from gonogo.runtimes.hub_dialects import dialect_of
 
-    monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda: "hf_stored")
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_stored")
     monkeypatch.delenv("HF_TOKEN", raising=False)
     assert dialect_of("https://huggingface.co").headers()["authorization"] == "Bearer hf_stored"
     assert "authorization" not in dialect_of("https://mirror.example").headers()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+    assert "authorization" not in dialect_of("https://huggingface.co").headers()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN", False)
     monkeypatch.setenv("HF_TOKEN", "hf_given")
     assert "authorization" in dialect_of("https://mirror.example").headers()
     assert "authorization" not in dialect_of("http://mirror.example").headers()

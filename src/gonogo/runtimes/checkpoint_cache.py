@@ -22,8 +22,8 @@ from gonogo.facts.model import Tensor
 LARGEST_BYTES = 128 * 1024**2
 MOST_COMMITS = 4
 _VERSION = 1
-_PLAIN = ("asked", "source", "revision", "commit", "seen_at", "config", "generation_config", "preprocessor_config")
-_PLAIN += ("quantization_config", "tokenizer_config", "chat_template", "declared_bytes")
+_DOCUMENTS = ("config", "generation_config", "preprocessor_config", "quantization_config", "tokenizer_config")
+_PLAIN = ("asked", "source", "revision", "commit", "seen_at", "chat_template", "declared_bytes", *_DOCUMENTS)
 
 
 def default_cache() -> Path:

@@ -6,6 +6,7 @@ answer whole: a hub that ignores `Range` would be read until memory ends (`HfApi
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import httpx
 from gonogo.runtimes.checkpoint_reading import RepositoryError
 
 MOST_REDIRECTS, LONGEST_MESSAGE = 5, 120
+_RATE_LIMIT = re.compile(r";\s*r\s*=\s*0+\s*;\s*t\s*=\s*(\d{1,7})\b", re.ASCII)
 _AGAIN = (408, 500, 502, 503, 504)
 
 
@@ -74,8 +76,8 @@ class HubClient:
                 max_redirects=MOST_REDIRECTS,
                 timeout=httpx.Timeout(limits.silence_s, connect=limits.connect_s),
             )
-        except (ValueError, httpx.InvalidURL) as error:
-            raise RepositoryError("hub_unreachable", f"a proxy in the environment is no address: {error}") from None
+        except (ValueError, httpx.InvalidURL):  # its text may hold the proxy's password
+            raise RepositoryError("hub_unreachable", "a proxy in the environment is no http or https address") from None
 
     def close(self) -> None:
         self._client.close()
@@ -173,14 +175,12 @@ class HubClient:
 
 
 def _pause_asked(headers: Mapping[str, str]) -> Union[float, None]:
-    """Seconds, from `Retry-After` or the hub's own `RateLimit`; None where neither says."""
-    from huggingface_hub.utils import parse_ratelimit_headers
-
-    told = headers.get("retry-after", "").strip()
-    if told.isascii() and told.isdigit() and len(told) < 7:
+    """Seconds, from `Retry-After`, or from a `RateLimit` that has run out ('"api";r=0;t=55'); None: neither says."""
+    told = _digits(headers.get("retry-after", "").strip())
+    if told is not None:
         return float(told)
-    limit = parse_ratelimit_headers(headers)
-    return None if limit is None or limit.remaining > 0 else float(limit.reset_in_seconds)
+    found = _RATE_LIMIT.search(headers.get("ratelimit", ""))
+    return float(found[1]) if found else None
 
 
 def _content_range(answer: httpx.Response) -> tuple[Union[int, None], Union[int, None]]:

@@ -17,6 +17,7 @@ from gonogo.runtimes.checkpoint_reading import RepositoryError
 DEFAULT_ENDPOINT = "https://huggingface.co"
 MODEL_SCOPE_HOSTS = ("modelscope.cn", "www.modelscope.cn", "modelscope.ai", "www.modelscope.ai")
 MODEL_SCOPE_PREFIX = "modelscope+"
+_AGENT = f"gonogo/{gonogo.__version__}"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -67,16 +68,18 @@ class HuggingFace:
     def headers(self) -> Mapping[str, str]:
         """A token goes over https, or to this machine. `HF_TOKEN` goes to the hub that was named; one that the library
         stored at a log-in goes only where the library itself would send it."""
-        from huggingface_hub import constants
-        from huggingface_hub.utils import build_hf_headers
+        from huggingface_hub import constants, get_token
+        from huggingface_hub.errors import OIDCError
 
         parts = urlsplit(self.endpoint)
         private = parts.scheme == "https" or parts.hostname in _LOOPBACK
-        given = bool(os.environ.get("HF_TOKEN"))
-        belongs = private and (given or self.endpoint == constants.ENDPOINT)
-        return build_hf_headers(
-            token=None if belongs else False, library_name="gonogo", library_version=gonogo.__version__
-        )
+        belongs = bool(os.environ.get("HF_TOKEN")) or self.endpoint == constants.ENDPOINT
+        try:
+            wanted = private and belongs and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN
+            token = get_token() if wanted else None
+        except OIDCError:
+            raise RepositoryError("unauthorized", "no token could be had (HF_OIDC_RESOURCE is set)") from None
+        return {"user-agent": _AGENT} if token is None else {"user-agent": _AGENT, "authorization": f"Bearer {token}"}
 
     def listing_url(self, model: str, revision: str) -> str:
         return f"{self.endpoint}/api/models/{model}/revision/{quote(revision, safe='')}?blobs=true"
@@ -97,7 +100,7 @@ class ModelScope:
         self.endpoint = endpoint
 
     def headers(self) -> Mapping[str, str]:
-        return {"user-agent": f"gonogo/{gonogo.__version__}"}
+        return {"user-agent": _AGENT}
 
     def listing_url(self, model: str, revision: str) -> str:
         asked = urlencode({"Revision": revision, "Recursive": "true"})
