@@ -124,6 +124,13 @@ def test_code_of_the_repository_is_refused_only_where_the_architecture_needs_it(
     assert problem == ModelProblem(kind="remote_code", detail="frobnicator; auto_map: modeling_frob.FrobForCausalLM")
 
 
+def test_a_known_language_model_with_other_parts_around_it_is_known_unless_it_brings_code() -> None:
+    composed = {"model_type": "frob_vl", "text_config": {"model_type": "llama"}}
+    assert kinds(checkpoint(**composed)) == []
+    assert kinds(checkpoint(**composed, auto_map={"AutoModel": "frob.Frob"})) == ["remote_code"]
+    assert kinds(checkpoint(model_type="frob_vl", text_config={"model_type": ["llama"]})) == ["unknown_architecture"]
+
+
 def test_an_unknown_architecture_is_named_and_never_taken_for_one_that_looks_alike() -> None:
     (problem,) = problems_of(checkpoint(model_type="llama2", architectures=["FrobForCausalLM"]), NATIVE)
     assert problem == ModelProblem(kind="unknown_architecture", detail="'llama2' (FrobForCausalLM)")

@@ -15,7 +15,7 @@ _TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config")
 _LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
 _EMBEDDING = ("embedding_size", "word_embed_proj_dim", "embedding_dim")
-_DRAFT_LAYERS = "num_nextn_predict_layers"
+_DRAFT_LAYERS = ("num_nextn_predict_layers", "mtp_num_hidden_layers")
 _STACK = re.compile(r"(?P<stack>(?:^|.*?\.)(?:\w*layers|h|blocks?|layer))\.(?P<number>\d{1,6})\.")
 _EMBED = re.compile(r"(?:^|.*\.)(?:embed_tokens|wte|word_embeddings|tok_embeddings|embed_in)\.weight")
 _ANOTHER_PART = re.compile(r"(?:^|[._])(?:vis|image|audio|speech|mtp|talker|sam|projector)")
@@ -51,6 +51,9 @@ def _unknown_type(checkpoint: Checkpoint, native: Collection[str]) -> Union[Mode
         return None
     told = config.get("architectures")
     classes = ", ".join(name for name in told if isinstance(name, str)) if isinstance(told, (list, tuple)) else ""
+    inner = _text_part(config).get("model_type")
+    if not checkpoint.auto_map and isinstance(inner, str) and inner in native:
+        return None  # a known language model with other parts around it
     if checkpoint.auto_map:
         wanted = ", ".join(sorted(set(checkpoint.auto_map.values())))
         return ModelProblem(kind="remote_code", detail=f"{model_type or 'no model_type'}; auto_map: {wanted}")
@@ -80,7 +83,7 @@ def _layers(text: JsonObject, tensors: Iterable[Tensor]) -> str:
     if told is None or not stacks:
         return ""
     name, layers = told
-    draft = _number(text, (_DRAFT_LAYERS,))
+    draft = _number(text, _DRAFT_LAYERS)
     most = layers + max(0, draft[1] if draft else 0)
     if any(len(found) == max(found) + 1 and layers <= len(found) <= most for found in stacks.values()):
         return ""
