@@ -146,7 +146,35 @@ def test_docs_print_the_spec_its_schema_the_reasons_and_the_recipes(state: Path)
     assert json.loads(gonogo(state, "docs", "spec", "--schema").out)["$schema"]
     assert "MemoryTooSmall" in gonogo(state, "docs", "reasons").out
     assert "smollm2-135m" in gonogo(state, "docs", "recipes").out
-    assert {"spec", "reasons", "recipes"} <= set(gonogo(state, "docs", "--json").json["topics"])
+    assert {"spec", "reasons", "recipes", "recipe-schema"} <= set(gonogo(state, "docs", "--json").json["topics"])
+    assert json.loads(gonogo(state, "docs", "recipe-schema").out)["$defs"]["EngineFlag"]
+
+
+def test_docs_show_one_recipe_with_every_reason_in_both_languages(state: Path) -> None:
+    english, chinese = (
+        gonogo(state, "docs", "autoglm-phone-9b"),
+        gonogo(state, "docs", "autoglm-phone-9b", "--lang", "zh"),
+    )
+    for told in (english.out, chinese.out):
+        assert "--limit-mm-per-prompt" in told and "issues/91" in told and "5,814" in told
+        assert all(len(line) <= 100 for line in told.splitlines())
+    assert "left out: --allowed-local-media-path" in english.out
+    assert "不使用：--allowed-local-media-path" in chinese.out
+    recipe = gonogo(state, "docs", "autoglm-phone-9b", "--json").json["recipe"]
+    assert recipe["source"]["modelscope"] == "ZhipuAI/AutoGLM-Phone-9B"
+    assert "did you mean qwen3-8b" in gonogo(state, "docs", "qwen3-8").err
+
+
+@pytest.mark.parametrize("verb", ["up", "plan", "check"])
+def test_a_recipe_that_another_engine_serves_is_blocked_and_says_which(state: Path, verb: str) -> None:
+    ran = gonogo(state, verb, "autoglm-phone-9b", "--json")
+    assert ran.code == 3
+    found = [one for one in ran.json["answers"] if one["verdict"] not in ("pass", "not_applicable")]
+    assert [(one["reason"], one["values"]["detail"]) for one in found] == [("ModelNeedsEngine", "vllm >=0.12.0")]
+    told = gonogo(state, verb, "autoglm-phone-9b")
+    assert "gonogo fit" in told.out and "autoglm-phone-9b" in told.out
+    assert "llama.cpp" in gonogo(state, verb, "autoglm-phone-9b", "--lang", "zh").out
+    assert not state.exists(), "nothing was started"
 
 
 def test_keys_are_made_listed_and_revoked_without_control(state: Path) -> None:

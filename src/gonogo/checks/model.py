@@ -13,6 +13,7 @@ from gonogo.spec import Quantization, Revision
 
 PROBLEMS = {  # kind of ModelProblem → reason
     "missing": "ModelMissing",
+    "engine": "ModelNeedsEngine",
     "unreadable": "ModelUnreadable",
     "not_gguf": "ModelNotGguf",
     "truncated": "ModelTruncated",

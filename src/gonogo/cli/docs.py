@@ -1,4 +1,7 @@
-"""`gonogo docs TOPIC`: the annotated spec and its schema, the reasons, the recipes, and the pages of `docs/`."""
+"""`gonogo docs TOPIC`: the annotated spec and its schema, the reasons, the recipes, and the pages of `docs/`.
+
+A recipe's name is a topic too: everything that the recipe says, in the reader's language.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,17 @@ if TYPE_CHECKING:
 
 Topic = Annotated[Optional[str], typer.Argument(metavar="TOPIC", help=told("argument.topic"), show_default=False)]
 Schema = Annotated[bool, typer.Option("--schema", help=told("option.schema"), show_default=False)]
-BUILT_IN = ("spec", "reasons", "recipes")
+BUILT_IN = ("spec", "reasons", "recipes", "recipe-schema")
 
 
 def command(
     topic: Topic = None, schema: Schema = False, state_dir: StateDir = None, json: Json = False, lang: Lang = None
 ) -> Outcome:
     from gonogo.cli.session import open_session
+    from gonogo.spec.recipes import recipes
 
     session = open_session(state_dir, json, lang)
-    pages = _pages(session)
+    pages = {name: path for name, path in _pages(session).items() if name not in BUILT_IN}
     if topic is None:
         for name in (*BUILT_IN, *pages):
             session.line(name)
@@ -35,13 +39,17 @@ def command(
         return _reasons(session)
     if topic == "recipes":
         return _recipes(session)
+    if topic == "recipe-schema":
+        return _recipe_schema(session)
+    if topic in recipes():
+        return _recipe(session, topic)
     if topic in pages:
         text = pages[topic].read_text(encoding="utf-8")
         session.line(text)
         return Outcome(result={"topic": topic, "text": text})
     from gonogo.words import nearest
 
-    near = nearest(topic, (*BUILT_IN, *pages))
+    near = nearest(topic, (*BUILT_IN, *pages, *recipes()))
     raise Refusal("TopicUnknown", WRONG_INPUT, {"asked": topic, "nearest": ", ".join(near) or None})
 
 
@@ -95,13 +103,45 @@ def _reasons(session: Session) -> Outcome:
 
 
 def _recipes(session: Session) -> Outcome:
-    from gonogo.spec.recipe import load_recipes
-    from gonogo.spec.recipes import texts
+    from rich.padding import Padding
+
+    from gonogo.spec.recipes import recipes
+    from gonogo.words.recipe_page import spoken
 
     listed = {}
-    for name, recipe in load_recipes(texts()).items():
-        description = recipe.description.zh if session.lang == "zh" else recipe.description.en
+    for name, recipe in recipes().items():
+        description = spoken(recipe.description, session.lang)
         session.out.print(name, style="bold", markup=False)
-        session.out.print(f"  {description}", markup=False)
+        session.out.print(Padding(description, (0, 0, 0, 2)), markup=False)
         listed[name] = {"description": description, "license": recipe.license, "engine": recipe.engine}
+    session.line()
+    session.say("recipe.one_more")
     return Outcome(result={"recipes": listed})
+
+
+def _recipe(session: Session, name: str) -> Outcome:
+    """One recipe in words; for programs the recipe itself."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from gonogo.spec.recipes import recipes
+    from gonogo.words.recipe_page import recipe_lines
+
+    recipe = recipes()[name]
+    for line in recipe_lines(recipe, session.lang):
+        if not line.text:
+            session.line()
+            continue
+        text = Text(line.text, style="bold" if line.strong else "")
+        session.out.print(Padding(text, (0, 0, 0, line.indent), expand=False))
+    return Outcome(result={"recipe": recipe.model_dump(mode="json", exclude_none=True)})
+
+
+def _recipe_schema(session: Session) -> Outcome:
+    import json
+
+    from gonogo.spec.recipe import recipe_schema
+
+    found = recipe_schema()
+    session.line(json.dumps(found, indent=2, ensure_ascii=False))
+    return Outcome(result=found)

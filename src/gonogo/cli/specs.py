@@ -31,10 +31,10 @@ def spec_of(session: Session, what: str | None) -> Spec:
 
     Raises `Refusal` with exit code 2; every mistake of a spec file is printed first.
     """
-    from gonogo.spec.recipe import load_recipes, resolve
-    from gonogo.spec.recipes import texts
+    from gonogo.spec.recipe import resolve
+    from gonogo.spec.recipes import recipes as all_recipes
 
-    recipes = load_recipes(texts())
+    recipes = all_recipes()
     if what is None:
         what = DEFAULT_SPEC if Path(DEFAULT_SPEC).is_file() else DEFAULT_RECIPE
     if what in recipes:

@@ -19,7 +19,8 @@ from gonogo.runtimes.paths import StatePaths
 from gonogo.security.certificates import read_certificate
 from gonogo.security.verify import verify_chain
 from gonogo.spec import Gateway
-from gonogo.spec.recipes import find_model
+from gonogo.spec.recipe import HubSource
+from gonogo.spec.recipes import find_model, recipes
 
 HOST_EVERY_S = 2.0
 INSTALLED_EVERY_S = 300.0
@@ -88,8 +89,7 @@ class ModelSight:
     def _one(self, asked: str) -> ModelFacts:
         path = find_model(asked)
         if path is None:
-            problem = ModelProblem(kind="missing", detail="neither a recipe nor a path of a .gguf file")
-            return ModelFacts(asked=asked, problem=problem)
+            return ModelFacts(asked=asked, problem=_no_file(asked))
         try:
             seen = os.stat(path)
         except OSError:
@@ -101,6 +101,15 @@ class ModelSight:
         facts = read_model(asked, path)
         self._seen[asked] = (mark, facts)
         return facts
+
+
+def _no_file(asked: str) -> ModelProblem:
+    """Why nothing on this machine can be `asked`: no engine of ours serves it, or nobody knows the name."""
+    recipe = recipes().get(asked)
+    if recipe is None or not isinstance(recipe.source, HubSource):
+        return ModelProblem(kind="missing", detail="neither a recipe nor a path of a .gguf file")
+    versions = recipe.engines[recipe.engine].versions or ""
+    return ModelProblem(kind="engine", detail=f"{recipe.engine} {versions}".strip())
 
 
 class CertificateSight:

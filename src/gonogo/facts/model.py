@@ -26,7 +26,8 @@ class ModelProblem:
     `kind`, of a file: missing, unreadable, not_gguf, truncated, corrupt, unknown. Of a repository or folder:
     pickle_only, no_weights, shard_missing, shard_damaged, config_unreadable, config_contradicts, remote_code,
     unknown_architecture. Of a hub: id_mistaken, not_found, unauthorized, gated, and, as nothing was seen then:
-    rate_limited, hub_unreachable, hub_broken, not_cached.
+    rate_limited, hub_unreachable, hub_broken, not_cached. `engine`: a recipe knows the model, and no engine of ours
+    serves it; `detail` names the one that does.
     """
 
     kind: str

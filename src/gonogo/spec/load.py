@@ -50,7 +50,9 @@ OTHER_NAMES: Mapping[str, str] = MappingProxyType(
 )
 """What other tools and people call our fields."""
 
-WITHOUT_MESSAGE = frozenset({"NotAnAddress", "BadPattern", "MinAboveMax", "MissingField", "DuplicateName"})
+WITHOUT_MESSAGE = frozenset(
+    {"NotAnAddress", "BadPattern", "BadVersions", "MinAboveMax", "MissingField", "DuplicateName", "UnknownWord"}
+)
 """Reasons that the model's own validators name; their values come with them."""
 
 
@@ -89,7 +91,9 @@ class _Translation:
         self._kind = kind
         self._type: str = error["type"]
         self._context: Mapping[str, Any] = error.get("ctx", {})
-        self._asked: Path = (*error["loc"], *_steps(self._context.get("at", "")))
+        self._asked: Path = (*_without_tags(tree, kind, error["loc"]), *_steps(self._context.get("at", "")))
+        if self._type == "union_tag_invalid":
+            self._asked = (*self._asked, "kind")
         # `replicas: 0` is judged as replicas.min and replicas.max: speak of what stands in the file
         self._path = self._asked
         while self._path not in tree.values:
@@ -99,7 +103,7 @@ class _Translation:
 
     def note(self) -> None:
         """Note the mistake, except where reading the YAML had already found one: its value is not the user's."""
-        if self._path in self._tree.spoiled:
+        if self._path in self._tree.spoiled or self._only_its_entries_are_wrong():
             return
         if self._type == "extra_forbidden":
             self._unknown_field()
@@ -107,10 +111,12 @@ class _Translation:
             self._missing_field()
         elif self._type in WITHOUT_MESSAGE:
             self._validator()
-        elif self._type in ("greater_than_equal", "less_than_equal"):
+        elif self._type in ("greater_than_equal", "less_than_equal", "greater_than", "less_than"):
             self._mistake("OutOfRange", seen=self._place.seen, allowed=self._wanted.range)
         elif self._type in ("enum", "literal_error"):
             self._choice()
+        elif self._type == "union_tag_invalid":
+            self._choice(tuple(re.findall(r"'(\w+)'", str(self._context.get("expected_tags")))))
         elif self._type in ("string_too_long", "string_too_short"):
             self._length()
         elif self._type == "too_long":
@@ -122,6 +128,10 @@ class _Translation:
             self._wrong_type()
         else:
             self._mistake("Refused", seen=self._place.seen, problem=self._type.replace("_", " "))
+
+    def _only_its_entries_are_wrong(self) -> bool:
+        """A list counts as too short when its only entry is wrong; the entry has a mistake of its own."""
+        return self._type == "too_short" and (*self._path, 0) in self._tree.values
 
     def _mistake(self, variant: str, **values: str) -> None:
         self._tree.mistake(variant, self._place, self._path, **values)
@@ -169,8 +179,8 @@ class _Translation:
             values["nearest"] = known if re.fullmatch(r"[0-9]+(\.[0-9]+){3}", known) else "127.0.0.1"
         self._mistake(self._type, **values)
 
-    def _choice(self) -> None:
-        choices = self._wanted.choices
+    def _choice(self, choices: tuple[str, ...] = ()) -> None:
+        choices = choices or self._wanted.choices
         plain = (self._place.text or "").lower().replace("-", "_")
         close = difflib.get_close_matches(plain, choices, n=1, cutoff=0.6)
         values = {"seen": self._place.seen, "allowed": ", ".join(choices)}
@@ -205,6 +215,10 @@ class _Translation:
             self._mistake("WrongType.IntegerOrSection", seen=seen, allowed=allowed)
         elif "integer" in kinds:
             self._mistake("WrongType.Integer", seen=seen, allowed=self._wanted.range)
+        elif "number" in kinds:
+            self._mistake("WrongType.Number", seen=seen, allowed=self._wanted.range)
+        elif "boolean" in kinds:
+            self._mistake("WrongType.YesOrNo", seen=seen)
         elif "array" in kinds:
             self._mistake("WrongType.List", seen=seen)
         elif "object" in kinds:
@@ -213,6 +227,16 @@ class _Translation:
             self._mistake("WrongType.Quote", seen=seen, nearest=json.dumps(text[:60], ensure_ascii=False))
         else:
             self._mistake("WrongType.Text", seen=seen)
+
+
+def _without_tags(tree: Tree, kind: type[Part], found: Path) -> Path:
+    """Where the error is in the file: pydantic also names the member of a union, which the user never wrote."""
+    path: Path = ()
+    for step in found:
+        inside = (*path, step)
+        if isinstance(step, int) or inside in tree.names or step in (fields := wanted(kind, path).fields) or not fields:
+            path = inside
+    return path
 
 
 def _steps(dotted: str) -> Path:

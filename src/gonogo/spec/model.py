@@ -49,7 +49,8 @@ def _address(value: str) -> str:
     return str(address)
 
 
-def _pattern(value: str) -> str:
+def regular_expression(value: str) -> str:
+    """`value`, when Python can read it as a regular expression. Raises the mistake BadPattern."""
     try:
         re.compile(value)
     except (re.error, OverflowError, RecursionError) as error:
@@ -168,7 +169,7 @@ class Probe(Part):
             max_length=400,
             description="Python regular expression that must be found in the answer; case does not matter.",
         ),
-        AfterValidator(_pattern),
+        AfterValidator(regular_expression),
     ]
     max_tokens: Annotated[int, Field(ge=1, le=1024, description="Longest answer that is waited for, in tokens.")] = 32
 

@@ -20,8 +20,8 @@ class Wanted:
     """What may stand at one place of the file."""
 
     kinds: frozenset[str]
-    minimum: int | None = None
-    maximum: int | None = None
+    minimum: float | None = None
+    maximum: float | None = None
     lengths: tuple[int, int | None] = (0, None)
     most_entries: int | None = None
     choices: tuple[str, ...] = ()
@@ -81,13 +81,13 @@ def _cached(kind: type[Part]) -> Schema:
 
 
 def _options(schemas: list[Schema], root: Schema) -> list[Schema]:
-    """The alternatives behind `$ref` and `anyOf`. Our schemas are not recursive, so this ends."""
+    """The alternatives behind `$ref`, `anyOf` and `oneOf`. Our schemas are not recursive, so this ends."""
     flat: list[Schema] = []
     for schema in schemas:
         if "$ref" in schema:
             flat.extend(_options([root["$defs"][schema["$ref"].rpartition("/")[2]]], root))
-        elif "anyOf" in schema:
-            flat.extend(_options(schema["anyOf"], root))
+        elif "anyOf" in schema or "oneOf" in schema:
+            flat.extend(_options(schema.get("anyOf") or schema["oneOf"], root))
         else:
             flat.append(schema)
     return flat
@@ -108,13 +108,14 @@ def _summary(options: list[Schema]) -> Wanted:
     for option in reversed(options):
         merged.update(option)
     choices = merged.get("enum") or ([merged["const"]] if "const" in merged else [])
+    fields = dict.fromkeys(name for option in options for name in option.get("properties", {}))
     return Wanted(
         kinds=frozenset(option["type"] for option in options if "type" in option) - {"null"},
-        minimum=merged.get("minimum"),
-        maximum=merged.get("maximum"),
+        minimum=merged.get("minimum", merged.get("exclusiveMinimum")),
+        maximum=merged.get("maximum", merged.get("exclusiveMaximum")),
         lengths=(merged.get("minLength", 0), merged.get("maxLength")),
         most_entries=merged.get("maxItems"),
         choices=tuple(str(choice) for choice in choices),
-        fields=tuple(merged.get("properties", {})),
+        fields=tuple(fields),
         name_of=merged.get("x-name-of"),
     )

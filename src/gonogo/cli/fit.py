@@ -1,0 +1,162 @@
+"""`gonogo fit MODEL --on HARDWARE`: would it run there, how, for how many, and what must change if not."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Optional, Sequence
+
+import typer
+
+from gonogo.cli.options import Json, Lang, StateDir, told
+from gonogo.cli.refusal import BLOCKED, WRONG_INPUT, Outcome, Refusal
+
+if TYPE_CHECKING:
+    from gonogo.plan.answer import Answer
+    from gonogo.plan.choose import Way
+
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help=told("argument.fit_model"), show_default=False)]
+On = Annotated[str, typer.Option("--on", metavar="COUNTxCARD", help=told("option.on"), show_default=False)]
+Requests = Annotated[
+    int, typer.Option("--concurrent-requests", "-n", metavar="N", help=told("option.concurrent_requests"))
+]
+Context = Annotated[
+    Optional[str],
+    typer.Option("--context-tokens", metavar="TOKENS", help=told("option.context_tokens"), show_default=False),
+]
+EngineName = Annotated[
+    Optional[str], typer.Option("--engine", metavar="NAME", help=told("option.engine"), show_default=False)
+]
+Version = Annotated[
+    Optional[str],
+    typer.Option("--engine-version", metavar="X.Y.Z", help=told("option.engine_version"), show_default=False),
+]
+Form = Annotated[
+    Optional[str], typer.Option("--quantization", metavar="NAME", help=told("option.quantization"), show_default=False)
+]
+Share = Annotated[
+    Optional[float], typer.Option("--share", metavar="PART", help=told("option.share"), show_default=False)
+]
+Terms = Annotated[bool, typer.Option("--terms", help=told("option.all_terms"), show_default=False)]
+TOKENS_PER_K, MOST_TOKENS, MOST_REQUESTS = 1024, 10_485_760, 1_000_000
+
+
+def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
+    model: ModelName,
+    on: On,
+    concurrent_requests: Requests = 1,
+    context_tokens: Context = None,
+    engine: EngineName = None,
+    engine_version: Version = None,
+    quantization: Form = None,
+    share: Share = None,
+    terms: Terms = False,
+    state_dir: StateDir = None,
+    json: Json = False,
+    lang: Lang = None,
+) -> Outcome:
+    from gonogo.cli.fit_page import print_answer
+    from gonogo.cli.session import open_session
+    from gonogo.plan.answer import answer, as_plain
+    from gonogo.plan.capacity import Ask
+    from gonogo.plan.choose import Demand
+    from gonogo.plan.hardware import HardwareError, parse_hardware
+
+    session = open_session(state_dir, json, lang)
+    try:
+        hardware = parse_hardware(on)
+    except HardwareError as error:
+        raise Refusal(error.reason, WRONG_INPUT, error.values) from None
+    if not 1 <= concurrent_requests <= MOST_REQUESTS:
+        raise _option("--concurrent-requests", str(concurrent_requests), f"1 … {MOST_REQUESTS}")
+    if share is not None and not 0.05 <= share <= 0.99:
+        raise _option("--share", str(share), "0.05 … 0.99")
+    ways, usual_context = _ways(model, engine)
+    ways = _of_form(model, ways, quantization)
+    asked = _tokens(context_tokens) or usual_context
+    demand = Demand(concurrent_requests=concurrent_requests, context_tokens=asked)
+    found = answer(model, ways, hardware, demand, Ask(version=_version(engine_version), share=share))
+    plain = as_plain(found)
+    print_answer(session, plain, terms)
+    refusal = _refused(found, plain)
+    if refusal is not None:
+        raise refusal
+    return Outcome(result=plain)
+
+
+def _ways(asked: str, engine: str | None) -> tuple[Sequence[Way], int]:
+    """The ways to serve the model, and the tokens of a usual request. Raises Refusal."""
+    from gonogo.engines.planners import PLANNERS
+    from gonogo.facts.catalogue import known_model, known_models
+    from gonogo.facts.numbers import ConfigError
+    from gonogo.plan.ways import ways_of_config, ways_of_recipe
+    from gonogo.spec.recipes import recipe_of_hub_id, recipes
+    from gonogo.words import nearest
+
+    if engine is not None and engine not in PLANNERS:
+        raise _option("--engine", engine, " | ".join(PLANNERS))
+    recipe, known = recipes().get(asked) or recipe_of_hub_id(asked), known_model(asked)
+    try:
+        if recipe is not None:
+            ways, usual = ways_of_recipe(recipe), recipe.context_tokens
+        elif known is not None:
+            ways = ways_of_config(known.name, known.config, engine=engine)
+            usual = ways[0].model.architecture.context_tokens or 4096
+        else:
+            near = nearest(asked, (*recipes(), *known_models()))
+            raise Refusal("ModelNotKnown", WRONG_INPUT, {"asked": asked, "nearest": ", ".join(near) or None})
+    except ConfigError as error:
+        raise Refusal("ModelUnplannable", WRONG_INPUT, {"asked": asked, "detail": error.detail}) from None
+    left = [way for way in ways if engine in (None, way.engine)]
+    if not left:
+        raise _no_way(asked, f"--engine {engine}", ways)
+    return left, usual
+
+
+def _of_form(asked: str, ways: Sequence[Way], quantization: str | None) -> Sequence[Way]:
+    left = [way for way in ways if quantization in (None, way.quantization)]
+    if not left:
+        raise _no_way(asked, f"--quantization {quantization}", ways)
+    return left
+
+
+def _no_way(model: str, asked: str, ways: Sequence[Way]) -> Refusal:
+    known = ", ".join(dict.fromkeys(f"{way.engine}/{way.quantization}" for way in ways))
+    return Refusal("NoWayLeft", WRONG_INPUT, {"model": model, "asked": asked, "known": known})
+
+
+def _refused(found: Answer, plain: dict[str, Any]) -> Refusal | None:
+    """Exit code 3 unless it fits and holds what was asked: the whole answer goes with the refusal."""
+    from gonogo.plan.capacity import Fit
+
+    values = {"model": found.name, "count": found.hardware.count, "card": found.hardware.card.name}
+    if found.fit is Fit.DOES_NOT_FIT:
+        return Refusal("FitsNot", BLOCKED, values, plain)
+    if found.fit is Fit.UNKNOWN:
+        return Refusal("FitUnknown", BLOCKED, {**values, "oddity": plain["oddity"]}, plain)
+    best = found.choice.best
+    if best is not None and not found.choice.holds_demand:
+        asked = found.choice.demand.concurrent_requests
+        return Refusal("FitTooFew", BLOCKED, {**values, "requests": best.requests, "asked": asked}, plain)
+    return None
+
+
+def _tokens(text: str | None) -> int | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,8})([kK]?)", text)
+    tokens = int(found.group(1)) * (TOKENS_PER_K if found.group(2) else 1) if found else 0
+    if not 1 <= tokens <= MOST_TOKENS:
+        raise _option("--context-tokens", text, f"1 … {MOST_TOKENS}, 32k")
+    return tokens
+
+
+def _version(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d{1,4}(\.\d{1,6}){1,2}", text):
+        raise _option("--engine-version", text, "0.19.0")
+    return tuple(int(part) for part in text.split("."))
+
+
+def _option(name: str, given: str, expected: str) -> Refusal:
+    return Refusal("OptionMistaken", WRONG_INPUT, {"option": name, "words": f"{given}: {expected}"})

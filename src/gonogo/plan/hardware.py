@@ -1,0 +1,88 @@
+"""`--on`: which cards a plan is made for, by the words people use: `1xRTX4090`, `8xH100`, `4xA100-80GB`. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+
+from gonogo.engines.serving import Device
+from gonogo.facts.accelerator_class import CLASSES, AcceleratorClass
+from gonogo.facts.card_limits import CARD_LIMITS, CardLimits
+
+MOST_CARDS = 1024
+_FORM = re.compile(r"(?:(\d{1,4})\s*[x×*]\s*)?([A-Za-z0-9][A-Za-z0-9 ._-]{1,60})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """So many cards of one kind in one machine."""
+
+    count: int
+    card: AcceleratorClass
+    limits: CardLimits
+
+    @property
+    def device(self) -> Device:
+        """One of them, idle."""
+        return Device(
+            name=self.card.name,
+            total_bytes=self.limits.usable_bytes,
+            processors=self.limits.processors,
+            capability=self.limits.capability,
+        )
+
+
+class HardwareError(ValueError):
+    """What stands in `--on` names no card that can be planned for. `reason` is a stable code, `values` its numbers."""
+
+    def __init__(self, reason: str, **values: str | int) -> None:
+        super().__init__(f"{reason}: {values}")
+        self.reason, self.values = reason, values
+
+
+def parse_hardware(text: str) -> Hardware:
+    """`COUNTxCARD`, the count 1 when absent. Raises HardwareError: not of this form, too many, an unknown card."""
+    found = _FORM.fullmatch(text.strip())
+    if found is None:
+        raise HardwareError("HardwareMistaken", asked=text[:80])
+    count = int(found.group(1) or 1)
+    if not 1 <= count <= MOST_CARDS:
+        raise HardwareError("CardCountImpossible", asked=text[:80], count=count, most=MOST_CARDS)
+    card = card_named(found.group(2))
+    if card is None:
+        raise HardwareError("CardUnknown", asked=found.group(2).strip(), nearest=", ".join(nearest(found.group(2))))
+    if card.name not in CARD_LIMITS:
+        raise HardwareError("CardNotPlanned", asked=card.name)
+    return Hardware(count=count, card=card, limits=CARD_LIMITS[card.name])
+
+
+def card_named(name: str) -> AcceleratorClass | None:
+    """The card that people call so. Of several that fit (`A100`, `H100`) the first of the catalogue: smallest, SXM."""
+    wanted = _plain(name)
+    exact = [card for card in CLASSES if _plain(card.name) == wanted]
+    starts = [card for card in CLASSES if _plain(card.name).startswith(wanted)]
+    asked = _words(name)
+    numbered = any(re.search(r"\d{2}", word) for word in asked)
+    words = [card for card in CLASSES if numbered and all(word in _plain(card.name) for word in asked)]
+    return next(iter((*exact, *starts, *words)), None) if len(wanted) > 1 else None
+
+
+def card_limits(card: AcceleratorClass) -> CardLimits | None:
+    """What an engine finds on such a card; None: no engine here plans for it."""
+    return CARD_LIMITS.get(card.name)
+
+
+def nearest(name: str) -> tuple[str, ...]:
+    """Cards whose names look like this one; all of them when none does."""
+    plain = {_plain(card.name): card.name for card in CLASSES if card.name in CARD_LIMITS}
+    close = difflib.get_close_matches(_plain(name), list(plain), n=3, cutoff=0.4)
+    return tuple(plain[one] for one in close) or tuple(plain.values())
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"nvidia|geforce|tesla|[^a-z0-9]", "", name.lower())
+
+
+def _words(name: str) -> list[str]:
+    return [_plain(word) for word in re.split(r"[\s_-]+", name) if _plain(word)]

@@ -1,0 +1,169 @@
+"""What would make a model fit that does not, or hold what it does not: each remedy is planned again before it is named.
+
+Ranked by what it costs the user: a setting, then quality, then length or number of requests, then another engine, then
+hardware. A remedy names only forms of the weights that can be obtained. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Iterator, Mapping, Sequence
+
+from gonogo.engines.planners import PLANNERS
+from gonogo.facts.accelerator_class import CLASSES
+from gonogo.facts.card_limits import CARD_LIMITS
+from gonogo.plan.capacity import Ask, Capacity, Fit, capacity
+from gonogo.plan.choose import Demand, Way, ask_for, barred, bits, choose
+from gonogo.plan.hardware import Hardware
+
+HIGHEST_SHARE = 0.95
+FEWER_SEQUENCES = (64, 16)
+SHORTEST_CONTEXT, CONTEXT_STEP = 1024, 256
+MOST_CARDS = 16
+SETTING, QUALITY, LESS, OTHER_ENGINE, HARDWARE = 1, 2, 3, 4, 5
+FP8_CACHE_CAPABILITY = (8, 9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remedy:
+    """One change that was planned and found to fit. `reason` is a stable code; `cost` ranks it, small first."""
+
+    reason: str
+    cost: int
+    values: Mapping[str, str | int | float]
+    capacity: Capacity
+
+
+def remedies(ways: Sequence[Way], hardware: Hardware, demand: Demand, ask: Ask) -> tuple[Remedy, ...]:
+    """All that would make the first way fit, cheapest first; the other ways that fit as they are among them."""
+    if not ways:
+        return ()
+    first = ways[0]
+    found = [*_settings(first, hardware, demand, ask), *_other_ways(ways, hardware, demand, ask)]
+    found += _less(first, hardware, demand, ask)
+    found += _hardware(first, hardware, demand, ask)
+    return tuple(sorted(found, key=lambda remedy: remedy.cost))
+
+
+def longest_context(way: Way, hardware: Hardware, ask: Ask, demand: Demand) -> Capacity | None:
+    """The longest request that one replica on all cards holds, in steps of 256 tokens; None: not even 1024."""
+    low, high = SHORTEST_CONTEXT // CONTEXT_STEP, demand.context_tokens // CONTEXT_STEP
+    best: Capacity | None = None
+    while low <= high:
+        middle = (low + high) // 2
+        seen = _best(way, hardware, replace(demand, context_tokens=middle * CONTEXT_STEP), ask)
+        if seen is None:
+            high = middle - 1
+        else:
+            best, low = seen, middle + 1
+    return best
+
+
+def _best(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> Capacity | None:
+    """The capacity of this way when it fits and holds the demand; None otherwise."""
+    choice = choose((way,), hardware, demand, ask)
+    option = choice.best
+    if option is None or option.capacity.fit is Fit.UNKNOWN or option.requests < demand.concurrent_requests:
+        return None
+    return option.capacity
+
+
+def _settings(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> Iterator[Remedy]:
+    planner = PLANNERS[way.engine]
+    if not planner.share_flag:
+        return
+    share = ask.share or planner.default_share(
+        way.model.architecture, _plain(way, hardware, demand, ask).serving, hardware.device
+    )
+    raised = [ask] if share >= HIGHEST_SHARE else [replace(ask, share=HIGHEST_SHARE), ask]
+    for asked in raised:
+        for sequences in (None, *FEWER_SEQUENCES):
+            for graphs in (True, False):
+                changed = replace(asked, sequences=sequences or asked.sequences, graphs=graphs and asked.graphs)
+                if changed == ask:
+                    continue
+                seen = _best(way, hardware, demand, changed)
+                if seen is None:
+                    continue
+                yield Remedy(
+                    reason=_named(ask, changed),
+                    cost=SETTING,
+                    values={
+                        "flag": planner.share_flag,
+                        "share": changed.share or round(share, 3),
+                        "sequences": sequences or 0,
+                        "requests": seen.requests,
+                    },
+                    capacity=seen,
+                )
+                return
+
+
+def _named(ask: Ask, changed: Ask) -> str:
+    raised, fewer, eager = changed.share != ask.share, changed.sequences != ask.sequences, changed.graphs != ask.graphs
+    if eager:
+        return "RemedyWithoutGraphs" if not fewer else "RemedyFewerSequencesWithoutGraphs"
+    if raised and fewer:
+        return "RemedyShareAndSequences"
+    return "RemedyShare" if raised else "RemedySequences"
+
+
+def _other_ways(ways: Sequence[Way], hardware: Hardware, demand: Demand, ask: Ask) -> Iterator[Remedy]:
+    first = ways[0]
+    for way in ways[1:]:
+        free = ask if way.engine == first.engine else replace(ask, version=None, share=None)
+        seen = _best(way, hardware, demand, free)
+        if seen is None:
+            continue
+        same = way.engine == first.engine
+        cost = (QUALITY if bits(way) < bits(first) else SETTING) if same else OTHER_ENGINE
+        values: dict[str, str | int | float] = {
+            "engine": PLANNERS[way.engine].title,
+            "quantization": way.quantization,
+            "source": way.source,
+            "requests": seen.requests,
+        }
+        reason = "RemedyOnline" if way.online else "RemedyCheckpoint" if same else "RemedyEngine"
+        yield Remedy(reason=reason, cost=cost, values=values, capacity=seen)
+    if ask.kv_bytes is None and hardware.limits.capability >= FP8_CACHE_CAPABILITY:
+        seen = _best(first, hardware, demand, replace(ask, kv_bytes=1.0))
+        if seen is not None:
+            yield Remedy(reason="RemedyFp8Cache", cost=QUALITY, values={"requests": seen.requests}, capacity=seen)
+
+
+def _less(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> Iterator[Remedy]:
+    if demand.concurrent_requests > 1:
+        choice = choose((way,), hardware, demand, ask)
+        if choice.best is not None and 0 < choice.best.requests < demand.concurrent_requests:
+            values: dict[str, str | int | float] = {"requests": choice.best.requests}
+            yield Remedy(reason="RemedyFewerRequests", cost=LESS, values=values, capacity=choice.best.capacity)
+    seen = longest_context(way, hardware, ask, demand)
+    if seen is not None:
+        tokens = seen.serving.context_tokens
+        yield Remedy(reason="RemedyShorter", cost=LESS, values={"tokens": tokens}, capacity=seen)
+
+
+def _hardware(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> Iterator[Remedy]:
+    count = hardware.count * 2
+    while count <= MOST_CARDS:
+        more = replace(hardware, count=count)
+        seen = _best(way, more, demand, ask)
+        if seen is not None:
+            values: dict[str, str | int | float] = {"count": count, "card": hardware.card.name}
+            yield Remedy(reason="RemedyMoreCards", cost=HARDWARE, values=values, capacity=seen)
+            break
+        count *= 2
+    larger = sorted(
+        (card for card in CLASSES if card.name in CARD_LIMITS and card.nominal_gib > hardware.card.nominal_gib),
+        key=lambda card: CARD_LIMITS[card.name].usable_gib,
+    )
+    for card in larger:
+        other = Hardware(count=hardware.count, card=card, limits=CARD_LIMITS[card.name])
+        if barred(way, other, ask) is None and (seen := _best(way, other, demand, ask)) is not None:
+            values = {"count": hardware.count, "card": card.name}
+            yield Remedy(reason="RemedyLargerCard", cost=HARDWARE, values=values, capacity=seen)
+            return
+
+
+def _plain(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> Capacity:
+    return capacity(way.model, hardware, ask_for(way, demand, ask))
