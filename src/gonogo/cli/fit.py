@@ -12,6 +12,7 @@ from gonogo.cli.options import Json, Lang, StateDir, told
 from gonogo.cli.refusal import BLOCKED, WRONG_INPUT, Outcome, Refusal
 
 if TYPE_CHECKING:
+    from gonogo.cli.fit_model import Found
     from gonogo.plan.answer import Answer
     from gonogo.plan.choose import Way
 
@@ -41,6 +42,8 @@ Tensor = Annotated[Optional[int], typer.Option("--tensor", metavar="N", help=tol
 PrintedLog = Annotated[
     Optional[str], typer.Option("--printed", metavar="LOG", help=told("option.printed"), show_default=False)
 ]
+Hub = Annotated[Optional[str], typer.Option("--hub", metavar="URL", help=told("option.hub"), show_default=False)]
+Offline = Annotated[bool, typer.Option("--offline", help=told("option.offline"), show_default=False)]
 Terms = Annotated[bool, typer.Option("--terms", help=told("option.all_terms"), show_default=False)]
 TOKENS_PER_K, MOST_TOKENS, MOST_REQUESTS = 1024, 10_485_760, 1_000_000
 
@@ -57,12 +60,16 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     tensor: Tensor = None,
     printed: PrintedLog = None,
     terms: Terms = False,
+    hub: Hub = None,
+    offline: Offline = False,
     state_dir: StateDir = None,
     json: Json = False,
     lang: Lang = None,
 ) -> Outcome:
+    from gonogo.cli.fit_model import Where, find_model
     from gonogo.cli.fit_page import print_answer
     from gonogo.cli.session import open_session
+    from gonogo.engines.planners import PLANNERS
     from gonogo.plan.answer import answer, as_plain
     from gonogo.plan.capacity import Ask
     from gonogo.plan.choose import Demand
@@ -78,13 +85,15 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
         raise _option("--concurrent-requests", str(concurrent_requests), f"1 … {MOST_REQUESTS}")
     if share is not None and not 0.05 <= share <= 0.99:
         raise _option("--share", str(share), "0.05 … 0.99")
-    ways, usual_context = _ways(model, engine)
-    ways = [replace(way, tensor=tensor) for way in _of_form(model, ways, quantization)]
-    asked = _tokens(context_tokens) or usual_context
+    if engine is not None and engine not in PLANNERS:
+        raise _option("--engine", engine, " | ".join(PLANNERS))
+    seen = find_model(session, model, Where(hub=hub, offline=offline, engine=engine))
+    ways = [replace(way, tensor=tensor) for way in _left(seen, engine, quantization)]
+    asked = _tokens(context_tokens) or seen.usual_tokens
     demand = Demand(concurrent_requests=concurrent_requests, context_tokens=asked)
     ask = Ask(version=_version(engine_version), share=share, lessons=lessons(session.paths.root))
-    found = answer(model, ways, hardware, demand, ask)
-    plain = as_plain(found)
+    found = answer(seen.name, ways, hardware, demand, ask)
+    plain = {**as_plain(found), "origin": seen.origin}
     print_answer(session, plain, terms)
     if printed is not None:
         from gonogo.cli.fit_printed import learn
@@ -96,39 +105,13 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     return Outcome(result=plain)
 
 
-def _ways(asked: str, engine: str | None) -> tuple[Sequence[Way], int]:
-    """The ways to serve the model, and the tokens of a usual request. Raises Refusal."""
-    from gonogo.engines.planners import PLANNERS
-    from gonogo.facts.catalogue import known_model, known_models
-    from gonogo.facts.numbers import ConfigError
-    from gonogo.plan.ways import ways_of_config, ways_of_recipe
-    from gonogo.spec.recipes import recipe_of_hub_id, recipes
-    from gonogo.words import nearest
-
-    if engine is not None and engine not in PLANNERS:
-        raise _option("--engine", engine, " | ".join(PLANNERS))
-    recipe, known = recipes().get(asked) or recipe_of_hub_id(asked), known_model(asked)
-    try:
-        if recipe is not None:
-            ways, usual = ways_of_recipe(recipe), recipe.context_tokens
-        elif known is not None:
-            ways = ways_of_config(known.name, known.config, engine=engine)
-            usual = ways[0].model.architecture.context_tokens or 4096
-        else:
-            near = nearest(asked, (*recipes(), *known_models()))
-            raise Refusal("ModelNotKnown", WRONG_INPUT, {"asked": asked, "nearest": ", ".join(near) or None})
-    except ConfigError as error:
-        raise Refusal("ModelUnplannable", WRONG_INPUT, {"asked": asked, "detail": error.detail}) from None
-    left = [way for way in ways if engine in (None, way.engine)]
+def _left(seen: Found, engine: str | None, quantization: str | None) -> Sequence[Way]:
+    """The ways that `--engine` and `--quantization` leave. Raises Refusal when none is left."""
+    left = [way for way in seen.ways if engine in (None, way.engine) and quantization in (None, way.quantization)]
     if not left:
-        raise _no_way(asked, f"--engine {engine}", ways)
-    return left, usual
-
-
-def _of_form(asked: str, ways: Sequence[Way], quantization: str | None) -> Sequence[Way]:
-    left = [way for way in ways if quantization in (None, way.quantization)]
-    if not left:
-        raise _no_way(asked, f"--quantization {quantization}", ways)
+        named = {"--engine": engine, "--quantization": quantization}
+        asked = " ".join(f"{option} {value}" for option, value in named.items() if value is not None)
+        raise _no_way(seen.name, asked, seen.ways)
     return left
 
 

@@ -22,7 +22,7 @@ def print_answer(session: Session, answer: Plain, terms: bool) -> None:
     title = session.told("fit.title", model=answer["model"], count=hardware["count"], card=hardware["card"])
     session.out.print(title, style="bold", markup=False)
     known = session.told(f"fit.known_from.{answer['weights_known_from']}")
-    session.say("fit.model", billions=answer["parameters"] / 1e9, known_from=known)
+    session.say("fit.model", billions=answer["parameters"] / 1e9, known_from=known, origin=answer["origin"])
     session.say("fit.asked", requests=asked["concurrent_requests"], tokens=asked["context_tokens"])
     session.line()
     best = answer["options"][0] if answer["options"] else None
