@@ -66,7 +66,7 @@ def replica_memory(model: Architecture, groups: Sequence[Group], serving: Servin
         if layout is not None:
             pools.append((layout.blocks(rank.cache_bytes), layout))
     if not pools:
-        return ReplicaMemory(ranks=tuple(found), pool=None)
+        return ReplicaMemory(ranks=tuple(found), pool=None, sequences=sequences(serving, device))
     blocks, layout = min(pools, key=lambda pool: pool[0])
     return ReplicaMemory(
         ranks=tuple(found),
@@ -78,6 +78,7 @@ def replica_memory(model: Architecture, groups: Sequence[Group], serving: Servin
             block_tokens=layout.block_tokens,
             block_bytes=layout.block_bytes,
         ),
+        sequences=sequences(serving, device),
     )
 
 

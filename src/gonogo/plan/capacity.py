@@ -130,10 +130,10 @@ class Capacity:
     @property
     def requests(self) -> int:
         """Whole requests of the asked length at once; at most as many as the engine lets into one step."""
-        pool = self.memory.pool if self.memory is not None else None
-        if pool is None or self.fit is Fit.DOES_NOT_FIT:
+        memory = self.memory
+        if memory is None or memory.pool is None or self.fit is Fit.DOES_NOT_FIT:
             return 0
-        return int(min(pool.requests, self.serving.sequences or pool.requests))
+        return int(min(memory.pool.requests, memory.sequences or memory.pool.requests))
 
 
 def model_of(name: str, config: Mapping[str, Any], tensors: Iterable[Tensor] | None = None) -> Model:
