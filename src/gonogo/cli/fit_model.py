@@ -138,6 +138,10 @@ def _folder(session: Session, folder: Path) -> Checkpoint:
 
 def _hub(session: Session, model: str, where: Where, ask: bool) -> Checkpoint | None:
     """What the hub says or said; None where nothing is kept and nobody is to be asked."""
+    from gonogo.runtimes.checkpoint_cache import default_cache
+
+    if not ask and not where.offline and not default_cache().is_dir():
+        return None  # nothing is kept: what asks a hub takes a tenth of a second to load
     from gonogo.runtimes.hub import HubQuestion, read_from_hub
 
     if where.offline or not ask:
