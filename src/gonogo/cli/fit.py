@@ -39,12 +39,17 @@ Share = Annotated[
     Optional[float], typer.Option("--share", metavar="PART", help=told("option.share"), show_default=False)
 ]
 Tensor = Annotated[Optional[int], typer.Option("--tensor", metavar="N", help=told("option.tensor"), show_default=False)]
+CacheType = Annotated[
+    Optional[str], typer.Option("--kv-cache", metavar="auto|fp8", help=told("option.kv_cache"), show_default=False)
+]
 PrintedLog = Annotated[
     Optional[str], typer.Option("--printed", metavar="LOG", help=told("option.printed"), show_default=False)
 ]
 Hub = Annotated[Optional[str], typer.Option("--hub", metavar="URL", help=told("option.hub"), show_default=False)]
 Offline = Annotated[bool, typer.Option("--offline", help=told("option.offline"), show_default=False)]
 Terms = Annotated[bool, typer.Option("--terms", help=told("option.all_terms"), show_default=False)]
+CACHE_TYPES = {"auto": None, "fp8": 1.0}
+"""Bytes of one cached value; None: as the model's own type."""
 TOKENS_PER_K, MOST_TOKENS, MOST_REQUESTS = 1024, 10_485_760, 1_000_000
 
 
@@ -58,6 +63,7 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     quantization: Form = None,
     share: Share = None,
     tensor: Tensor = None,
+    kv_cache: CacheType = None,
     printed: PrintedLog = None,
     terms: Terms = False,
     hub: Hub = None,
@@ -91,7 +97,14 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     ways = [replace(way, tensor=tensor) for way in _left(seen, engine, quantization)]
     asked = _tokens(context_tokens) or seen.usual_tokens
     demand = Demand(concurrent_requests=concurrent_requests, context_tokens=asked)
-    ask = Ask(version=_version(engine_version), share=share, lessons=lessons(session.paths.root))
+    if kv_cache not in (None, *CACHE_TYPES):
+        raise _option("--kv-cache", str(kv_cache), " | ".join(CACHE_TYPES))
+    ask = Ask(
+        version=_version(engine_version),
+        share=share,
+        kv_bytes=CACHE_TYPES[kv_cache or "auto"],
+        lessons=lessons(session.paths.root),
+    )
     found = answer(seen.name, ways, hardware, demand, ask)
     plain = {**as_plain(found), "origin": seen.origin}
     print_answer(session, plain, terms)
