@@ -11,6 +11,7 @@ import yaml
 
 from gonogo.checks.catalogue import CHECKS
 from gonogo.checks.finding import Condition, Stage
+from gonogo.checks.model import PROBLEMS
 from gonogo.facts.gateway import StateFacts
 from gonogo.facts.host import HostFacts, PortHolder
 from gonogo.facts.model import ModelFacts, ModelProblem
@@ -219,11 +220,11 @@ def _worlds() -> Iterator[tuple[Revision, World]]:
     yield revision, worlds.published(good, worlds.service(revision, revision), nack="no such field")
     yield revision, World(observation=1, at=worlds.NOW)
     yield revision, replace(good, host=HostFacts(name="here"), replicas=None, gateway=None, policies=None, state=None)
-    for kind in ("missing", "unreadable", "not_gguf", "truncated", "corrupt", "unknown"):
+    for kind in PROBLEMS:
         problem = ModelProblem(kind=kind, detail="detail")
         model = ModelFacts(asked="tiny", path="/m", file_bytes=7, problem=problem)
         yield revision, replace(good, models={"tiny": model})
-        if kind in ("missing", "unknown"):
+        if kind in ("missing", "unknown", "hub_unreachable", "pickle_only", "gated"):
             yield revision, replace(good, models={"tiny": replace(model, path=None, file_bytes=None)})
     yield revision, replace(good, models={"tiny": replace(worlds.MODEL, context_tokens=None, architecture_known=False)})
     for held in ("q4_1", "q8_0", None):

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from gonogo.spec.recipes import find_model
+from tests.shell.checkpoints import CONFIG, SHARDS, sharded, write_folder
+from tests.shell.fake_hub import large, small
 from tests.shell.tiny_model import Shape, write_tiny_model
 
 HEADER_BYTES = 8 * 1024 * 1024
@@ -40,6 +42,7 @@ def write_models(folder: Path) -> ModelFiles:
     corrupt.write_bytes(start[:16] + b"\xff" * 8 + start[24:])  # the number of metadata keys
     text.write_text("<html>404: no such model</html>\n" * 40)
     (folder / "folder.gguf").mkdir()
+    folders = _folders(folder / "folders")
     without = folder / "without-template.gguf"
     without.write_bytes(_without_template(real.read_bytes()))
     return ModelFiles(
@@ -49,6 +52,7 @@ def write_models(folder: Path) -> ModelFiles:
             "ModelTruncated": truncated,
             "ModelCorrupt": corrupt,
             "ModelNotGguf": text,
+            **folders,
         },
         frobnicator=write_tiny_model(folder / "frobnicator.gguf", Shape(architecture="frobnicator")),
         huge=write_tiny_model(
@@ -56,6 +60,17 @@ def write_models(folder: Path) -> ModelFiles:
         ),
         without_template=without,
     )
+
+
+def _folders(place: Path) -> Mapping[str, Path]:
+    """Folders of safetensors files as people have them, each with one thing wrong."""
+    good = {name: file for name, file in sharded().items() if name != "tokenizer.json"}
+    without_second = {name: file for name, file in good.items() if name != SHARDS[1]}
+    lying = {**good, "config.json": small({**CONFIG, "num_hidden_layers": 40})}
+    pickled = {"config.json": good["config.json"], "pytorch_model.bin": large(b"\x80\x02", 99)}
+    broken = {"ModelShardMissing": without_second, "ModelConfigContradicts": lying, "ModelPickleOnly": pickled}
+    broken |= {"ModelShardDamaged": {**good, SHARDS[0]: large(b"version https://git-lfs.github.com/spec/v1\n", 133)}}
+    return {reason: write_folder(place / reason, files) for reason, files in broken.items()}
 
 
 def _without_template(content: bytes) -> bytes:

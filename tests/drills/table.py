@@ -160,7 +160,7 @@ DRILLS: Mapping[str, Drill] = {
     ),
     "model_readable": Drill(
         test="test_model_readable",
-        breaks="a download that was cut off; also missing, a folder, damaged, not GGUF",
+        breaks="a download that was cut off; also missing, damaged, not GGUF, folders of pickles or without a shard",
         saves_from="replicas that die at each start, and `up` that says so later, and not why",
     ),
     "architecture_known": Drill(

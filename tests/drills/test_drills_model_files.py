@@ -9,9 +9,11 @@ import pytest
 from tests.drills.harness import Second, Yard, assert_only, faulty, gonogo, port_of, spec, spec_file
 from tests.drills.models import ModelFiles
 
+FOLDERS = ("ModelPickleOnly", "ModelShardMissing", "ModelShardDamaged", "ModelConfigContradicts")
+
 
 @pytest.mark.parametrize(
-    "reason", ["ModelMissing", "ModelUnreadable", "ModelTruncated", "ModelCorrupt", "ModelNotGguf"]
+    "reason", ["ModelMissing", "ModelUnreadable", "ModelTruncated", "ModelCorrupt", "ModelNotGguf", *FOLDERS]
 )
 def test_each_way_in_which_a_model_file_is_broken_has_a_name(yard: Yard, models: ModelFiles, reason: str) -> None:
     path = models.broken[reason]

@@ -1,4 +1,4 @@
-"""Condition 3, the model, before it is loaded: the file, its architecture, context, chat template and quantization.
+"""Condition 3, the model, before it is loaded: its files, its architecture, context, chat template and quantization.
 
 Pure."""
 
@@ -7,11 +7,11 @@ from __future__ import annotations
 from typing import Iterator
 
 from gonogo.checks.finding import Check, Condition, Finding, Stage, Value, Verdict
-from gonogo.facts.model import ModelFacts
+from gonogo.facts.model import ModelFacts, ModelProblem
 from gonogo.facts.world import World
 from gonogo.spec import Quantization, Revision
 
-_PROBLEMS = {
+PROBLEMS = {  # kind of ModelProblem → reason
     "missing": "ModelMissing",
     "engine": "ModelNeedsEngine",
     "unreadable": "ModelUnreadable",
@@ -19,13 +19,35 @@ _PROBLEMS = {
     "truncated": "ModelTruncated",
     "corrupt": "ModelCorrupt",
     "unknown": "ModelUnknown",
+    "pickle_only": "ModelPickleOnly",
+    "no_weights": "ModelWeightsMissing",
+    "shard_missing": "ModelShardMissing",
+    "shard_damaged": "ModelShardDamaged",
+    "config_unreadable": "ModelConfigUnreadable",
+    "config_contradicts": "ModelConfigContradicts",
+    "remote_code": "ModelRemoteCode",
+    "unknown_architecture": "ModelTypeUnknown",
+    "id_mistaken": "ModelIdMistaken",
+    "not_found": "ModelNotFound",
+    "unauthorized": "ModelUnauthorized",
+    "gated": "ModelGated",
+    "rate_limited": "ModelRateLimited",
+    "hub_unreachable": "ModelHubUnreachable",
+    "hub_broken": "ModelHubBroken",
+    "not_cached": "ModelNotCached",
 }
+_NOTHING_SEEN = ("unknown", "rate_limited", "hub_unreachable", "hub_broken", "not_cached")
 _UNQUANTIZED = ("f32", "f16", "bf16")
 
 
 def _readable(revision: Revision, world: World) -> ModelFacts | None:
     model = world.models.get(revision.spec.model)
     return model if model is not None and model.problem is None else None
+
+
+def reason_of(problem: ModelProblem) -> str:
+    """The reason code under which `gonogo.words` has words for this problem; they need `asked`, `path` and `detail`."""
+    return PROBLEMS.get(problem.kind, "ModelUnknown")
 
 
 def model_readable(revision: Revision, world: World) -> Iterator[Finding]:
@@ -35,9 +57,9 @@ def model_readable(revision: Revision, world: World) -> Iterator[Finding]:
         values = {"asked": revision.spec.model, "path": None, "detail": ""}
         yield Finding(reason="ModelUnknown", verdict=Verdict.UNKNOWN, subject=subject, values=values)
     elif model.problem is not None:
-        unknown = model.problem.kind not in _PROBLEMS or model.problem.kind == "unknown"
+        unknown = model.problem.kind not in PROBLEMS or model.problem.kind in _NOTHING_SEEN
         yield Finding(
-            reason=_PROBLEMS.get(model.problem.kind, "ModelUnknown"),
+            reason=reason_of(model.problem),
             verdict=Verdict.UNKNOWN if unknown else Verdict.FAIL,
             subject=subject,
             values={"asked": model.asked, "path": model.path, "detail": model.problem.detail},
@@ -126,7 +148,7 @@ CHECKS = (
         condition=Condition.MODEL,
         stages=(Stage.PREFLIGHT,),
         blocks=True,
-        reasons=("ModelReadable", *_PROBLEMS.values()),
+        reasons=("ModelReadable", *PROBLEMS.values()),
         ask=model_readable,
     ),
     Check(

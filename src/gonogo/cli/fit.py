@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Optional, Sequence
 
 import typer
@@ -11,6 +12,7 @@ from gonogo.cli.options import Json, Lang, StateDir, told
 from gonogo.cli.refusal import BLOCKED, WRONG_INPUT, Outcome, Refusal
 
 if TYPE_CHECKING:
+    from gonogo.cli.fit_model import Found
     from gonogo.plan.answer import Answer
     from gonogo.plan.choose import Way
 
@@ -36,7 +38,18 @@ Form = Annotated[
 Share = Annotated[
     Optional[float], typer.Option("--share", metavar="PART", help=told("option.share"), show_default=False)
 ]
+Tensor = Annotated[Optional[int], typer.Option("--tensor", metavar="N", help=told("option.tensor"), show_default=False)]
+CacheType = Annotated[
+    Optional[str], typer.Option("--kv-cache", metavar="auto|fp8", help=told("option.kv_cache"), show_default=False)
+]
+PrintedLog = Annotated[
+    Optional[str], typer.Option("--printed", metavar="LOG", help=told("option.printed"), show_default=False)
+]
+Hub = Annotated[Optional[str], typer.Option("--hub", metavar="URL", help=told("option.hub"), show_default=False)]
+Offline = Annotated[bool, typer.Option("--offline", help=told("option.offline"), show_default=False)]
 Terms = Annotated[bool, typer.Option("--terms", help=told("option.all_terms"), show_default=False)]
+CACHE_TYPES = {"auto": None, "fp8": 1.0}
+"""Bytes of one cached value; None: as the model's own type."""
 TOKENS_PER_K, MOST_TOKENS, MOST_REQUESTS = 1024, 10_485_760, 1_000_000
 
 
@@ -49,17 +62,25 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     engine_version: Version = None,
     quantization: Form = None,
     share: Share = None,
+    tensor: Tensor = None,
+    kv_cache: CacheType = None,
+    printed: PrintedLog = None,
     terms: Terms = False,
+    hub: Hub = None,
+    offline: Offline = False,
     state_dir: StateDir = None,
     json: Json = False,
     lang: Lang = None,
 ) -> Outcome:
+    from gonogo.cli.fit_model import Where, find_model
     from gonogo.cli.fit_page import print_answer
     from gonogo.cli.session import open_session
+    from gonogo.engines.planners import PLANNERS
     from gonogo.plan.answer import answer, as_plain
     from gonogo.plan.capacity import Ask
     from gonogo.plan.choose import Demand
     from gonogo.plan.hardware import HardwareError, parse_hardware
+    from gonogo.runtimes.lessons import lessons
 
     session = open_session(state_dir, json, lang)
     try:
@@ -70,52 +91,40 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
         raise _option("--concurrent-requests", str(concurrent_requests), f"1 … {MOST_REQUESTS}")
     if share is not None and not 0.05 <= share <= 0.99:
         raise _option("--share", str(share), "0.05 … 0.99")
-    ways, usual_context = _ways(model, engine)
-    ways = _of_form(model, ways, quantization)
-    asked = _tokens(context_tokens) or usual_context
+    if engine is not None and engine not in PLANNERS:
+        raise _option("--engine", engine, " | ".join(PLANNERS))
+    seen = find_model(session, model, Where(hub=hub, offline=offline, engine=engine))
+    ways = [replace(way, tensor=tensor) for way in _left(seen, engine, quantization)]
+    asked = _tokens(context_tokens) or seen.usual_tokens
     demand = Demand(concurrent_requests=concurrent_requests, context_tokens=asked)
-    found = answer(model, ways, hardware, demand, Ask(version=_version(engine_version), share=share))
-    plain = as_plain(found)
+    if kv_cache not in (None, *CACHE_TYPES):
+        raise _option("--kv-cache", str(kv_cache), " | ".join(CACHE_TYPES))
+    ask = Ask(
+        version=_version(engine_version),
+        share=share,
+        kv_bytes=CACHE_TYPES[kv_cache or "auto"],
+        lessons=lessons(session.paths.root),
+    )
+    found = answer(seen.name, ways, hardware, demand, ask)
+    plain = {**as_plain(found), "origin": seen.origin}
     print_answer(session, plain, terms)
+    if printed is not None:
+        from gonogo.cli.fit_printed import learn
+
+        plain["printed"] = learn(session, found, printed)
     refusal = _refused(found, plain)
     if refusal is not None:
         raise refusal
     return Outcome(result=plain)
 
 
-def _ways(asked: str, engine: str | None) -> tuple[Sequence[Way], int]:
-    """The ways to serve the model, and the tokens of a usual request. Raises Refusal."""
-    from gonogo.engines.planners import PLANNERS
-    from gonogo.facts.catalogue import known_model, known_models
-    from gonogo.facts.numbers import ConfigError
-    from gonogo.plan.ways import ways_of_config, ways_of_recipe
-    from gonogo.spec.recipes import recipe_of_hub_id, recipes
-    from gonogo.words import nearest
-
-    if engine is not None and engine not in PLANNERS:
-        raise _option("--engine", engine, " | ".join(PLANNERS))
-    recipe, known = recipes().get(asked) or recipe_of_hub_id(asked), known_model(asked)
-    try:
-        if recipe is not None:
-            ways, usual = ways_of_recipe(recipe), recipe.context_tokens
-        elif known is not None:
-            ways = ways_of_config(known.name, known.config, engine=engine)
-            usual = ways[0].model.architecture.context_tokens or 4096
-        else:
-            near = nearest(asked, (*recipes(), *known_models()))
-            raise Refusal("ModelNotKnown", WRONG_INPUT, {"asked": asked, "nearest": ", ".join(near) or None})
-    except ConfigError as error:
-        raise Refusal("ModelUnplannable", WRONG_INPUT, {"asked": asked, "detail": error.detail}) from None
-    left = [way for way in ways if engine in (None, way.engine)]
+def _left(seen: Found, engine: str | None, quantization: str | None) -> Sequence[Way]:
+    """The ways that `--engine` and `--quantization` leave. Raises Refusal when none is left."""
+    left = [way for way in seen.ways if engine in (None, way.engine) and quantization in (None, way.quantization)]
     if not left:
-        raise _no_way(asked, f"--engine {engine}", ways)
-    return left, usual
-
-
-def _of_form(asked: str, ways: Sequence[Way], quantization: str | None) -> Sequence[Way]:
-    left = [way for way in ways if quantization in (None, way.quantization)]
-    if not left:
-        raise _no_way(asked, f"--quantization {quantization}", ways)
+        named = {"--engine": engine, "--quantization": quantization}
+        asked = " ".join(f"{option} {value}" for option, value in named.items() if value is not None)
+        raise _no_way(seen.name, asked, seen.ways)
     return left
 
 

@@ -22,7 +22,7 @@ def print_answer(session: Session, answer: Plain, terms: bool) -> None:
     title = session.told("fit.title", model=answer["model"], count=hardware["count"], card=hardware["card"])
     session.out.print(title, style="bold", markup=False)
     known = session.told(f"fit.known_from.{answer['weights_known_from']}")
-    session.say("fit.model", billions=answer["parameters"] / 1e9, known_from=known)
+    session.say("fit.model", count=_count(answer["parameters"]), known_from=known, origin=answer["origin"])
     session.say("fit.asked", requests=asked["concurrent_requests"], tokens=asked["context_tokens"])
     session.line()
     best = answer["options"][0] if answer["options"] else None
@@ -49,6 +49,10 @@ def way_text(session: Session, entry: Plain) -> str:
     else:
         form = session.told("fit.form.published", quantization=quantization, source=entry["source"])
     return session.told("fit.way", engine=entry["engine_title"], version=version, form=form)
+
+
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e9:.2f} B" if parameters >= 1e9 else f"{parameters / 1e6:.2f} M"
 
 
 def _verdict(session: Session, answer: Plain, best: Plain | None) -> None:

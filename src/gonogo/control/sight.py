@@ -96,7 +96,7 @@ class ModelSight:
             return read_model(asked, path)
         mark = (path, seen.st_size, seen.st_mtime_ns)
         known = self._seen.get(asked)
-        if known is not None and known[0] == mark:
+        if known is not None and known[0] == mark and not stat.S_ISDIR(seen.st_mode):  # a folder's files change inside
             return known[1]
         facts = read_model(asked, path)
         self._seen[asked] = (mark, facts)

@@ -56,10 +56,14 @@ class Pool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaMemory:
-    """All ranks of one replica, one of each stage, and its cache. `pool` None: nothing with a size is remembered."""
+    """All ranks of one replica, one of each stage, and its cache. `pool` None: nothing with a size is remembered.
+
+    `sequences`: the most that the engine takes into one step; None: as many as the cache holds.
+    """
 
     ranks: tuple[RankMemory, ...]
     pool: Pool | None
+    sequences: int | None = None
 
     @property
     def tightest(self) -> RankMemory:

@@ -32,13 +32,14 @@ class Device:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corrections:
-    """What an engine of this version printed on such a card, instead of what a table says. Bytes; None: not seen.
+    """What an engine of this version printed on such a card, instead of what a table says. None: not seen.
 
-    `forward_hidden`: vectors of the hidden size per token that a forward pass holds.
+    `graphs_factor`: graphs as printed over graphs as planned, since those grow with the model. `forward_hidden`:
+    vectors of the hidden size per token that a forward pass holds.
     """
 
     non_torch_bytes: int | None = None
-    graphs_bytes: int | None = None
+    graphs_factor: float | None = None
     forward_hidden: float | None = None
 
 

@@ -67,7 +67,7 @@ def replica_memory(model: Architecture, groups: Sequence[Group], serving: Servin
         requests=count / serving.context_tokens,
         request_bytes=round(each * serving.context_tokens),
     )
-    return ReplicaMemory(ranks=tuple(found), pool=pool)
+    return ReplicaMemory(ranks=tuple(found), pool=pool, sequences=serving.sequences)
 
 
 def token_bytes(model: Architecture, serving: Serving, stage: int) -> float:

@@ -42,4 +42,4 @@ def replica_memory(model: Architecture, groups: Sequence[Group], serving: Servin
     tokens = int(max(0, cache) // each)
     request = round(each * serving.context_tokens)
     held = min(1.0, tokens / serving.context_tokens)
-    return ReplicaMemory(ranks=(rank,), pool=Pool(tokens=tokens, requests=held, request_bytes=request))
+    return ReplicaMemory(ranks=(rank,), pool=Pool(tokens=tokens, requests=held, request_bytes=request), sequences=1)

@@ -66,7 +66,7 @@ def replica_memory(model: Architecture, groups: Sequence[Group], serving: Servin
         if layout is not None:
             pools.append((layout.blocks(rank.cache_bytes), layout))
     if not pools:
-        return ReplicaMemory(ranks=tuple(found), pool=None)
+        return ReplicaMemory(ranks=tuple(found), pool=None, sequences=sequences(serving, device))
     blocks, layout = min(pools, key=lambda pool: pool[0])
     return ReplicaMemory(
         ranks=tuple(found),
@@ -78,6 +78,7 @@ def replica_memory(model: Architecture, groups: Sequence[Group], serving: Servin
             block_tokens=layout.block_tokens,
             block_bytes=layout.block_bytes,
         ),
+        sequences=sequences(serving, device),
     )
 
 
@@ -221,13 +222,13 @@ def _graphs(model: Architecture, serving: Serving, cut: Cut) -> tuple[Term, ...]
     """CUDA graphs: linear in the layers of a rank over 20 printed values (0.51 GiB for 8 layers, 1.79 for 80)."""
     if not serving.graphs:
         return ()
-    seen = serving.corrections.graphs_bytes
-    if seen is not None:
-        return (Term(name="graphs", size_bytes=seen, source="as this engine printed on such a card"),)
     layers = len(stage_layers(len(model.layers), cut.pipeline, cut.stage))
     experts = EXPERT_GRAPHS_GIB if model.experts is not None else 0.0
-    size = round((_GRAPH_BASE_GIB + _GRAPH_LAYER_GIB * layers + experts) * GIB)
+    factor = serving.corrections.graphs_factor
+    size = round((_GRAPH_BASE_GIB + _GRAPH_LAYER_GIB * layers + experts) * (1.0 if factor is None else factor) * GIB)
     source = f"{_GRAPH_BASE_GIB} GiB + {_GRAPH_LAYER_GIB} per layer, fitted to printed values (H100, 0.19)"
+    if factor is not None:
+        source += f", × {factor:.2f} as this engine printed on such a card"
     return (Term(name="graphs", size_bytes=size, source=source),)
 
 

@@ -1,4 +1,4 @@
-"""What was seen of a model file. Read from GGUF metadata, never guessed."""
+"""What was seen of a model. Read from its files' own headers, never guessed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """One tensor: its shape (GGUF order: fastest dimension first), its GGML type and its size on disk."""
+    """One tensor as its file describes it, and its size on disk in bytes.
+
+    In a GGUF file `shape` has the fastest dimension first and `kind` is a GGML type ("Q4_K"); in a safetensors file
+    the slowest dimension comes first, as PyTorch prints it, and `kind` is the format's own word ("BF16").
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -17,9 +21,13 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelProblem:
-    """Why a model could not be read: `kind` is missing, engine, unreadable, not_gguf, truncated, corrupt or unknown.
+    """Why a model cannot be used, or was not seen.
 
-    `engine`: a recipe knows the model, and no engine of ours serves it; `detail` names the one that does.
+    `kind`, of a file: missing, unreadable, not_gguf, truncated, corrupt, unknown. Of a repository or folder:
+    pickle_only, no_weights, shard_missing, shard_damaged, config_unreadable, config_contradicts, remote_code,
+    unknown_architecture. Of a hub: id_mistaken, not_found, unauthorized, gated, and, as nothing was seen then:
+    rate_limited, hub_unreachable, hub_broken, not_cached. `engine`: a recipe knows the model, and no engine of ours
+    serves it; `detail` names the one that does.
     """
 
     kind: str

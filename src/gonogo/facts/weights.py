@@ -81,6 +81,19 @@ def groups_from(tensors: Iterable[Tensor], model: Architecture) -> tuple[Group, 
     )
 
 
+def merge(groups: Iterable[Group]) -> tuple[Group, ...]:
+    """The same weights added up over layers: outside the blocks each kind stands once."""
+    sums: dict[tuple[Part, int | None, bool], tuple[int, int]] = {}
+    for group in groups:
+        key = (group.part, group.ways, group.stored_bytes is None)
+        elements, size = sums.get(key, (0, 0))
+        sums[key] = (elements + group.elements, size + (group.stored_bytes or 0))
+    return tuple(
+        Group(part=part, layer=None, elements=elements, ways=ways, stored_bytes=None if derived else size)
+        for (part, ways, derived), (elements, size) in sums.items()
+    )
+
+
 def parameters(groups: Iterable[Group]) -> int:
     """Weights in all, as people count parameters."""
     return sum(group.elements for group in groups)

@@ -75,8 +75,7 @@ def as_plain(found: Answer) -> dict[str, Any]:
 
 def way_as_plain(way: Way) -> dict[str, Any]:
     """How the weights are stored, where they come from, and which engine serves them."""
-    stored = way.model.architecture.scheme
-    method = way.quantization if way.online else stored.method if stored is not None else None
+    method = way.scheme.method if way.scheme is not None else None
     return {
         "engine": way.engine,
         "engine_title": PLANNERS[way.engine].title,

@@ -12,18 +12,20 @@ when enough is left beside the cache for what the engine takes later. Not here: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cached_property
 from typing import Any, Iterable, Mapping
 
 from gonogo.engines.planners import PLANNERS, Planner
+from gonogo.engines.printed import lesson_key
 from gonogo.engines.replica_memory import ReplicaMemory
-from gonogo.engines.serving import Device, Serving, Version
+from gonogo.engines.serving import Corrections, Device, Serving, Version
 from gonogo.engines.shard import divides
 from gonogo.facts.architecture import Architecture, Scheme
 from gonogo.facts.model import Tensor
 from gonogo.facts.parse_config import parse_config
-from gonogo.facts.weights import Group, groups_from, groups_of
+from gonogo.facts.weights import Group, groups_from, groups_of, merge
 from gonogo.plan.hardware import Hardware
 
 GIB = 1024**3
@@ -60,7 +62,7 @@ class Predicate:
     values: Mapping[str, str | int | float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """A model to plan for: its name, architecture and weights; `exact` when they are a checkpoint's own tensors."""
 
@@ -68,6 +70,11 @@ class Model:
     architecture: Architecture
     groups: tuple[Group, ...]
     exact: bool
+
+    @cached_property
+    def merged(self) -> tuple[Group, ...]:
+        """The groups without their layers: enough where no stage holds some layers only, and much faster to add up."""
+        return merge(self.groups)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +97,8 @@ class Ask:
     image_tokens: int | None = None
     images: int | None = None
     graphs: bool = True
+    lessons: Mapping[str, Corrections] = field(default_factory=dict)
+    """What engines printed before, by `lesson_key`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,10 +130,10 @@ class Capacity:
     @property
     def requests(self) -> int:
         """Whole requests of the asked length at once; at most as many as the engine lets into one step."""
-        pool = self.memory.pool if self.memory is not None else None
-        if pool is None or self.fit is Fit.DOES_NOT_FIT:
+        memory = self.memory
+        if memory is None or memory.pool is None or self.fit is Fit.DOES_NOT_FIT:
             return 0
-        return int(min(pool.requests, self.serving.sequences or pool.requests))
+        return int(min(memory.pool.requests, memory.sequences or memory.pool.requests))
 
 
 def model_of(name: str, config: Mapping[str, Any], tensors: Iterable[Tensor] | None = None) -> Model:
@@ -140,7 +149,11 @@ def capacity(model: Model, device: Device | Hardware, ask: Ask) -> Capacity:
     if planner is None:
         raise ValueError(f"no plan for the engine {ask.engine!r}; planned: {', '.join(PLANNERS)}")
     card = device.device if isinstance(device, Hardware) else device
-    return capacity_of(model, planner, card, serving_of(model, planner, ask))
+    serving = serving_of(model, planner, ask)
+    learned = ask.lessons.get(lesson_key(planner.name, serving.version, card.name, serving.devices))
+    if learned is not None:
+        serving = replace(serving, corrections=learned)
+    return capacity_of(model, planner, card, serving)
 
 
 def capacity_of(model: Model, planner: Planner, device: Device, serving: Serving) -> Capacity:
@@ -152,7 +165,8 @@ def capacity_of(model: Model, planner: Planner, device: Device, serving: Serving
         values: Mapping[str, str | int | float] = {"what": undivided, "tensor": serving.tensor}
         no = Predicate(question=Question.DIVIDES, holds=False, margin_bytes=None, values=values)
         return _answer(model, planner, device, serving, (no,), None)
-    memory = planner.replica_memory(model.architecture, model.groups, serving, device)
+    groups = model.groups if serving.pipeline > 1 else model.merged
+    memory = planner.replica_memory(model.architecture, groups, serving, device)
     return _answer(model, planner, device, serving, _predicates(memory, serving), memory)
 
 

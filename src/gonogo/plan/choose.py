@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Iterator, Mapping, Sequence
 
-from gonogo.engines.planners import PLANNERS, Planner
+from gonogo.engines.planners import PLANNERS
+from gonogo.facts.architecture import Scheme
 from gonogo.facts.schemes import SCHEMES
 from gonogo.plan.capacity import Ask, Capacity, Fit, Model, Question, capacity
 from gonogo.plan.hardware import Hardware
@@ -22,7 +23,7 @@ class Way:
 
     `quantization`: its name, `none` for 16 bit as trained. `online`: made by the engine from 16 bit while loading.
     `source`: the repository or file. `official`: published by the model's authors. `most_tensor`: accelerators per
-    layer at most, None: as the model divides.
+    layer at most, None: as the model divides; `tensor`: exactly so many, where the user fixed it.
     """
 
     engine: str
@@ -32,8 +33,16 @@ class Way:
     online: bool = False
     official: bool = True
     most_tensor: int | None = None
+    tensor: int | None = None
     image_tokens: int | None = None
     images: int | None = None
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """How the engine holds the weights; None: in 16 bit."""
+        if self.online:
+            return Scheme(method=self.quantization, skipped=frozenset({"vision"}))
+        return self.model.architecture.scheme
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +118,10 @@ def choose(ways: Sequence[Way], hardware: Hardware, demand: Demand, ask: Ask) ->
     return Choice(options=tuple(best_of_way.values()), fallen=tuple(fallen), demand=demand)
 
 
-def divisions(cards: int, planner: Planner, most_tensor: int | None) -> Iterator[tuple[int, int]]:
+def divisions(cards: int, way: Way) -> Iterator[tuple[int, int]]:
     """(accelerators per layer, stages) that so many cards allow, fewest cards first."""
-    widths = [width for width in WIDTHS if width <= cards and (most_tensor is None or width <= most_tensor)]
+    planner, most = PLANNERS[way.engine], min(cards, way.most_tensor or cards)
+    widths = [width for width in WIDTHS if width <= most] if way.tensor is None else [way.tensor]
     stages = [depth for depth in WIDTHS if depth <= cards] if planner.pipelines else [1]
     pairs = [(tensor, pipeline) for tensor in widths for pipeline in stages if tensor * pipeline <= cards]
     yield from sorted(pairs, key=lambda pair: (pair[0] * pair[1], pair[1]))
@@ -138,12 +148,10 @@ def barred(way: Way, hardware: Hardware, ask: Ask) -> Fallen | None:
     if capability < planner.least_capability:
         values = {"card": hardware.card.name, "seen": seen, "needed": _dotted(planner.least_capability)}
         return Fallen(way=way, reason="CardTooOldForEngine", values={**values, "engine": planner.title})
-    method = _method(way)
-    if (
-        method is not None
-        and not (planner.online if way.online else planner.schemes).get(method, (99, 0)) <= capability
-    ):
-        least = (planner.online if way.online else planner.schemes).get(method)
+    method = way.scheme.method if way.scheme is not None else None
+    served = planner.online if way.online else planner.schemes
+    least = served.get(method) if method is not None else None
+    if method is not None and (least is None or capability < least):
         values = {"card": hardware.card.name, "seen": seen, "needed": _dotted(least) if least else "—"}
         return Fallen(way=way, reason="CardTooOldForScheme", values={**values, "scheme": way.quantization})
     context = way.model.architecture.context_tokens
@@ -159,7 +167,7 @@ def _tried(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> tuple[list
         return [], [no]
     found: list[Option] = []
     reasons: list[Fallen] = []
-    for tensor, pipeline in divisions(hardware.count, PLANNERS[way.engine], way.most_tensor):
+    for tensor, pipeline in divisions(hardware.count, way):
         seen = capacity(way.model, hardware, ask_for(way, demand, ask, tensor, pipeline))
         if seen.fit is Fit.DOES_NOT_FIT:
             reasons.append(_fell(way, seen, tensor, pipeline))
@@ -204,19 +212,7 @@ def _rank(option: Option, demand: Demand, order: int) -> tuple[object, ...]:
 
 def bits(way: Way) -> int:
     """Bits of a weight, as its scheme is named: 16 for weights as trained."""
-    method = _method(way)
-    if method is not None:
-        return SCHEMES[method].bits
-    stored = way.model.architecture.scheme
-    return SCHEMES[stored.method].bits if stored is not None else 16
-
-
-def _method(way: Way) -> str | None:
-    """The scheme of the weights in the engine's memory; None: 16 bit."""
-    if way.online:
-        return way.quantization
-    stored = way.model.architecture.scheme
-    return stored.method if stored is not None else None
+    return SCHEMES[way.scheme.method].bits if way.scheme is not None else 16
 
 
 def _dotted(version: tuple[int, ...]) -> str:

@@ -28,12 +28,15 @@ PUBLISHED: Mapping[str, str] = {
 ONLINE = "fp8"
 
 
-def ways_of_recipe(recipe: Recipe, config: Mapping[str, Any] | None = None) -> tuple[Way, ...]:
+def ways_of_recipe(
+    recipe: Recipe, config: Mapping[str, Any] | None = None, tensors: Iterable[Tensor] | None = None
+) -> tuple[Way, ...]:
     """What the recipe says can be obtained, in its order; forms that no planner covers are left out.
 
-    `config`: the model's own, where it was read; otherwise the catalogue's. Raises ConfigError where there is neither.
+    `config`, `tensors`: the model's own, where they were read; otherwise the catalogue's. Raises ConfigError where
+    there is neither.
     """
-    base = _base(recipe, config)
+    base = _base(recipe, config, tensors)
     budget = recipe.images
     tokens = most_tokens(FAMILIES[budget.family], budget.max_pixels) if budget is not None else None
     found = [_way(option, base, recipe) for option in recipe.quantizations if option.engine in PLANNERS]
@@ -64,9 +67,9 @@ def ways_of_config(
     return tuple(found)
 
 
-def _base(recipe: Recipe, config: Mapping[str, Any] | None) -> Model:
+def _base(recipe: Recipe, config: Mapping[str, Any] | None, tensors: Iterable[Tensor] | None) -> Model:
     if config is not None:
-        return model_of(recipe.name, config)
+        return model_of(recipe.name, config, tensors)
     source = recipe.source
     named = (source.hugging_face, source.shaped_like) if isinstance(source, HubSource) else ()
     for name in named:

@@ -10,11 +10,14 @@ import os
 import stat
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Mapping
 
+from gonogo.facts.judge_checkpoint import contradiction
 from gonogo.facts.model import ModelFacts, ModelProblem
 from gonogo.facts.parse_gguf import GgufError, Kind, parse_gguf
 from gonogo.facts.parse_model import model_facts
+from gonogo.runtimes.checkpoint_folder import read_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +43,10 @@ def read_model(asked: str, path: str) -> ModelFacts:
 
 def _read(asked: str, path: str, descriptor: int) -> ModelFacts:
     seen = os.fstat(descriptor)
+    if stat.S_ISDIR(seen.st_mode):
+        return ModelFacts(asked=asked, path=path, problem=_of_folder(path))
     if not stat.S_ISREG(seen.st_mode):
-        what = "a directory" if stat.S_ISDIR(seen.st_mode) else "not a regular file"
-        return _broken(asked, path, "unreadable", f"it is {what}")
+        return _broken(asked, path, "unreadable", "it is not a regular file")
     tables = _tables()
     try:
         header = parse_gguf(lambda at, count: os.pread(descriptor, count, at), seen.st_size, tables.kinds)
@@ -52,6 +56,15 @@ def _read(asked: str, path: str, descriptor: int) -> ModelFacts:
     except OSError as error:
         return _broken(asked, path, "unreadable", error.strerror or str(error))
     return replace(facts, asked=asked, path=path, file_bytes=seen.st_size)
+
+
+def _of_folder(path: str) -> ModelProblem:
+    """A folder is not one GGUF file; of a folder that holds a model in another form, what is wrong with that too."""
+    found = read_folder(Path(path))
+    problem = found.problem or contradiction(found.config, found.tensors)
+    if found.config is None and (problem is None or problem.kind not in ("pickle_only", "config_unreadable")):
+        return ModelProblem(kind="unreadable", detail="it is a directory")
+    return problem or ModelProblem(kind="not_gguf", detail="it is a folder of safetensors, this engine reads GGUF")
 
 
 def _broken(asked: str, path: str, kind: str, detail: str) -> ModelFacts:
