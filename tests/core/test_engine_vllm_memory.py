@@ -1,8 +1,7 @@
-"""vLLM's memory: planned from configuration and flags alone, beside what its logs printed (tests/cases/engines/vllm)."""
+"""vLLM's memory, planned from configuration and flags alone, beside its logs (tests/cases/engines/vllm)."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Mapping
 
