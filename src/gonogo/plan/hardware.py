@@ -58,14 +58,12 @@ def parse_hardware(text: str) -> Hardware:
 
 
 def card_named(name: str) -> AcceleratorClass | None:
-    """The card that people call so. Of several that fit (`A100`, `H100`) the first of the catalogue: smallest, SXM."""
-    wanted = _plain(name)
-    exact = [card for card in CLASSES if _plain(card.name) == wanted]
-    starts = [card for card in CLASSES if _plain(card.name).startswith(wanted)]
-    asked = _words(name)
-    numbered = any(re.search(r"\d{2}", word) for word in asked)
-    words = [card for card in CLASSES if numbered and all(word in _plain(card.name) for word in asked)]
-    return next(iter((*exact, *starts, *words)), None) if len(wanted) > 1 else None
+    """The card that people call so. Of several that fit (`A100`, `H100`) the first of the catalogue: smallest, SXM.
+
+    Every word must be one of the card's own, so that an A10 is no A100; left out may be its size, its form and `RTX`.
+    """
+    words = _words(name)
+    return next((card for card in CLASSES if _names(words, _words(card.name))), None)
 
 
 def card_limits(card: AcceleratorClass) -> CardLimits | None:
@@ -85,4 +83,23 @@ def _plain(name: str) -> str:
 
 
 def _words(name: str) -> list[str]:
-    return [_plain(word) for word in re.split(r"[\s_-]+", name) if _plain(word)]
+    return [word for word in re.split(r"[^a-z0-9]+", _SILENT.sub("", name.lower())) if word]
+
+
+def _names(asked: list[str], own: list[str]) -> bool:
+    """Whether all that is asked is of this card (several words may be written as one), and nothing that matters is
+    missing."""
+    said: set[str] = set()
+    for word in asked:
+        rest = word
+        while rest:
+            found = next((one for one in own if rest.startswith(one) or f"{rest}b" == one), None)
+            if found is None:
+                return False
+            said.add(found)
+            rest = rest[len(found) :]
+    return bool(said) and all(_MAY_MISS.fullmatch(one) for one in own if one not in said)
+
+
+_SILENT = re.compile(r"nvidia|geforce|tesla|amd|instinct|hbm\d\w?|(?<=sxm)\d")
+_MAY_MISS = re.compile(r"\d+gb|sxm|pcie|rtx|blackwell|server|ascend|class")
