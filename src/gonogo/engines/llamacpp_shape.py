@@ -1,0 +1,45 @@
+"""`GgufShape`: the numbers of one model that llama.cpp's buffers follow from, whatever they were read from. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GgufShape:
+    """`tensors`: shapes by GGUF name (fastest dimension first). `kv_heads`: of each layer; `windowed`: whether a layer
+    keeps only `window` tokens. `latent_*`, `rope_length`: of multi-head latent attention. None: there is none.
+
+    `heads_by_layer`: query heads where layers differ. `key`, `value`: elements of one head.
+    """
+
+    architecture: str
+    embedding: int
+    vocabulary: int
+    heads: int
+    kv_heads: tuple[int, ...]
+    key: int
+    value: int
+    tensors: Mapping[str, tuple[int, ...]]
+    windowed: tuple[bool, ...]
+    window: int | None = None
+    heads_by_layer: tuple[int, ...] | None = None
+    latent_rank: int | None = None
+    latent_key: int = 0
+    latent_value: int = 0
+    rope_length: int = 0
+    experts_used: int | None = None
+    expert_groups: int | None = None
+    expert_groups_used: int | None = None
+    normed_weights: bool | None = None
+    weights_scaled: bool = False
+
+    def heads_of(self, layer: int) -> int:
+        """Query heads of this layer."""
+        return self.heads_by_layer[layer] if self.heads_by_layer else self.heads
+
+    @property
+    def widest_values(self) -> int:
+        """Elements of all value heads of a token, in the layer where they are most."""
+        return max(self.kv_heads, default=0) * self.value
