@@ -23,10 +23,9 @@ class Gating(str, Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """Traits of a GGUF architecture. `full_every`: of its layers every n-th keeps the whole context, those between a
-    window; `full_first`: counted so that the first is whole. `parallel`: attention and feed-forward side by side."""
+    window. `parallel`: attention and feed-forward side by side. `deepstack`: layers that images enter besides the first."""
 
     full_every: int | None = None
-    full_first: bool = False
     embedding_scale: Literal["rows", "all"] | None = None
     query_scale: bool = False
     norm_after_rope: bool = False
@@ -47,6 +46,7 @@ class Family:
     gate_by_division: bool = False
     outputs_last: bool = False
     positions_per_token: int = 1
+    deepstack: int = 0
     held_against: bool = False
 
 
@@ -86,6 +86,13 @@ FAMILIES: Mapping[str, Family] = {
         weights_before_experts=True,
         held_against=True,
     ),
+    "qwen2vl": Family(positions_per_token=4, held_against=True),
+    "qwen3vl": Family(positions_per_token=4, deepstack=3, held_against=True),
+    "qwen3vlmoe": Family(positions_per_token=4, deepstack=3, held_against=True),
+    "minimax-m2": Family(gating=Gating.SIGMOID, held_against=True),
+    "phi2": Family(parallel="attention_first", query_scale=True, norm_overwrites=False, held_against=True),
     "olmo2": Family(held_against=True),
-    "command-r": Family(parallel="feed_forward_first", logit_scale=True, held_against=True),
+    "command-r": Family(
+        parallel="feed_forward_first", norm_overwrites=False, logit_scale=True, held_against=True
+    ),
 }

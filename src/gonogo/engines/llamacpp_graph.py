@@ -48,7 +48,7 @@ class _Builder:
     caches: dict[bool, _Cache] = field(init=False, default_factory=dict)
 
     def build(self) -> Graph:
-        stream = self._embed()
+        stream = embedded = self._embed()
         self.positions = self._given(self.batch.tokens * self.family.positions_per_token)
         if self.family.attention_scale:
             self.scale = self._given(1, 1, self.batch.tokens)
@@ -56,9 +56,11 @@ class _Builder:
         last = len(self.shape.kv_heads) - 1
         for layer in range(last + 1):
             stream = self._layer(layer, stream, wanted if layer == last else None)
+            if layer < self.family.deepstack:
+                stream = self._same(stream, self._view(embedded, stream.shape, embedded))
         if self.family.outputs_last:
             stream = self._rows(stream, wanted)
-        logits = self._weighted(self._norm(stream, "output_norm"), self.shape.vocabulary)
+        logits = self._bias(self._weighted(self._norm(stream, "output_norm"), self.shape.vocabulary), "output")
         if self.family.logit_softcap:
             for _ in range(3):
                 logits = self._same(logits)
@@ -68,16 +70,20 @@ class _Builder:
         return self.graph
 
     def _embed(self) -> Value:
-        """Words or vectors or both: llama.cpp keeps memory for all three ways of input."""
-        width, tokens = self.shape.embedding, self.batch.tokens
-        looked_up = self._look_up(self._given(tokens))
-        self.graph.expand(looked_up)
+        """Words or vectors or both: llama.cpp keeps memory for all three ways of input, and looks up all words first."""
+        width, tokens = self.shape.embedding * (1 + self.family.deepstack), self.batch.tokens
+        words, mixed_words = self._given(tokens), self._given(tokens)
+        found, mixed_found = self._look_up(words), self._look_up(mixed_words)
+        self.graph.expand(found)
+        self.graph.expand(mixed_found)
+        embedded = self._widen(found)
+        self.graph.expand(embedded)
         self.graph.expand(self._given(width, tokens))
-        words, slots, vectors = self._given(tokens), self._given(tokens, item=LONG), self._given(width, tokens)
+        slots, vectors = self._given(tokens, item=LONG), self._given(width, tokens)
         copied = Value(shape=vectors.shape, sources=(vectors,))
-        rows = self._look_up(words)
-        self.graph.expand(self._view(copied, copied.shape, rows, slots, copied))
-        embedded = looked_up
+        self.graph.expand(self._view(copied, copied.shape, self._widen(mixed_found), slots, copied))
+        if self.family.deepstack:
+            embedded = self._view(embedded, found.shape, embedded)
         if self.family.embedding_scale == "rows":
             embedded = self._same(embedded, self._given(1, tokens))
         elif self.family.embedding_scale == "all":
@@ -88,6 +94,11 @@ class _Builder:
     def _look_up(self, words: Value) -> Value:
         sources = (Value(shape=(self.shape.embedding, self.shape.vocabulary, 1, 1), stored=True), words)
         return Value(shape=(self.shape.embedding, words.shape[0], 1, 1), sources=sources, on_host=True)
+
+    def _widen(self, found: Value) -> Value:
+        """Room behind each word for what images add to later layers."""
+        wide = (self.shape.embedding * (1 + self.family.deepstack), *found.shape[1:])
+        return Value(shape=wide, sources=(found,)) if self.family.deepstack else found
 
     def _layer(self, layer: int, stream: Value, wanted: Value | None) -> Value:
         before = stream
@@ -119,9 +130,9 @@ class _Builder:
     def _parallel(self, layer: int, before: Value, normed: Value, attended: Value) -> Value:
         """Attention and feed-forward read the same norm; both are added to the stream."""
         fed = self._feed_forward(layer, normed)
-        first, second = (attended, before) if self.family.parallel == "attention_first" else (fed, before)
-        both = self._same(first, second)
-        return self._same(both, fed if self.family.parallel == "attention_first" else attended)
+        if self.family.parallel == "attention_first":
+            return self._same(self._same(attended, fed), before)
+        return self._same(self._same(fed, before), attended)
 
     def _attention(self, layer: int, normed: Value) -> Value:
         if self.shape.latent_rank is not None:
@@ -229,7 +240,9 @@ class _Builder:
             mixed = Value(shape=(value_length, heads, tokens, streams), sources=sources)
             if latent:
                 mixed = self._expand_values(mixed, (heads, tokens, streams))
-            return self._view(self._root(mixed), (mixed.shape[0] * heads, tokens * streams, 1, 1), mixed)
+            joined = self._view(self._root(mixed), (mixed.shape[0] * heads, tokens * streams, 1, 1), mixed)
+            self.graph.expand(joined)
+            return joined
         scores = Value(shape=(cache.cells, tokens, heads, streams), sources=(keys, query))
         if self.family.score_softcap:
             for _ in range(3):
@@ -344,7 +357,7 @@ class _Builder:
             judged = self._same(odds, self._weight())
         if self.family.gating is Gating.LOGITS_THEN_SIGMOID:
             judged = logits
-        if (self.shape.expert_groups or 1) > 1:
+        if (self.shape.routing.groups or 1) > 1:
             judged = self._choose_groups(judged, count)
         order = Value(shape=judged.shape, sources=(judged,))
         chosen = self._view(order, (used, tokens, 1, 1), order)
@@ -353,18 +366,19 @@ class _Builder:
         if plain:
             weights = self._same(self._view(weights, (used, tokens, 1, 1), weights))
             weights = self._view(weights, (1, used, tokens, 1), weights)
-        if self.shape.normed_weights if self.shape.normed_weights is not None else self.family.normed_weights:
+        normed = self.shape.routing.normed
+        if self.family.normed_weights if normed is None else normed:
             flat = self._view(self._root(weights), (used, tokens, 1, 1), weights)
             total = self._same(Value(shape=(1, tokens, 1, 1), sources=(flat,)))
             flat = self._same(flat, total)
             weights = self._view(flat, (1, used, tokens, 1), flat)
-        if self.shape.weights_scaled:
+        if self.shape.routing.scaled:
             weights = self._same(weights)
         return chosen, weights
 
     def _choose_groups(self, judged: Value, count: int) -> Value:
-        groups, tokens = self.shape.expert_groups or 1, judged.shape[1]
-        each, kept = count // groups, self.shape.expert_groups_used or 1
+        groups, tokens = self.shape.routing.groups or 1, judged.shape[1]
+        each, kept = count // groups, self.shape.routing.groups_used or 1
         grouped = self._view(self._root(judged), (each, groups, tokens, 1), judged)
         order = Value(shape=grouped.shape, sources=(grouped,))
         best = self._view(order, (2, groups, tokens, 1), order)

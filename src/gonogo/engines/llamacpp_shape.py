@@ -7,6 +7,18 @@ from typing import Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """How tokens find their experts: in so many groups, of which so many are used; weights that are normed or scaled;
+    a bias that only chooses. `normed` None: as the architecture does."""
+
+    groups: int | None = None
+    groups_used: int | None = None
+    normed: bool | None = None
+    scaled: bool = False
+    biased: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GgufShape:
     """`tensors`: shapes by GGUF name (fastest dimension first). `kv_heads`: of each layer; `windowed`: whether a layer
     keeps only `window` tokens. `latent_*`, `rope_length`: of multi-head latent attention. None: there is none.
@@ -30,10 +42,7 @@ class GgufShape:
     latent_value: int = 0
     rope_length: int = 0
     experts_used: int | None = None
-    expert_groups: int | None = None
-    expert_groups_used: int | None = None
-    normed_weights: bool | None = None
-    weights_scaled: bool = False
+    routing: Routing = Routing()
 
     def heads_of(self, layer: int) -> int:
         """Query heads of this layer."""
