@@ -23,7 +23,8 @@ class Gating(str, Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """Traits of a GGUF architecture. `full_every`: of its layers every n-th keeps the whole context, those between a
-    window. `parallel`: attention and feed-forward side by side. `deepstack`: layers that images enter besides the first."""
+    window. `parallel`: attention and feed-forward side by side. `deepstack`: layers that images enter after the first.
+    """
 
     full_every: int | None = None
     embedding_scale: Literal["rows", "all"] | None = None
@@ -92,7 +93,5 @@ FAMILIES: Mapping[str, Family] = {
     "minimax-m2": Family(gating=Gating.SIGMOID, held_against=True),
     "phi2": Family(parallel="attention_first", query_scale=True, norm_overwrites=False, held_against=True),
     "olmo2": Family(held_against=True),
-    "command-r": Family(
-        parallel="feed_forward_first", norm_overwrites=False, logit_scale=True, held_against=True
-    ),
+    "command-r": Family(parallel="feed_forward_first", norm_overwrites=False, logit_scale=True, held_against=True),
 }

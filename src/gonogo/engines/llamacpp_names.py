@@ -16,25 +16,25 @@ from gonogo.facts.architecture import Architecture, Attention, AttentionKind, Ex
 Extents = tuple[int, ...]
 
 GGUF_NAMES: Mapping[str, str] = {
-    **{name: "llama" for name in ("llama", "mistral", "mistral3", "mixtral", "llava_next")},
-    **{name: "qwen2" for name in ("qwen2", "mimo")},
-    **{name: "qwen2vl" for name in ("qwen2_vl", "qwen2_5_vl", "qwen2_5_vl_text")},
+    **dict.fromkeys(("llama", "mistral", "mistral3", "mixtral", "llava_next"), "llama"),
+    **dict.fromkeys(("qwen2", "mimo"), "qwen2"),
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen2_5_vl_text"), "qwen2vl"),
     "qwen2_moe": "qwen2moe",
     "qwen3": "qwen3",
     "qwen3_moe": "qwen3moe",
-    **{name: "qwen3vl" for name in ("qwen3_vl", "qwen3_vl_text")},
+    **dict.fromkeys(("qwen3_vl", "qwen3_vl_text"), "qwen3vl"),
     "qwen3_vl_moe": "qwen3vlmoe",
     "gemma": "gemma",
     "gemma2": "gemma2",
-    **{name: "gemma3" for name in ("gemma3", "gemma3_text")},
+    **dict.fromkeys(("gemma3", "gemma3_text"), "gemma3"),
     "phi": "phi2",
     "phi3": "phi3",
     "granite": "granite",
-    **{name: "glm4" for name in ("glm4", "glm4v", "glm4v_text")},
+    **dict.fromkeys(("glm4", "glm4v", "glm4v_text"), "glm4"),
     "glm4_moe": "glm4moe",
-    **{name: "deepseek2" for name in ("deepseek_v2", "deepseek_v3", "kimi_k2", "kimi_k25", "kimi_vl")},
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "kimi_k2", "kimi_k25", "kimi_vl"), "deepseek2"),
     "gpt_oss": "gpt-oss",
-    **{name: "llama4" for name in ("llama4", "llama4_text")},
+    **dict.fromkeys(("llama4", "llama4_text"), "llama4"),
     "minimax_m2": "minimax-m2",
 }
 """By `model_type`. The others have recurrent layers, or caches of their own, that the graph here does not build."""

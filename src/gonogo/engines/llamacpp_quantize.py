@@ -57,7 +57,7 @@ MIXTURES: Mapping[str, str] = {
 """What a file is called by, and the type of most of its tensors."""
 
 _SMALLER_BLOCKS = {
-    **{name: "IQ4_NL" for name in ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS")},
+    **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"),
     "Q2_K": "Q4_0",
     "Q3_K": "Q4_0",
     "Q4_K": "Q5_0",
@@ -215,9 +215,9 @@ def _outputs_of_heads(mixture: Mixture) -> str:
 
 
 _EMBEDDINGS = {
-    **{name: "Q2_K" for name in ("IQ2_XXS", "IQ2_XS", "IQ1_S", "IQ1_M")},
-    **{name: "IQ3_S" for name in ("IQ2_S", "IQ2_M", "IQ3_XXS")},
+    **dict.fromkeys(("IQ2_XXS", "IQ2_XS", "IQ1_S", "IQ1_M"), "Q2_K"),
+    **dict.fromkeys(("IQ2_S", "IQ2_M", "IQ3_XXS"), "IQ3_S"),
 }
 _EIGHT_EXPERTS = frozenset(
-    "Q2_K IQ3_XS IQ3_XXS Q3_K_S Q3_K_M IQ4_NL Q4_K_S Q4_K_M IQ3_S IQ3_M IQ4_XS".split()  # llama-quant.cpp
+    ["Q2_K", "IQ3_XS", "IQ3_XXS", "Q3_K_S", "Q3_K_M", "IQ4_NL", "Q4_K_S", "Q4_K_M", "IQ3_S", "IQ3_M", "IQ4_XS"]
 )

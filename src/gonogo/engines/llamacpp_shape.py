@@ -23,6 +23,7 @@ class GgufShape:
     """`tensors`: shapes by GGUF name (fastest dimension first). `kv_heads`: of each layer; `windowed`: whether a layer
     keeps only `window` tokens. `latent_*`, `rope_length`: of multi-head latent attention. None: there is none.
 
+    `state_elements`: of what a layer without key and value heads remembers of a sequence, in float32.
     `heads_by_layer`: query heads where layers differ. `key`, `value`: elements of one head.
     """
 
@@ -41,8 +42,13 @@ class GgufShape:
     latent_key: int = 0
     latent_value: int = 0
     rope_length: int = 0
+    state_elements: int = 0
     experts_used: int | None = None
     routing: Routing = Routing()
+
+    @property
+    def has_windows(self) -> bool:
+        return any(self.windowed)
 
     def heads_of(self, layer: int) -> int:
         """Query heads of this layer."""

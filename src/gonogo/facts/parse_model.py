@@ -55,7 +55,46 @@ def model_facts(header: Header, known_architectures: Collection[str], file_types
         context_tokens=_largest(at("context_length")),
         chat_template=_text(metadata.get("tokenizer.chat_template")),
         tensors=header.tensors,
+        window_every=_pattern(at("attention.sliding_window_pattern")),
+        experts_used=_largest(at("expert_used_count")) or None,
+        expert_groups=_largest(at("expert_group_count")),
+        expert_groups_used=_largest(at("expert_group_used_count")),
+        expert_weights_normed=_flag(at("expert_weights_norm")),
+        expert_weights_scaled=_scaled(at("expert_weights_scale")),
+        latent_rank=_latent(at),
+        latent_key_length=_largest(at("attention.key_length_mla")),
+        latent_value_length=_largest(at("attention.value_length_mla")),
+        rope_length=_largest(at("rope.dimension_count")),
+        state_elements=_state(at),
     )
+
+
+def _pattern(value: Value) -> int | None:
+    """Every how manyth layer is whole. A list with a flag per layer is not one number."""
+    return _largest(value) if _is_number(value) and value > 1 else None
+
+
+def _flag(value: Value) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _scaled(value: Value) -> bool | None:
+    """Whether the weights of experts are multiplied by a factor: none, 0 and 1 mean no."""
+    return None if not isinstance(value, float) else value not in (0.0, 1.0)
+
+
+def _state(at: Callable[[str], Value]) -> int | None:
+    """Mamba and Gated DeltaNet: a window of convolution inputs and a matrix. None: no such layers."""
+    inner, state, kernel = (_largest(at(f"ssm.{name}")) for name in ("inner_size", "state_size", "conv_kernel"))
+    if not inner or not state or not kernel:
+        return None
+    groups = _largest(at("ssm.group_count")) or 0
+    return (kernel - 1) * (inner + 2 * groups * state) + state * inner
+
+
+def _latent(at: Callable[[str], Value]) -> int | None:
+    """The rank of the latent keys; None for a file from before llama.cpp cached them, which has full keys."""
+    return _largest(at("attention.kv_lora_rank")) if at("attention.key_length_mla") is not None else None
 
 
 def _needed(value: Value, key: str, limit: int) -> int:
