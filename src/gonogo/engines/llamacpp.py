@@ -122,7 +122,8 @@ def memory_plan(model: ModelFacts, context: int, slot_count: int, batch: int) ->
     runtime = Term(
         name="runtime",
         size_bytes=RUNTIME_BYTES + RUNTIME_UNDER_LOAD_BYTES + vocabulary * VOCABULARY_ENTRY_BYTES,
-        source="measured: Python and libraries 34 MiB, 17 MiB more under load, 480 B per vocabulary word",
+        source="measured: Python and libraries 34 MiB, 17 MiB more under load, 480 B per vocabulary word; the runner "
+        "keeps no cache of former prompts (8,192 MiB by default)",
     )
     return MemoryPlan(terms=(*memory.plan.terms, runtime))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gonogo.engines.ggml_rehearsal import Value
-from gonogo.engines.llamacpp_drawing import HALF, LONG, SINGLE, Drawing
+from gonogo.engines.llamacpp_drawing import HALF, LONG, SINGLE, Drawing, Era
 
 SMALLEST_ROTATION = 64
 
@@ -166,9 +166,9 @@ class Cache:
     def of(cls, draw: Drawing, cells: int) -> Cache:
         batch, shape = draw.batch, draw.shape
         each = 1 if batch.flash_attention else shape.widest_values
-        item = HALF if batch.flash_attention and batch.current else SINGLE
+        item = HALF if batch.flash_attention and batch.era is Era.CURRENT else SINGLE
         mask = draw.given(cells, batch.tokens // batch.streams, 1, batch.streams, item=item)
-        if batch.flash_attention and not batch.current:
+        if batch.flash_attention and batch.era is not Era.CURRENT:
             mask = Value(shape=mask.shape, item_bytes=HALF, sources=(mask,))
         key, value = rotation(shape.key), SMALLEST_ROTATION
         return cls(
@@ -186,7 +186,9 @@ class Cache:
             if value is not None:
                 flat = draw.view(draw.root(value), value.shape, value)
                 cache = draw.stored((1, 1, 1, 1))
-                draw.graph.expand(draw.view(cache, cache.shape, flat, where, cache))
+                copied = draw.batch.era is Era.COPIES
+                sources = (flat, cache) if copied else (flat, where, cache)
+                draw.graph.expand(draw.view(cache, cache.shape, *sources))
 
     def rotate(self, draw: Drawing, *parts: Value) -> tuple[Value, Value, Value]:
         turns = (self.key_rotation, self.key_rotation, self.value_rotation)

@@ -6,12 +6,22 @@ Not here: which operations a layer consists of (`gonogo.engines.llamacpp_graph`,
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 from gonogo.engines.ggml_rehearsal import Graph, Value
 from gonogo.engines.llamacpp_families import Family
 from gonogo.engines.llamacpp_shape import GgufShape
 
 HALF, SINGLE, LONG = 2, 4, 8
+
+
+class Era(Enum):
+    """What builds did differently: first they copied keys and values into the cache, then they wrote rows of it, and
+    now words and vectors can come in one batch, and masks come in half width."""
+
+    COPIES = 1
+    ROWS = 2
+    CURRENT = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +37,7 @@ class Batch:
     flash_attention: bool
     rotated_keys: bool = False
     rotated_values: bool = False
-    current: bool = True
-    """False: builds of before 2026, which took words only and masks of full width."""
+    era: Era = Era.CURRENT
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from gonogo.engines.ggml_rehearsal import Graph, Value
 from gonogo.engines.llamacpp_attention import Cache, attention
-from gonogo.engines.llamacpp_drawing import LONG, Batch, Drawing
+from gonogo.engines.llamacpp_drawing import LONG, Batch, Drawing, Era
 from gonogo.engines.llamacpp_experts import feed_forward
 from gonogo.engines.llamacpp_families import Family
 from gonogo.engines.llamacpp_shape import GgufShape
@@ -45,7 +45,7 @@ def _embed(draw: Drawing) -> Value:
     words, mixed_words = draw.given(tokens), draw.given(tokens)
     found, mixed_found = _look_up(draw, words), _look_up(draw, mixed_words)
     draw.graph.expand(found)
-    if not draw.batch.current:
+    if draw.batch.era is not Era.CURRENT:
         return _scaled(draw, found)
     draw.graph.expand(mixed_found)
     embedded = _widen(draw, found)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Mapping, Sequence
 
-from gonogo.engines.ggml_rehearsal import Graph, rehearse
-from gonogo.engines.llamacpp_drawing import Batch
+from gonogo.engines.ggml_rehearsal import CUDA_ALIGNMENT_BYTES, Graph, rehearse
+from gonogo.engines.llamacpp_drawing import Batch, Era
 from gonogo.engines.llamacpp_families import FAMILIES
 from gonogo.engines.llamacpp_graph import build_graph
 from gonogo.engines.llamacpp_offload import rehearse_offloaded
@@ -21,7 +21,7 @@ from gonogo.engines.llamacpp_shape import GgufShape
 from gonogo.engines.memory import MemoryPlan, Term
 
 MIB = 1024**2
-SINGLE = 4
+SINGLE, ROW_PADDING = 4, 512
 HOST = "host"
 ROTATED_EVERY = 64
 """Heads of a multiple of so many elements are rotated before a quantized cache takes them."""
@@ -63,7 +63,7 @@ def memory_of(shape: GgufShape, weights: Mapping[str, int], settings: LlamaSetti
     layers = _layer_places(len(shape.kv_heads), settings)
     compute, exact = _compute(shape, weights, settings)
     placed = [
-        *_weights(weights, layers),
+        *_weights(shape, weights, layers),
         *_cache(shape, layers, settings),
         *_states(shape, layers, settings),
         *compute,
@@ -118,7 +118,7 @@ def _layer_places(layers: int, settings: LlamaSettings) -> tuple[str, ...]:
     )
 
 
-def _weights(weights: Mapping[str, int], layers: Sequence[str]) -> list[Placed]:
+def _weights(shape: GgufShape, weights: Mapping[str, int], layers: Sequence[str]) -> list[Placed]:
     sizes: dict[str, int] = {}
     for name, size in weights.items():
         parts = name.split(".")
@@ -128,7 +128,7 @@ def _weights(weights: Mapping[str, int], layers: Sequence[str]) -> list[Placed]:
             place = layers[int(parts[1])]
         else:
             place = layers[-1]
-        sizes[place] = sizes.get(place, 0) + size
+        sizes[place] = sizes.get(place, 0) + (size if place == HOST else _on_device(size, shape.tensors.get(name)))
     if "output.weight" not in weights and layers[-1] != HOST:
         sizes[layers[-1]] = sizes.get(layers[-1], 0) + weights.get("token_embd.weight", 0)
     source = "sum of the tensors; what lies on the host is shared by replicas through the page cache"
@@ -136,6 +136,16 @@ def _weights(weights: Mapping[str, int], layers: Sequence[str]) -> list[Placed]:
         Placed(term=Term(name="weights", size_bytes=size, source=source), place=place)
         for place, size in sorted(sizes.items())
     ]
+
+
+def _on_device(size: int, extents: tuple[int, ...] | None) -> int:
+    """CUDA pads the last row of a quantized tensor to 512 elements, and every tensor to 128 bytes."""
+    count = 1
+    for extent in extents or ():
+        count *= extent
+    if extents and size < 2 * count and extents[0] % ROW_PADDING:
+        size += size * (ROW_PADDING - extents[0] % ROW_PADDING) // count
+    return -(-size // CUDA_ALIGNMENT_BYTES) * CUDA_ALIGNMENT_BYTES
 
 
 def _cache(shape: GgufShape, layers: Sequence[str], settings: LlamaSettings) -> list[Placed]:
@@ -202,7 +212,7 @@ def _batch(shape: GgufShape, settings: LlamaSettings) -> Batch:
         flash_attention=settings.flash_attention,
         rotated_keys=_rotated(settings.key_type, shape.key) and shape.latent_rank is None,
         rotated_values=_rotated(settings.value_type, shape.value) and shape.latent_rank is None,
-        current=settings.current_build,
+        era=settings.era,
     )
 
 
@@ -221,7 +231,7 @@ def _compute(shape: GgufShape, weights: Mapping[str, int], settings: LlamaSettin
     if count == 0:
         source = f"{said}; held against what {shape.architecture} printed"
         return [Placed(term=Term(name="compute", size_bytes=rehearse(graph), source=source), place=HOST)], True
-    exact = count == layers + 1 and settings.devices == 1 and not settings.current_build
+    exact = count == layers + 1 and settings.devices == 1 and settings.era is not Era.CURRENT
     return _offloaded(graph, weights, settings, count == layers + 1, said), exact
 
 
@@ -236,7 +246,7 @@ def _offloaded(
         bound = "; a bound: some layers stay on the host, whose weights may be copied over"
     elif settings.devices > 1:
         device, bound = device + host, "; a bound: stages work on several steps at once"
-    elif settings.current_build:
+    elif settings.era is Era.CURRENT:
         bound = "; not held against a current build on an accelerator"
     found = [Placed(term=Term(name="compute", size_bytes=host, source=said + bound), place=HOST)]
     found += [

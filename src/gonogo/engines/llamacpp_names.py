@@ -7,11 +7,13 @@ which type a tensor is (`gonogo.engines.llamacpp_quantize`).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Iterator, Mapping
 
 from gonogo.engines.llamacpp_families import FAMILIES
 from gonogo.engines.llamacpp_shape import GgufShape, Routing
 from gonogo.facts.architecture import Architecture, Attention, AttentionKind, Experts, Latent
+from gonogo.facts.weights import Part, groups_of
 
 Extents = tuple[int, ...]
 
@@ -39,6 +41,10 @@ GGUF_NAMES: Mapping[str, str] = {
 }
 """By `model_type`. The others have recurrent layers, or caches of their own, that the graph here does not build."""
 
+_LONGEST_VOCABULARY = {"gemma3": 262_144}
+"""The converter cuts the rows of words that the tokenizer does not have."""
+_NO_ATTENTION = Attention(kind=AttentionKind.RECURRENT, heads=0, kv_heads=0, key_dim=0, value_dim=0)
+_BLOCK = 256
 _FUSED_QUERIES = frozenset({"phi3", "phi2"})
 _FUSED_GATES = frozenset({"phi3", "glm4"})
 _HEAD_NORMS = frozenset({"qwen3", "qwen3moe", "qwen3vl", "qwen3vlmoe", "gemma3"})
@@ -46,14 +52,55 @@ _POST_NORMS = frozenset({"gemma2", "gemma3", "glm4"})
 
 
 def shape_of(model: Architecture, routing: Routing | None = None) -> GgufShape:
-    """The model as llama.cpp would see its file. Raises ValueError for one that the graph here does not cover."""
+    """The model as llama.cpp would see its file.
+
+    Of a type whose layout is not known here (`layout_known` says so) the cache is exact, the tensors are sums by part,
+    and the compute buffer will be a bound. Raises ValueError for one whose cache follows no formula here.
+    """
     name = GGUF_NAMES.get(model.model_type)
-    if name is None or not model.layers or model.oddity is not None:
-        raise ValueError(f"no GGUF layout is known here for {model.model_type!r}")
+    model = replace(model, vocabulary=min(model.vocabulary, _LONGEST_VOCABULARY.get(name or "", model.vocabulary)))
     attentions = [layer.attention for layer in model.layers]
-    if any(one is None or one.kind is AttentionKind.RECURRENT for one in attentions):
-        raise ValueError(f"{model.model_type!r} has layers without attention, which are not planned for llama.cpp")
-    return _shape(model, name, [one for one in attentions if one is not None], routing or Routing())
+    if model.oddity is not None or not any(attentions):
+        raise ValueError(f"{model.model_type!r} is not planned for llama.cpp: {model.oddity or 'no layer attends'}")
+    plain = all(one is not None and one.kind is not AttentionKind.RECURRENT for one in attentions)
+    if name is not None and plain:
+        return _shape(model, name, [one for one in attentions if one is not None], routing or Routing())
+    return _sums(model, [one or _NO_ATTENTION for one in attentions])
+
+
+def layout_known(shape: GgufShape) -> bool:
+    """Whether the tensors are those of llama.cpp's file, not sums by part."""
+    return shape.architecture in FAMILIES
+
+
+def _sums(model: Architecture, attentions: list[Attention]) -> GgufShape:
+    """A model of layers that no table here describes: its groups of weights, each as if it were one tensor."""
+    tensors: dict[str, Extents] = {}
+    for at, group in enumerate(groups_of(model)):
+        plain = {Part.EMBEDDING: "token_embd", Part.HEAD: "output"}.get(group.part)
+        name = plain or f"blk.{group.layer or 0}.{group.part.value}_{at}"
+        columns = max(1, group.elements // _BLOCK)
+        tensors[f"{name}.weight"] = (_BLOCK, columns // 2, 2) if group.part is Part.EXPERT else (_BLOCK, columns)
+    attending = [one for one in attentions if one.kind is not AttentionKind.RECURRENT and one.kv_heads]
+    widest, latent, state = max(attending, key=lambda one: one.kv_heads), model.latent, model.recurrent
+    key = latent.kv_rank + latent.rope_dim if latent is not None else widest.key_dim
+    return GgufShape(
+        architecture=model.model_type,
+        embedding=model.hidden,
+        vocabulary=model.vocabulary,
+        heads=widest.heads,
+        kv_heads=tuple(one.kv_heads if one.kind is not AttentionKind.RECURRENT else 0 for one in attentions),
+        key=key,
+        value=latent.kv_rank if latent is not None else widest.value_dim,
+        tensors=tensors,
+        windowed=(False,) * len(attentions),
+        window=next((one.window for one in attentions if one.window is not None), None),
+        latent_rank=latent.kv_rank if latent is not None else None,
+        experts_used=model.experts.per_token if model.experts is not None else None,
+        state_elements=0
+        if state is None
+        else (state.kernel - 1) * state.channels + state.heads * state.head_dim * state.state_dim,
+    )
 
 
 def _shape(model: Architecture, name: str, attentions: list[Attention], routing: Routing) -> GgufShape:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gonogo.engines.llamacpp_drawing import Era
+
 CONTEXT_STEP = 256
 
 
@@ -15,8 +17,7 @@ class LlamaSettings:
     is what llama-server makes (with 4 sequences) when `-np` is not given. `all_outputs`: logits of every token of a
     step are wanted (`llama-fit-params`, `llama-perplexity`); a server wants one per sequence. `offloaded`: layers on
     accelerators, the output counted as one; None: all. `prompt_cache_bytes`: of host memory for prompts of former
-    requests, 8 GiB by default in llama-server. `projector_bytes`: the file of `--mmproj`. `current_build`: False for
-    builds from before words and vectors could come in one batch.
+    requests, 8 GiB by default in llama-server. `projector_bytes`: the file of `--mmproj`.
     """
 
     context_tokens: int
@@ -33,7 +34,7 @@ class LlamaSettings:
     devices: int = 1
     prompt_cache_bytes: int = 0
     projector_bytes: int = 0
-    current_build: bool = True
+    era: Era = Era.CURRENT
 
     @property
     def cells(self) -> int:
