@@ -23,6 +23,8 @@ def shape_from(model: ModelFacts) -> GgufShape:
     family = FAMILIES.get(architecture)
     every = (model.window_every or family.full_every) if family is not None and family.full_every else None
     window = model.sliding_window if every or family is None else None
+    if every and family is not None:
+        window = window or family.window
     kv_heads = model.kv_heads or (heads,) * model.layers
     latent = model.latent_rank
     tensors = {tensor.name: tensor.shape for tensor in model.tensors}

@@ -23,10 +23,12 @@ class Gating(str, Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """Traits of a GGUF architecture. `full_every`: of its layers every n-th keeps the whole context, those between a
-    window. `parallel`: attention and feed-forward side by side. `deepstack`: layers that images enter after the first.
+    window (of `window` tokens, where files do not say it).
+    `parallel`: attention and feed-forward side by side. `deepstack`: layers that images enter after the first.
     """
 
     full_every: int | None = None
+    window: int | None = None
     embedding_scale: Literal["rows", "all"] | None = None
     query_scale: bool = False
     norm_after_rope: bool = False
@@ -79,6 +81,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "llama4": Family(
         full_every=4,
+        window=8192,
         no_rope_every=4,
         attention_scale=True,
         norm_after_rope=True,
