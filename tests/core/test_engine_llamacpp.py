@@ -69,7 +69,7 @@ def test_the_memory_plan_is_what_the_engine_printed(case: Path) -> None:
 
 def test_the_plan_of_an_architecture_nobody_held_against_is_larger() -> None:
     known = memory_plan(_smollm2(), 2048, 2, 128)
-    other = memory_plan(replace(_smollm2(), architecture="starcoder2"), 2048, 2, 128)
+    other = memory_plan(replace(_smollm2(), architecture="plamo2"), 2048, 2, 128)
     assert other.term("compute") > 2 * known.term("compute")
     assert "not held against" in next(term.source for term in other.terms if term.name == "compute")
 

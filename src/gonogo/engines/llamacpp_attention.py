@@ -24,17 +24,7 @@ def attention(draw: Drawing, layer: int, normed: Value, cache: Cache) -> Value:
         (draw.shape.value, kv_heads),
     )
     queries, keys, values = _projections(draw, layer, normed, sizes)
-    rotary = draw.family.rope and (layer + 1) % draw.family.no_rope_every if draw.family.no_rope_every else True
-    if not draw.family.norm_after_rope:
-        queries, keys = _head_norm(draw, layer, "q", queries), _head_norm(draw, layer, "k", keys)
-    if rotary and draw.family.rope:
-        queries, keys = draw.same(queries, draw.positions), draw.same(keys, draw.positions)
-        if draw.family.norm_after_rope:
-            queries, keys = draw.same(queries), draw.same(keys)
-    elif draw.scale is not None:
-        queries = draw.same(queries, draw.scale)
-    if draw.family.query_scale:
-        queries = draw.same(queries)
+    queries, keys = _positioned(draw, layer, queries, keys)
     queries, keys, values = cache.rotate(draw, queries, keys, values)
     order = (queries, keys, values) if draw.shape.has_windows else (queries, values, keys)
     for value in order:
@@ -44,6 +34,29 @@ def attention(draw: Drawing, layer: int, normed: Value, cache: Cache) -> Value:
     mixed = cache.rotate_back(draw, mixed)
     out = draw.weighted(mixed, draw.shape.embedding)
     return draw.bias(out, f"blk.{layer}.attn_output")
+
+
+def _positioned(draw: Drawing, layer: int, queries: Value, keys: Value) -> tuple[Value, Value]:
+    """Queries and keys with their norms, positions and scale, in the architecture's order."""
+    family = draw.family
+    if not family.head_norm_after_rope:
+        queries, keys = _head_norm(draw, layer, "q", queries), _head_norm(draw, layer, "k", keys)
+    if _rotary(draw, layer):
+        queries, keys = draw.same(queries, draw.positions), draw.same(keys, draw.positions)
+        if family.norm_after_rope:
+            queries, keys = draw.same(queries), draw.same(keys)
+    elif draw.scale is not None:
+        queries = draw.same(queries, draw.scale)
+    if family.head_norm_after_rope:
+        queries, keys = _head_norm(draw, layer, "q", queries), _head_norm(draw, layer, "k", keys)
+    return (draw.same(queries) if family.query_scale else queries), keys
+
+
+def _rotary(draw: Drawing, layer: int) -> bool:
+    family = draw.family
+    if family.rope_in_windows_only and draw.shape.has_windows:
+        return draw.shape.windowed[layer]
+    return family.no_rope_every is None or (layer + 1) % family.no_rope_every != 0
 
 
 def _projections(

@@ -1,7 +1,7 @@
 """What llama.cpp's graph of an architecture does that its tensors do not show: a table, one line each.
 
-Read in `src/models` of build 11434. `held_against`: its compute buffers were held against what the engine printed
-(`tests/cases/engines/llamacpp`); for all others the plan is a bound and says so.
+Read in `src/models` of build 11434. The compute buffers of every architecture here were held against what the engine
+printed (`tests/cases/engines/llamacpp/buffers`); for one that is not here the plan is a bound and says so.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ class Family:
     query_scale: bool = False
     norm_after_rope: bool = False
     norm_overwrites: bool = True
-    rope: bool = True
     no_rope_every: int | None = None
+    rope_in_windows_only: bool = False
+    head_norm_after_rope: bool = False
     attention_scale: bool = False
     residual_scale: bool = False
     logit_scale: bool = False
@@ -50,34 +51,30 @@ class Family:
     outputs_last: bool = False
     positions_per_token: int = 1
     deepstack: int = 0
-    held_against: bool = False
 
 
-_PLAIN = Family(held_against=True)
+_PLAIN = Family()
 
 FAMILIES: Mapping[str, Family] = {
     "llama": _PLAIN,
     "qwen2": _PLAIN,
     "qwen3": _PLAIN,
     "qwen3moe": _PLAIN,
-    "qwen2moe": Family(normed_weights=False, gate_by_division=True, held_against=True),
-    "gemma": Family(embedding_scale="all", query_scale=True, held_against=True),
-    "gemma2": Family(
-        full_every=2, embedding_scale="all", query_scale=True, logit_softcap=True, score_softcap=True, held_against=True
-    ),
-    "gemma3": Family(full_every=6, embedding_scale="rows", query_scale=True, held_against=True),
-    "phi3": Family(query_scale=True, held_against=True),
-    "granite": Family(embedding_scale="all", residual_scale=True, logit_scale=True, held_against=True),
-    "glm4": Family(held_against=True),
-    "glm4moe": Family(post_norm_is_feed_forward_norm=True, gating=Gating.SIGMOID, held_against=True),
-    "deepseek2": Family(gating=Gating.SIGMOID, held_against=True),
+    "qwen2moe": Family(normed_weights=False, gate_by_division=True),
+    "gemma": Family(embedding_scale="all", query_scale=True),
+    "gemma2": Family(full_every=2, embedding_scale="all", query_scale=True, logit_softcap=True, score_softcap=True),
+    "gemma3": Family(full_every=6, embedding_scale="rows", query_scale=True),
+    "phi3": Family(query_scale=True),
+    "granite": Family(embedding_scale="all", residual_scale=True, logit_scale=True),
+    "glm4": _PLAIN,
+    "glm4moe": Family(post_norm_is_feed_forward_norm=True, gating=Gating.SIGMOID),
+    "deepseek2": Family(gating=Gating.SIGMOID),
     "gpt-oss": Family(
         full_every=2,
         post_norm_is_feed_forward_norm=True,
         gating=Gating.SOFTMAX_OF_CHOSEN,
         normed_weights=False,
         outputs_last=True,
-        held_against=True,
     ),
     "llama4": Family(
         full_every=4,
@@ -88,13 +85,32 @@ FAMILIES: Mapping[str, Family] = {
         gating=Gating.LOGITS_THEN_SIGMOID,
         normed_weights=False,
         weights_before_experts=True,
-        held_against=True,
     ),
-    "qwen2vl": Family(positions_per_token=4, held_against=True),
-    "qwen3vl": Family(positions_per_token=4, deepstack=3, held_against=True),
-    "qwen3vlmoe": Family(positions_per_token=4, deepstack=3, held_against=True),
-    "minimax-m2": Family(gating=Gating.SIGMOID, held_against=True),
-    "phi2": Family(parallel="attention_first", query_scale=True, norm_overwrites=False, held_against=True),
-    "olmo2": Family(held_against=True),
-    "command-r": Family(parallel="feed_forward_first", norm_overwrites=False, logit_scale=True, held_against=True),
+    "qwen2vl": Family(positions_per_token=4),
+    "qwen3vl": Family(positions_per_token=4, deepstack=3),
+    "qwen3vlmoe": Family(positions_per_token=4, deepstack=3),
+    "minimax-m2": Family(gating=Gating.SIGMOID),
+    "phi2": Family(parallel="attention_first", query_scale=True, norm_overwrites=False),
+    "smollm3": Family(no_rope_every=4),
+    "starcoder2": Family(norm_overwrites=False),
+    "seed_oss": Family(post_norm_is_feed_forward_norm=True),
+    "exaone4": Family(full_every=4, rope_in_windows_only=True),
+    "cohere2": Family(
+        full_every=4, rope_in_windows_only=True, parallel="feed_forward_first", norm_overwrites=False, logit_scale=True
+    ),
+    "ernie4_5": _PLAIN,
+    "mistral3": _PLAIN,
+    "internlm2": _PLAIN,
+    "olmoe": Family(normed_weights=False),
+    "granitemoe": Family(embedding_scale="all", residual_scale=True, logit_scale=True),
+    "hunyuan-dense": Family(head_norm_after_rope=True),
+    "arcee": Family(squared=True),
+    "nemotron": Family(squared=True, norm_overwrites=False),
+    "stablelm": Family(norm_overwrites=False),
+    "orion": Family(norm_overwrites=False),
+    "xverse": _PLAIN,
+    "exaone": _PLAIN,
+    "minicpm": Family(embedding_scale="all", residual_scale=True, logit_scale=True),
+    "olmo2": _PLAIN,
+    "command-r": Family(parallel="feed_forward_first", norm_overwrites=False, logit_scale=True),
 }
