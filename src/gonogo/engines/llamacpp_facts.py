@@ -25,7 +25,8 @@ def shape_from(model: ModelFacts) -> GgufShape:
     window = model.sliding_window if every or family is None else None
     if every and family is not None:
         window = window or family.window
-    kv_heads = model.kv_heads or (heads,) * model.layers
+    layers = max(1, model.layers - (model.draft_layers or 0))
+    kv_heads = (model.kv_heads or (heads,) * model.layers)[:layers]
     latent = model.latent_rank
     tensors = {tensor.name: tensor.shape for tensor in model.tensors}
     if not any(name.startswith("blk.") for name in tensors):
@@ -39,7 +40,7 @@ def shape_from(model: ModelFacts) -> GgufShape:
         key=model.key_length or head,
         value=model.value_length or head,
         tensors=tensors,
-        windowed=tuple(bool(window and every and (index + 1) % every) for index in range(model.layers)),
+        windowed=_windowed(model, window, every, layers),
         window=window,
         latent_rank=latent,
         latent_key=model.latent_key_length or 0,
@@ -54,6 +55,13 @@ def shape_from(model: ModelFacts) -> GgufShape:
             scaled=bool(model.expert_weights_scaled),
         ),
     )
+
+
+def _windowed(model: ModelFacts, window: int | None, every: int | None, layers: int) -> tuple[bool, ...]:
+    """Which layers keep only the window: as the file lists them, else in the architecture's rhythm."""
+    if window is not None and every is not None and model.windowed_layers is not None:
+        return model.windowed_layers[:layers]
+    return tuple(bool(window and every and (index + 1) % every) for index in range(layers))
 
 
 def _usual(model: ModelFacts, architecture: str, kv_heads: tuple[int, ...], head: int) -> Mapping[str, tuple[int, ...]]:

@@ -12,7 +12,7 @@ from typing import Mapping, Sequence
 
 from gonogo.engines.ggml_rehearsal import CUDA_ALIGNMENT_BYTES, Graph, rehearse
 from gonogo.engines.llamacpp_drawing import Batch, Era
-from gonogo.engines.llamacpp_families import FAMILIES
+from gonogo.engines.llamacpp_families import FAMILIES, Family
 from gonogo.engines.llamacpp_graph import build_graph
 from gonogo.engines.llamacpp_offload import rehearse_offloaded
 from gonogo.engines.llamacpp_quantize import BLOCKS, Mixture, tensor_bytes, tensor_kind
@@ -124,7 +124,9 @@ def _weights(shape: GgufShape, weights: Mapping[str, int], layers: Sequence[str]
         parts = name.split(".")
         if name in ("token_embd.weight", "per_layer_token_embd.weight"):
             place = HOST
-        elif parts[0] == "blk" and int(parts[1]) < len(layers) - 1:
+        elif parts[0] == "blk":
+            if int(parts[1]) >= len(layers) - 1:
+                continue  # layers that guess tokens ahead are not loaded
             place = layers[int(parts[1])]
         else:
             place = layers[-1]
@@ -222,9 +224,9 @@ def _rotated(kind: str, length: int) -> bool:
 
 def _compute(shape: GgufShape, weights: Mapping[str, int], settings: LlamaSettings) -> tuple[list[Placed], bool]:
     family = FAMILIES.get(shape.architecture)
-    if family is None:
+    graph = _graph(shape, family, settings) if family is not None else None
+    if graph is None:
         return [_bound(shape, settings)], False
-    graph = build_graph(shape, family, _batch(shape, settings))
     said = f"a step of {settings.tokens} tokens, rehearsed as ggml shares out its memory"
     layers = len(shape.kv_heads)
     count = layers + 1 if settings.offloaded is None else min(settings.offloaded, layers + 1)
@@ -233,6 +235,16 @@ def _compute(shape: GgufShape, weights: Mapping[str, int], settings: LlamaSettin
         return [Placed(term=Term(name="compute", size_bytes=rehearse(graph), source=source), place=HOST)], True
     exact = count == layers + 1 and settings.devices == 1 and settings.era is not Era.CURRENT
     return _offloaded(graph, weights, settings, count == layers + 1, said), exact
+
+
+def _graph(shape: GgufShape, family: Family, settings: LlamaSettings) -> Graph | None:
+    """None for a file whose tensors are not those of its architecture today, as an older converter wrote them."""
+    if any(name.endswith("attn_kv_b.weight") for name in shape.tensors):
+        return None
+    try:
+        return build_graph(shape, family, _batch(shape, settings))
+    except KeyError:
+        return None
 
 
 def _offloaded(

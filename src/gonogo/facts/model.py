@@ -27,9 +27,10 @@ class ModelProblem:
 class ModelFacts:
     """One model as asked for (`asked`) and as found. With `problem` set the rest may be None.
 
-    `window_every`: of so many layers one keeps the whole context. `latent_*`, `rope_length`: of multi-head latent
-    attention, elements per head. `expert_*`: how a router weighs and groups its experts. `state_elements`: of what a
-    recurrent layer remembers of one sequence.
+    `window_every`: of so many layers one keeps the whole context; `windowed_layers`: listed one by one. `draft_layers`:
+    the last so many of `layers` only guess tokens ahead. `latent_*`, `rope_length`: of multi-head latent attention,
+    elements per head. `expert_*`: how a router weighs and groups its experts. `state_elements`: of what a recurrent
+    layer remembers of one sequence.
     """
 
     asked: str
@@ -54,6 +55,8 @@ class ModelFacts:
     chat_template: str | None = None
     tensors: tuple[Tensor, ...] | None = None
     window_every: int | None = None
+    windowed_layers: tuple[bool, ...] | None = None
+    draft_layers: int | None = None
     experts_used: int | None = None
     expert_groups: int | None = None
     expert_groups_used: int | None = None

@@ -56,6 +56,8 @@ def model_facts(header: Header, known_architectures: Collection[str], file_types
         chat_template=_text(metadata.get("tokenizer.chat_template")),
         tensors=header.tensors,
         window_every=_pattern(at("attention.sliding_window_pattern")),
+        windowed_layers=_windowed(at("attention.sliding_window_pattern"), layers),
+        draft_layers=_largest(at("nextn_predict_layers")),
         experts_used=_largest(at("expert_used_count")) or None,
         expert_groups=_largest(at("expert_group_count")),
         expert_groups_used=_largest(at("expert_group_used_count")),
@@ -72,6 +74,13 @@ def model_facts(header: Header, known_architectures: Collection[str], file_types
 def _pattern(value: Value) -> int | None:
     """Every how manyth layer is whole. A list with a flag per layer is not one number."""
     return _largest(value) if _is_number(value) and value > 1 else None
+
+
+def _windowed(value: Value, layers: int) -> tuple[bool, ...] | None:
+    """A flag per layer, where the file lists them."""
+    if not isinstance(value, Array) or value.numbers is None or len(value.numbers) != layers:
+        return None
+    return tuple(bool(number) for number in value.numbers)
 
 
 def _flag(value: Value) -> bool | None:
