@@ -37,7 +37,7 @@ ALIASES = {
     "qwen3coder30ba3b": "Qwen/Qwen3-30B-A3B",
     "deepseekr10528": "deepseek-ai/DeepSeek-R1",
     "qwen3vl8bshaped": "Qwen/Qwen3-VL-8B-Instruct",
-    "78layermladsamodelglm5shaped": "zai-org/GLM-5",
+    "78layermladsamodelglm5shaped": "zai-org/GLM-5.2",
     "64layerhybrid16attentionlayersqwen3627bshaped": "nvidia/Qwen3.6-27B-NVFP4",
     "smollm2135minstruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
 }
@@ -125,7 +125,7 @@ def _row(row: Mapping[str, Any], models: Mapping[str, Any]) -> list[RowResult]:
     text = str(row.get("model"))
     try:
         name, config = _config(row, models)
-        shape = shape_of(parse_config(config), _routing(config))
+        shape = shape_of(parse_config(config), _routing(config), _index_layers(config))
         quantization = QUANTIZATION.search(text)
         weights = weights_of(shape, quantization.group(1)) if quantization else {}
         settings = settings_of(row, config)
@@ -262,6 +262,14 @@ def _routing(config: Mapping[str, Any]) -> Routing:
     )
 
 
+def _index_layers(config: Mapping[str, Any]) -> int | None:
+    """GLM-5.2 and later: the first few layers have an indexer, and then every fourth."""
+    every, first, layers = (
+        _number(config.get(name)) for name in ("index_topk_freq", "index_skip_topk_offset", "num_hidden_layers")
+    )
+    return first + (layers - first) // every if every and first is not None and layers else None
+
+
 def _compare(
     row: Mapping[str, Any], shape: GgufShape, memory: LlamaMemory, settings: LlamaSettings, weighed: bool
 ) -> Iterable[RowResult]:
@@ -280,7 +288,7 @@ def _compare(
     if cache is not None:
         yield _result(row, "kv", memory.bytes_of("kv_cache"), cache)
     if measured.get("indexer_kv_mib") is not None:
-        yield _skipped(row, "which layers have an indexer is not in the configuration", "indexer")
+        yield _result(row, "kv", memory.bytes_of("indexer_cache"), measured["indexer_kv_mib"])
     if measured.get("output_mib") is not None:
         yield _result(row, "output", memory.bytes_of("output"), measured["output_mib"])
     for name, place in (("compute_mib", HOST), ("compute_cuda0_mib", DEVICE), ("compute_host_mib", HOST)):

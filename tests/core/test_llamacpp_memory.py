@@ -237,6 +237,16 @@ def test_latent_attention_keeps_no_values() -> None:
     assert memory.bytes_of("kv_cache") == 44928 * MIB
 
 
+def test_an_indexer_keeps_keys_of_its_own_in_the_layers_that_have_one() -> None:
+    """A public log of a 78-layer model: 2,688 MiB in 21 layers."""
+    settings = LlamaSettings(context_tokens=524288)
+    shape = shape_of(parse_config(known_models()["zai-org/GLM-5.2"].config), index_layers=21)
+    assert _memory(shape, settings).bytes_of("indexer_cache") == 2688 * MIB
+    every = _memory(replace(shape, index_layers=None), settings)
+    assert every.bytes_of("indexer_cache") == 78 * 128 * MIB
+    assert "upper bound" in next(one.term.source for one in every.placed if one.term.name == "indexer_cache")
+
+
 def _chain(*sizes: int) -> Graph:
     """Each value is computed from the one before."""
     graph = Graph()

@@ -47,6 +47,8 @@ def shape_from(model: ModelFacts) -> GgufShape:
         latent_value=model.latent_value_length or 0,
         rope_length=model.rope_length or 0,
         state_elements=model.state_elements or 0,
+        index_length=model.index_length or 0,
+        index_layers=model.index_layers,
         experts_used=model.experts_used,
         routing=Routing(
             groups=model.expert_groups,

@@ -65,6 +65,7 @@ def memory_of(shape: GgufShape, weights: Mapping[str, int], settings: LlamaSetti
     placed = [
         *_weights(shape, weights, layers),
         *_cache(shape, layers, settings),
+        *_indexers(shape, layers, settings),
         *_states(shape, layers, settings),
         *compute,
         Placed(term=_output(shape, settings), place=HOST),
@@ -165,6 +166,17 @@ def _cache(shape: GgufShape, layers: Sequence[str], settings: LlamaSettings) -> 
         Placed(term=Term(name="kv_cache", size_bytes=size, source=source), place=place)
         for place, size in sorted(sizes.items())
     ]
+
+
+def _indexers(shape: GgufShape, layers: Sequence[str], settings: LlamaSettings) -> list[Placed]:
+    """Keys by which sparse attention finds what to attend to (DeepSeek-V3.2): one head beside each layer's cache."""
+    if not shape.index_length:
+        return []
+    kept = len(shape.kv_heads) if shape.index_layers is None else shape.index_layers
+    size = kept * cache_row_bytes(shape.index_length, settings.key_type) * settings.cells * settings.streams
+    source = f"{kept} layers × {settings.streams} × {settings.cells} tokens × {shape.index_length} elements"
+    source += ", an upper bound: some layers may share an indexer" if shape.index_layers is None else ""
+    return [Placed(term=Term(name="indexer_cache", size_bytes=size, source=source), place=layers[-1])]
 
 
 def _states(shape: GgufShape, layers: Sequence[str], settings: LlamaSettings) -> list[Placed]:

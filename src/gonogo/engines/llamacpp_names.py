@@ -51,8 +51,8 @@ _HEAD_NORMS = frozenset({"qwen3", "qwen3moe", "qwen3vl", "qwen3vlmoe", "gemma3"}
 _POST_NORMS = frozenset({"gemma2", "gemma3", "glm4"})
 
 
-def shape_of(model: Architecture, routing: Routing | None = None) -> GgufShape:
-    """The model as llama.cpp would see its file.
+def shape_of(model: Architecture, routing: Routing | None = None, index_layers: int | None = None) -> GgufShape:
+    """The model as llama.cpp would see its file. `index_layers`: that have a sparse-attention indexer, None: all.
 
     Of a type whose layout is not known here (`layout_known` says so) the cache is exact, the tensors are sums by part,
     and the compute buffer will be a bound. Raises ValueError for one whose cache follows no formula here.
@@ -65,7 +65,7 @@ def shape_of(model: Architecture, routing: Routing | None = None) -> GgufShape:
     plain = all(one is not None and one.kind is not AttentionKind.RECURRENT for one in attentions)
     if name is not None and plain:
         return _shape(model, name, [one for one in attentions if one is not None], routing or Routing())
-    return _sums(model, [one or _NO_ATTENTION for one in attentions])
+    return replace(_sums(model, [one or _NO_ATTENTION for one in attentions]), index_layers=index_layers)
 
 
 def layout_known(shape: GgufShape) -> bool:
@@ -96,6 +96,7 @@ def _sums(model: Architecture, attentions: list[Attention]) -> GgufShape:
         windowed=(False,) * len(attentions),
         window=next((one.window for one in attentions if one.window is not None), None),
         latent_rank=latent.kv_rank if latent is not None else None,
+        index_length=(latent.index_dim or 0) if latent is not None else 0,
         experts_used=model.experts.per_token if model.experts is not None else None,
         state_elements=0
         if state is None

@@ -23,6 +23,7 @@ class GgufShape:
     """`tensors`: shapes by GGUF name (fastest dimension first). `kv_heads`: of each layer; `windowed`: whether a layer
     keeps only `window` tokens. `latent_*`, `rope_length`: of multi-head latent attention. None: there is none.
 
+    `index_length`: elements of the key of a sparse-attention indexer, kept in `index_layers` layers (None: in all).
     `state_elements`: of what a layer without key and value heads remembers of a sequence, in float32.
     `heads_by_layer`: query heads where layers differ. `key`, `value`: elements of one head.
     """
@@ -43,6 +44,8 @@ class GgufShape:
     latent_value: int = 0
     rope_length: int = 0
     state_elements: int = 0
+    index_length: int = 0
+    index_layers: int | None = None
     experts_used: int | None = None
     routing: Routing = Routing()
 

@@ -30,7 +30,7 @@ class ModelFacts:
     `window_every`: of so many layers one keeps the whole context; `windowed_layers`: listed one by one. `draft_layers`:
     the last so many of `layers` only guess tokens ahead. `latent_*`, `rope_length`: of multi-head latent attention,
     elements per head. `expert_*`: how a router weighs and groups its experts. `state_elements`: of what a recurrent
-    layer remembers of one sequence.
+    layer remembers of one sequence. `index_*`: of a sparse-attention indexer, its key and how many layers have one.
     """
 
     asked: str
@@ -67,3 +67,5 @@ class ModelFacts:
     latent_value_length: int | None = None
     rope_length: int | None = None
     state_elements: int | None = None
+    index_length: int | None = None
+    index_layers: int | None = None

@@ -68,6 +68,8 @@ def model_facts(header: Header, known_architectures: Collection[str], file_types
         latent_value_length=_largest(at("attention.value_length_mla")),
         rope_length=_largest(at("rope.dimension_count")),
         state_elements=_state(at),
+        index_length=_largest(at("attention.indexer.key_length")),
+        index_layers=_count(at("attention.indexer.types")),
     )
 
 
@@ -81,6 +83,11 @@ def _windowed(value: Value, layers: int) -> tuple[bool, ...] | None:
     if not isinstance(value, Array) or value.numbers is None or len(value.numbers) != layers:
         return None
     return tuple(bool(number) for number in value.numbers)
+
+
+def _count(value: Value) -> int | None:
+    """How many layers a list of flags names."""
+    return sum(bool(number) for number in value.numbers or ()) if isinstance(value, Array) else None
 
 
 def _flag(value: Value) -> bool | None:
