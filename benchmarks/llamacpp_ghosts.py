@@ -26,7 +26,8 @@ from typing import Any, Iterator, Mapping, Sequence
 DEADLINE_S = 60.0
 ALIGNMENT = 32
 CACHE_KINDS = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "IQ4_NL": 20, "BF16": 30}
-_CACHE = re.compile(r"size = +([0-9.]+) MiB \( *(\d+) cells, +(\d+) layers")
+_CACHE = re.compile(r"size = +([0-9.]+) MiB \( *(\d+) cells, +(\d+) layers[^\n]*, K \(")
+_STATES = re.compile(r"size = +([0-9.]+) MiB \( *\d+ cells, +\d+ layers[^\n]*, R \(")
 _COMPUTE = re.compile(r"compute buffer size = +([0-9.]+) MiB")
 _OUTPUT = re.compile(r"output buffer size = +([0-9.]+) MiB")
 
@@ -72,11 +73,13 @@ class Printed:
     """What one start printed, in MiB: each cache with its cells and layers, the output and the compute buffer."""
 
     kv: tuple[tuple[float, int, int], ...]
+    states_mib: float | None
     output_mib: float
     compute_mib: float
 
     def plain(self) -> dict[str, Any]:
-        return {"kv": [list(one) for one in self.kv], "output_mib": self.output_mib, "compute_mib": self.compute_mib}
+        found = {"kv": [list(one) for one in self.kv], "output_mib": self.output_mib, "compute_mib": self.compute_mib}
+        return found if self.states_mib is None else {**found, "states_mib": self.states_mib}
 
 
 def tensors_of(model: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -148,7 +151,13 @@ def measure(path: Path, settings: Mapping[str, Any]) -> Printed:
     if not compute or not output:
         raise RuntimeError(f"{path.name}: no buffers were printed: {text[-600:]}")
     caches = tuple((float(size), int(cells), int(layers)) for size, cells, layers in _CACHE.findall(text))
-    return Printed(kv=caches, output_mib=float(output[-1]), compute_mib=float(compute[-1]))
+    states = [float(size) for size in _STATES.findall(text)]
+    return Printed(
+        kv=caches,
+        states_mib=sum(states) if states else None,
+        output_mib=float(output[-1]),
+        compute_mib=float(compute[-1]),
+    )
 
 
 def _load_one(path: str, settings: Mapping[str, Any]) -> int:

@@ -24,6 +24,9 @@ def attention(draw: Drawing, layer: int, normed: Value, cache: Cache) -> Value:
         (draw.shape.value, kv_heads),
     )
     queries, keys, values = _projections(draw, layer, normed, sizes)
+    if draw.family.gated_attention:
+        both = draw.weighted(normed, 2 * draw.shape.key * heads)
+        queries = draw.view(both, queries.shape, both)
     queries, keys = _positioned(draw, layer, queries, keys)
     queries, keys, values = cache.rotate(draw, queries, keys, values)
     order = (queries, keys, values) if draw.shape.has_windows else (queries, values, keys)
@@ -32,6 +35,9 @@ def attention(draw: Drawing, layer: int, normed: Value, cache: Cache) -> Value:
     cache.store(draw, keys, values)
     mixed = _mix(draw, queries, cache, (draw.shape.key, draw.shape.value, kv_heads))
     mixed = cache.rotate_back(draw, mixed)
+    if draw.family.gated_attention:
+        gate = draw.same(Value(shape=mixed.shape, sources=(draw.view(both, mixed.shape, both),)))
+        mixed = draw.same(mixed, gate)
     out = draw.weighted(mixed, draw.shape.embedding)
     return draw.bias(out, f"blk.{layer}.attn_output")
 

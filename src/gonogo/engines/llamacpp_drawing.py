@@ -37,6 +37,7 @@ class Batch:
     flash_attention: bool
     rotated_keys: bool = False
     rotated_values: bool = False
+    sequences: int = 1
     era: Era = Era.CURRENT
 
 

@@ -36,6 +36,7 @@ class Family:
     no_rope_every: int | None = None
     rope_in_windows_only: bool = False
     head_norm_after_rope: bool = False
+    gated_attention: bool = False
     attention_scale: bool = False
     residual_scale: bool = False
     logit_scale: bool = False
@@ -91,6 +92,8 @@ FAMILIES: Mapping[str, Family] = {
     "qwen3vlmoe": Family(positions_per_token=4, deepstack=3),
     "minimax-m2": Family(gating=Gating.SIGMOID),
     "phi2": Family(parallel="attention_first", query_scale=True, norm_overwrites=False),
+    "qwen35": Family(positions_per_token=4, gated_attention=True, post_norm_is_feed_forward_norm=True),
+    "qwen35moe": Family(positions_per_token=4, gated_attention=True, post_norm_is_feed_forward_norm=True),
     "smollm3": Family(no_rope_every=4),
     "starcoder2": Family(norm_overwrites=False),
     "seed_oss": Family(post_norm_is_feed_forward_norm=True),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from gonogo.engines.ggml_rehearsal import Graph, Value
 from gonogo.engines.llamacpp_attention import Cache, attention
+from gonogo.engines.llamacpp_delta import delta
 from gonogo.engines.llamacpp_drawing import LONG, Batch, Drawing, Era
 from gonogo.engines.llamacpp_experts import feed_forward
 from gonogo.engines.llamacpp_families import Family
@@ -24,10 +25,12 @@ def build_graph(shape: GgufShape, family: Family, batch: Batch) -> Graph:
     if shape.has_windows:
         caches[True] = Cache.of(draw, batch.window_cells)
     stream = embedded = _embed(draw)
+    states = draw.given(batch.sequences)
     wanted = draw.given(batch.outputs)
     last = len(shape.kv_heads) - 1
     for layer in range(last + 1):
-        stream = _layer(draw, layer, stream, caches[shape.windowed[layer]], wanted if layer == last else None)
+        memory = caches[shape.windowed[layer]] if shape.kv_heads[layer] else states
+        stream = _layer(draw, layer, stream, memory, wanted if layer == last else None)
         if layer < family.deepstack:
             stream = draw.same(stream, draw.view(embedded, stream.shape, embedded))
     if family.outputs_last:
@@ -79,10 +82,14 @@ def _widen(draw: Drawing, found: Value) -> Value:
     return Value(shape=wide, sources=(found,)) if draw.family.deepstack else found
 
 
-def _layer(draw: Drawing, layer: int, stream: Value, cache: Cache, wanted: Value | None) -> Value:
+def _layer(draw: Drawing, layer: int, stream: Value, memory: Cache | Value, wanted: Value | None) -> Value:
     before = stream
     normed = draw.norm(stream, f"blk.{layer}.attn_norm")
-    attended = attention(draw, layer, normed, cache)
+    if isinstance(memory, Cache):
+        attended = attention(draw, layer, normed, memory)
+    else:
+        draw.graph.expand(normed)
+        attended = delta(draw, layer, normed, draw.batch.sequences, memory)
     if wanted is not None and not draw.family.outputs_last:
         attended = draw.rows(attended, wanted)
         before = draw.rows(before, wanted)

@@ -152,8 +152,10 @@ def _on_device(size: int, extents: tuple[int, ...] | None) -> int:
 
 
 def _cache(shape: GgufShape, layers: Sequence[str], settings: LlamaSettings) -> list[Placed]:
-    sizes: dict[str, int] = {}
+    sizes: dict[str, int] = {} if any(shape.kv_heads) else {layers[-1]: 0}
     for layer, heads in enumerate(shape.kv_heads):
+        if not heads:
+            continue
         cells = settings.window_cells(shape.window or 0) if shape.windowed[layer] else settings.cells
         row = cache_row_bytes(heads * shape.key, settings.key_type)
         if shape.latent_rank is None:
@@ -198,7 +200,7 @@ def _states(shape: GgufShape, layers: Sequence[str], settings: LlamaSettings) ->
 def _cache_source(shape: GgufShape, settings: LlamaSettings) -> str:
     if not any(shape.kv_heads):
         return "no attention heads" + ("" if shape.state_elements else "; a recurrent state is not counted")
-    source = f"{settings.streams} × {settings.cells} tokens × {len(shape.kv_heads)} layers"
+    source = f"{settings.streams} × {settings.cells} tokens × {sum(map(bool, shape.kv_heads))} layers"
     if shape.latent_rank is not None:
         return f"{source} × {shape.key} latent elements ({settings.key_type.lower()})"
     source += f" × {max(shape.kv_heads)} heads × {shape.key} + {shape.value} elements"
@@ -226,6 +228,7 @@ def _batch(shape: GgufShape, settings: LlamaSettings) -> Batch:
         flash_attention=settings.flash_attention,
         rotated_keys=_rotated(settings.key_type, shape.key) and shape.latent_rank is None,
         rotated_values=_rotated(settings.value_type, shape.value) and shape.latent_rank is None,
+        sequences=settings.sequences,
         era=settings.era,
     )
 

@@ -12,7 +12,7 @@ from typing import Iterator, Mapping
 
 from gonogo.engines.llamacpp_families import FAMILIES
 from gonogo.engines.llamacpp_shape import GgufShape, Routing
-from gonogo.facts.architecture import Architecture, Attention, AttentionKind, Experts, Latent
+from gonogo.facts.architecture import Architecture, Attention, AttentionKind, Experts, Latent, Recurrent
 from gonogo.facts.weights import Part, groups_of
 
 Extents = tuple[int, ...]
@@ -38,6 +38,8 @@ GGUF_NAMES: Mapping[str, str] = {
     "gpt_oss": "gpt-oss",
     **dict.fromkeys(("llama4", "llama4_text"), "llama4"),
     "minimax_m2": "minimax-m2",
+    "qwen3_5": "qwen35",
+    "qwen3_5_moe": "qwen35moe",
 }
 """By `model_type`. The others have recurrent layers, or caches of their own, that the graph here does not build."""
 
@@ -47,7 +49,9 @@ _NO_ATTENTION = Attention(kind=AttentionKind.RECURRENT, heads=0, kv_heads=0, key
 _BLOCK = 256
 _FUSED_QUERIES = frozenset({"phi3", "phi2"})
 _FUSED_GATES = frozenset({"phi3", "glm4"})
-_HEAD_NORMS = frozenset({"qwen3", "qwen3moe", "qwen3vl", "qwen3vlmoe", "gemma3"})
+_HEAD_NORMS = frozenset({"qwen3", "qwen3moe", "qwen3vl", "qwen3vlmoe", "gemma3", "qwen35", "qwen35moe"})
+_DELTA = frozenset({"qwen35", "qwen35moe"})
+_GATED_SHARED = frozenset({"qwen2moe", "qwen35moe"})
 _POST_NORMS = frozenset({"gemma2", "gemma3", "glm4"})
 
 
@@ -63,7 +67,7 @@ def shape_of(model: Architecture, routing: Routing | None = None, index_layers: 
     if model.oddity is not None or not any(attentions):
         raise ValueError(f"{model.model_type!r} is not planned for llama.cpp: {model.oddity or 'no layer attends'}")
     plain = all(one is not None and one.kind is not AttentionKind.RECURRENT for one in attentions)
-    if name is not None and plain:
+    if name is not None and (plain or name in _DELTA):
         return _shape(model, name, [one for one in attentions if one is not None], routing or Routing())
     return replace(_sums(model, [one or _NO_ATTENTION for one in attentions]), index_layers=index_layers)
 
@@ -82,7 +86,7 @@ def _sums(model: Architecture, attentions: list[Attention]) -> GgufShape:
         columns = max(1, group.elements // _BLOCK)
         tensors[f"{name}.weight"] = (_BLOCK, columns // 2, 2) if group.part is Part.EXPERT else (_BLOCK, columns)
     attending = [one for one in attentions if one.kind is not AttentionKind.RECURRENT and one.kv_heads]
-    widest, latent, state = max(attending, key=lambda one: one.kv_heads), model.latent, model.recurrent
+    widest, latent = max(attending, key=lambda one: one.kv_heads), model.latent
     key = latent.kv_rank + latent.rope_dim if latent is not None else widest.key_dim
     return GgufShape(
         architecture=model.model_type,
@@ -98,9 +102,7 @@ def _sums(model: Architecture, attentions: list[Attention]) -> GgufShape:
         latent_rank=latent.kv_rank if latent is not None else None,
         index_length=(latent.index_dim or 0) if latent is not None else 0,
         experts_used=model.experts.per_token if model.experts is not None else None,
-        state_elements=0
-        if state is None
-        else (state.kernel - 1) * state.channels + state.heads * state.head_dim * state.state_dim,
+        state_elements=_state_elements(model),
     )
 
 
@@ -119,7 +121,7 @@ def _shape(model: Architecture, name: str, attentions: list[Attention], routing:
         embedding=model.hidden,
         vocabulary=model.vocabulary,
         heads=widest.heads,
-        kv_heads=tuple(one.kv_heads for one in attentions),
+        kv_heads=tuple(0 if one.kind is AttentionKind.RECURRENT else one.kv_heads for one in attentions),
         key=key,
         value=value,
         tensors=dict(_tensors(model, name, attentions, routing)),
@@ -129,6 +131,7 @@ def _shape(model: Architecture, name: str, attentions: list[Attention], routing:
         latent_key=latent.nope_dim + latent.rope_dim if latent is not None else 0,
         latent_value=widest.value_dim if latent is not None else 0,
         rope_length=latent.rope_dim if latent is not None else 0,
+        state_elements=_state_elements(model),
         experts_used=model.experts.per_token if model.experts is not None else None,
         routing=routing,
     )
@@ -147,6 +150,8 @@ def _tensors(
         yield block + "attn_norm.weight", (hidden,)
         if model.latent is not None:
             yield from _latent(block, model, model.latent, attention)
+        elif attention.kind is AttentionKind.RECURRENT and model.recurrent is not None:
+            yield from _delta(block, model, model.recurrent)
         else:
             yield from _attention(block, name, model, attention)
         yield from _norms(block, name, hidden)
@@ -166,7 +171,7 @@ def _attention(block: str, name: str, model: Architecture, attention: Attention)
             yield block + "attn_qkv.bias", (queries + keys + values,)
     else:
         for letter, width in (("q", queries), ("k", keys), ("v", values)):
-            yield f"{block}attn_{letter}.weight", (hidden, width)
+            yield f"{block}attn_{letter}.weight", (hidden, 2 * width if letter == "q" and name in _DELTA else width)
             if model.query_bias:
                 yield f"{block}attn_{letter}.bias", (width,)
     yield block + "attn_output.weight", (attention.heads * attention.value_dim, hidden)
@@ -195,6 +200,27 @@ def _latent(block: str, model: Architecture, latent: Latent, attention: Attentio
     yield block + "attn_k_b.weight", (latent.nope_dim, latent.kv_rank, heads)
     yield block + "attn_v_b.weight", (latent.kv_rank, attention.value_dim, heads)
     yield block + "attn_output.weight", (heads * attention.value_dim, hidden)
+
+
+def _delta(block: str, model: Architecture, state: Recurrent) -> Iterator[tuple[str, Extents]]:
+    """Gated DeltaNet; `_state_elements` counts what it remembers."""
+    hidden, values = model.hidden, state.heads * state.head_dim
+    yield block + "attn_qkv.weight", (hidden, state.channels)
+    yield block + "attn_gate.weight", (hidden, values)
+    yield block + "ssm_conv1d.weight", (state.kernel, state.channels)
+    yield block + "ssm_dt.bias", (state.heads,)
+    yield block + "ssm_a", (state.heads,)
+    yield block + "ssm_beta.weight", (hidden, state.heads)
+    yield block + "ssm_alpha.weight", (hidden, state.heads)
+    yield block + "ssm_norm.weight", (state.head_dim,)
+    yield block + "ssm_out.weight", (values, hidden)
+
+
+def _state_elements(model: Architecture) -> int:
+    state = model.recurrent
+    if state is None:
+        return 0
+    return (state.kernel - 1) * state.channels + state.heads * state.head_dim * state.state_dim
 
 
 def _norms(block: str, name: str, hidden: int) -> Iterator[tuple[str, Extents]]:
@@ -238,7 +264,7 @@ def _experts(
     if routing.biased:
         yield block + "exp_probs_b.bias", (count,)
     if experts.shared_width:
-        if name == "qwen2moe":
+        if name in _GATED_SHARED:
             yield block + "ffn_gate_inp_shexp.weight", (hidden,)
         yield block + "ffn_gate_shexp.weight", (hidden, experts.shared_width)
         yield block + "ffn_up_shexp.weight", (hidden, experts.shared_width)

@@ -47,7 +47,7 @@ def model_facts(header: Header, known_architectures: Collection[str], file_types
         embedding_length=embedding,
         feed_forward_length=_feed_forward(at),
         heads=heads,
-        kv_heads=_per_layer(at("attention.head_count_kv"), heads, layers),
+        kv_heads=_attending(_per_layer(at("attention.head_count_kv"), heads, layers), at("full_attention_interval")),
         key_length=_largest(at("attention.key_length")) or head_length,
         value_length=_largest(at("attention.value_length")) or head_length,
         sliding_window=_largest(at("attention.sliding_window")) or None,
@@ -140,6 +140,13 @@ def _per_layer(value: Value, heads: int | None, layers: int) -> tuple[int, ...] 
         return numbers
     each = _largest(value) if value is not None else heads
     return None if each is None else (each,) * layers
+
+
+def _attending(kv_heads: tuple[int, ...] | None, interval: Value) -> tuple[int, ...] | None:
+    """Without those of layers that keep a state instead: all but every so manyth (Qwen3-Next and later)."""
+    if kv_heads is None or not _is_number(interval) or interval < 1:
+        return kv_heads
+    return tuple(heads if (layer + 1) % interval == 0 else 0 for layer, heads in enumerate(kv_heads))
 
 
 def _feed_forward(at: Callable[[str], Value]) -> int | None:
