@@ -25,6 +25,7 @@ from gonogo.facts.model import ModelFacts, Tensor
 from gonogo.facts.parse_config import parse_config
 from gonogo.facts.parse_gguf import Array, Header
 from gonogo.facts.parse_model import model_facts
+from gonogo.words import Language, message
 
 MIB = 1024**2
 PRINTED_TO = 0.0051
@@ -313,3 +314,12 @@ def test_windows_that_a_file_lists_layer_by_layer_go_before_the_rhythm() -> None
     )
     assert shape_from(model).windowed == (True, False, True)
     assert shape_from(replace(model, windowed_layers=None)).windowed == (True, True, True)
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_every_term_has_words(lang: Language) -> None:
+    settings = LlamaSettings(context_tokens=4096, projector_bytes=1, prompt_cache_bytes=1)
+    shapes = (_of("qwen35"), _known("zai-org/GLM-5"))
+    names = {one.term.name for shape in shapes for one in _memory(shape, settings).placed}
+    assert names >= {"recurrent_state", "indexer_cache", "projector", "prompt_cache"}
+    assert all(message(f"term.{name}", lang) for name in names)
