@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterable
 
 import pytest
 from hypothesis import given
@@ -323,3 +323,26 @@ def test_every_term_has_words(lang: Language) -> None:
     names = {one.term.name for shape in shapes for one in _memory(shape, settings).placed}
     assert names >= {"recurrent_state", "indexer_cache", "projector", "prompt_cache"}
     assert all(message(f"term.{name}", lang) for name in names)
+
+
+def _suffixes(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(name.split(".", 2)[2] if name.startswith("blk.") else name for name in names)
+
+
+def test_the_tensors_of_a_configuration_are_those_that_the_loader_took() -> None:
+    """The loader refuses a file that lacks a tensor or has one too many: the ghosts' names are all of them."""
+    took: dict[str, set[str]] = {}
+    for case in CASES:
+        shape = _shape(case)
+        took.setdefault(shape.architecture, set()).update(_suffixes(shape.tensors))
+    held = set()
+    for known in known_models().values():
+        try:
+            shape = shape_of(parse_config(known.config))
+        except ValueError:
+            continue
+        if layout_known(shape):
+            held.add(shape.architecture)
+            anywhere = {"output.weight", *(f"ffn_{part}.weight" for part in ("gate", "up", "down"))}
+            assert _suffixes(shape.tensors) - anywhere <= took[shape.architecture], known.name
+    assert len(held) > 15

@@ -145,9 +145,14 @@ def _tensors(
     yield "output_norm.weight", (hidden,)
     if not model.tied:
         yield "output.weight", (hidden, vocabulary)
+    if name == "phi2":
+        yield "output.bias", (vocabulary,)
+        yield "output_norm.bias", (hidden,)
     for index, (layer, attention) in enumerate(zip(model.layers, attentions, strict=True)):
         block = f"blk.{index}."
         yield block + "attn_norm.weight", (hidden,)
+        if name == "phi2":
+            yield block + "attn_norm.bias", (hidden,)
         if model.latent is not None:
             yield from _latent(block, model, model.latent, attention)
         elif attention.kind is AttentionKind.RECURRENT and model.recurrent is not None:
