@@ -346,3 +346,26 @@ def test_the_tensors_of_a_configuration_are_those_that_the_loader_took() -> None
             anywhere = {"output.weight", *(f"ffn_{part}.weight" for part in ("gate", "up", "down"))}
             assert _suffixes(shape.tensors) - anywhere <= took[shape.architecture], known.name
     assert len(held) > 15
+
+
+def test_a_header_tells_windows_states_and_indexers() -> None:
+    metadata: dict[str, Any] = {
+        "general.architecture": "x",
+        "x.block_count": 4,
+        "x.embedding_length": 64,
+        "x.vocab_size": 32,
+        "x.attention.head_count": 4,
+        "x.full_attention_interval": 2,
+        "x.attention.sliding_window_pattern": Array(length=4, numbers=(True, False, True, False)),
+        "x.attention.indexer.key_length": 128,
+        "x.attention.indexer.types": Array(length=4, numbers=(1, 0, 0, 1)),
+        "x.ssm.inner_size": 128,
+        "x.ssm.state_size": 16,
+        "x.ssm.conv_kernel": 4,
+        "x.ssm.group_count": 2,
+    }
+    tensors = (Tensor(name="t", shape=(1,), kind="F32", size_bytes=4),)
+    facts = model_facts(Header(metadata=metadata, tensors=tensors, data_start=0), (), {})
+    assert facts.kv_heads == (0, 4, 0, 4) and facts.windowed_layers == (True, False, True, False)
+    assert (facts.index_length, facts.index_layers) == (128, 2)
+    assert facts.state_elements == 3 * (128 + 2 * 2 * 16) + 16 * 128
