@@ -69,7 +69,7 @@ def _products(numpy: Any, seconds: float) -> float:
 
 
 def _stream(numpy: Any, threads: int, size: int, seconds: float, arrays: int) -> float:
-    """Bytes read and written per second: copy (two arrays) or add (three), each thread on memory that it touched first."""
+    """Bytes read and written per second: copy (two arrays) or add (three), each thread in memory it touched first."""
     words = size // 8 // threads
     gate = Barrier(threads + 1)
     stop = False
@@ -105,7 +105,7 @@ def _stream(numpy: Any, threads: int, size: int, seconds: float, arrays: int) ->
 def _best(work: Callable[[], object], seconds: float) -> float:
     """The shortest of all runs in this time, after one that warms up."""
     work()
-    times = []
+    times: list[float] = []
     until = time.perf_counter() + seconds
     while not times or time.perf_counter() < until:
         began = time.perf_counter()

@@ -137,7 +137,7 @@ def _sequential(handle: int, size: int, seconds: float) -> float:
 def _random(handle: int, size: int, seconds: float, seed: int) -> tuple[int, float]:
     """How many pages were read one after the other at random places, and how long that took."""
     os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_RANDOM)
-    buffer, pages, choose = _buffer(PAGE_BYTES), size // PAGE_BYTES, random.Random(seed)
+    buffer, pages, choose = _buffer(PAGE_BYTES), size // PAGE_BYTES, random.Random(seed)  # noqa: S311 (places)
     began, count = time.perf_counter(), 0
     while count == 0 or time.perf_counter() - began < seconds:
         _read_at(handle, buffer, choose.randrange(pages) * PAGE_BYTES)

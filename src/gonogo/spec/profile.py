@@ -1,4 +1,4 @@
-"""`Profile`: the wishes a host is judged by. A YAML file that users edit and choose; what it does not name is not judged.
+"""`Profile`: the wishes a host is judged by, in a file that users edit and choose. What it does not name is not judged.
 
 Not here: reading YAML (`load.py`), and judging (`gonogo.checks.profile`).
 """
@@ -17,9 +17,7 @@ from gonogo.spec.recipe import Languages
 
 MEASURED_PERCENT = 75
 """A card that does less than this part of what its data sheet says is below its class."""
-Version = Annotated[
-    str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$", json_schema_extra={"x-name-of": "Version"})
-]
+Version = Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$", json_schema_extra={"x-name-of": "Version"})]
 ProfileName = Annotated[
     str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$", json_schema_extra={"x-name-of": "Profile"})
 ]
@@ -63,7 +61,7 @@ class VersionRange(Part):
 
     def __str__(self) -> str:
         if self.min == self.max:
-            return f"{self.min or '*'}"
+            return self.min or "*"
         if self.max is None:
             return f"≥ {self.min}"
         return f"≤ {self.max}" if self.min is None else f"{self.min} … {self.max}"
