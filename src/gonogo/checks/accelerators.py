@@ -18,14 +18,14 @@ HELD_BYTES = 256 * MIB
 """A process that holds less is a desktop's, and takes no room from a model."""
 SHARED_MEMORY_NEEDED_BYTES = 1024 * MIB
 """NCCL and the processes of one replica pass buffers here; a container gets 64 MiB when nobody asks for more."""
-NO_ACCELERATOR = "NoAccelerator"
+NO_ACCELERATOR, UNSEEN = "NoAccelerator", "AcceleratorsUnseen"
 
 
 def accelerators_well(_: Revision, world: World) -> Iterator[Finding]:
     """Does the driver answer, and is each GPU whole, free and without errors?"""
     host = world.host
     if host is None or (host.driver is None and not host.accelerators):
-        yield _not_asked("host/local" if host is None else f"host/{host.name}")
+        yield _not_asked(host)
         return
     wrong = [*driver_trouble(host), *(one for card in host.accelerators or () for one in _of_card(card))]
     yield from wrong
@@ -90,7 +90,7 @@ def shared_memory(_: Revision, world: World) -> Iterator[Finding]:
     """Is there room in /dev/shm for what the processes of a replica on GPUs pass between them?"""
     host = world.host
     if host is None or not host.accelerators:
-        yield _not_asked("host/local" if host is None else f"host/{host.name}")
+        yield _not_asked(host)
         return
     seen = host.shared_memory
     if seen is None:
@@ -105,8 +105,10 @@ def shared_memory(_: Revision, world: World) -> Iterator[Finding]:
     )
 
 
-def _not_asked(subject: str) -> Finding:
-    why: dict[str, Value] = {"why": NO_ACCELERATOR}
+def _not_asked(host: HostFacts | None) -> Finding:
+    subject = "host/local" if host is None else f"host/{host.name}"
+    none_there = host is not None and host.accelerators == ()
+    why: dict[str, Value] = {"why": NO_ACCELERATOR if none_there else UNSEEN}
     return Finding(reason="NotApplicable", verdict=Verdict.NOT_APPLICABLE, subject=subject, values=why)
 
 

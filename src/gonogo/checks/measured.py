@@ -13,7 +13,7 @@ from gonogo.checks.finding import Check, Condition, Finding, Stage, Value, Verdi
 from gonogo.facts.accelerator import AcceleratorLink
 from gonogo.facts.accelerator_class import accelerator_class
 from gonogo.facts.host import HostFacts
-from gonogo.facts.measured import AcceleratorMeasured, LinkMeasured, Measured
+from gonogo.facts.measured import NO_TORCH, AcceleratorMeasured, LinkMeasured
 from gonogo.facts.world import World
 from gonogo.spec import Revision
 from gonogo.spec.profile import MEASURED_PERCENT, Profile
@@ -31,7 +31,8 @@ def measured_as_its_class(percent: int, _: Revision, world: World) -> Iterator[F
         yield Finding(reason="NotMeasured", verdict=Verdict.UNKNOWN, subject="accelerators/measured")
         return
     if measured.accelerators is None:
-        values: dict[str, Value] = {"error": _words(measured)}
+        problem = measured.accelerators_problem
+        values: dict[str, Value] = {"why": problem} if problem == NO_TORCH else {"error": problem}
         yield Finding(reason="NotMeasured", verdict=Verdict.UNKNOWN, subject="accelerators/measured", values=values)
         return
     if not measured.accelerators:
@@ -103,10 +104,6 @@ def _link(link: LinkMeasured, host: HostFacts, percent: int) -> Iterator[Finding
 def _path(link: LinkMeasured, host: HostFacts) -> AcceleratorLink | None:
     pair = tuple(sorted((link.first, link.second)))
     return next((one for one in host.accelerator_links or () if (one.first, one.second) == pair), None)
-
-
-def _words(measured: Measured) -> str | None:
-    return measured.accelerators_problem
 
 
 def measured_check(profile: Profile) -> Check:

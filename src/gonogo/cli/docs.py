@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Topic = Annotated[Optional[str], typer.Argument(metavar="TOPIC", help=told("argument.topic"), show_default=False)]
 Schema = Annotated[bool, typer.Option("--schema", help=told("option.schema"), show_default=False)]
-BUILT_IN = ("spec", "reasons", "recipes")
+BUILT_IN = ("spec", "reasons", "recipes", "profiles")
 
 
 def command(
@@ -35,6 +35,8 @@ def command(
         return _reasons(session)
     if topic == "recipes":
         return _recipes(session)
+    if topic == "profiles":
+        return _profiles(session)
     if topic in pages:
         text = pages[topic].read_text(encoding="utf-8")
         session.line(text)
@@ -81,10 +83,10 @@ def _spec(session: Session) -> Outcome:
 
 
 def _reasons(session: Session) -> Outcome:
-    from gonogo.checks.catalogue import CHECKS
+    from gonogo.checks.catalogue import CHECKS, HOST_CHECKS
 
     listed = []
-    for check in CHECKS:
+    for check in (*CHECKS, *HOST_CHECKS):
         session.out.print(f"{session.told('condition.' + check.condition.value)} · {check.name}", style="bold")
         for reason in check.reasons:
             session.line(f"  {reason}")
@@ -105,3 +107,14 @@ def _recipes(session: Session) -> Outcome:
         session.out.print(f"  {description}", markup=False)
         listed[name] = {"description": description, "license": recipe.license, "engine": recipe.engine}
     return Outcome(result={"recipes": listed})
+
+
+def _profiles(session: Session) -> Outcome:
+    """The YAML of each profile, to copy and to edit."""
+    from gonogo.spec.profiles import texts
+
+    found = texts()
+    for name, text in found.items():
+        session.out.print(name, style="bold", markup=False)
+        session.line(text)
+    return Outcome(result={"profiles": dict(found)})

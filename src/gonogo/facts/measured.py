@@ -60,9 +60,15 @@ class LinkMeasured:
     direct: bool | None = None
 
 
+NO_TORCH = "NoTorch"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One run of `gonogo check --measure`. `accelerators` None: not measured, and `accelerators_problem` says why."""
+    """One run of `gonogo check --measure`. `accelerators` None: not measured, and `accelerators_problem` says why.
+
+    That is `NO_TORCH` where no Python was found that has torch, else words of the program or of torch.
+    """
 
     at: float
     cpu: CpuMeasured | None = None

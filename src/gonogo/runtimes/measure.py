@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Callable, Iterator, Mapping, Sequence
 
 import gonogo
-from gonogo.facts.measured import CpuMeasured, Measured, StorageMeasured
+from gonogo.facts.measured import NO_TORCH, CpuMeasured, Measured, StorageMeasured
 from gonogo.facts.parse_measured import (
     AcceleratorsMeasured,
     Line,
@@ -31,7 +31,6 @@ SECONDS = 2.0
 """For each single measurement; about 40 s in all for a processor, one tier and one GPU."""
 SILENCE_S = 120.0
 MOST_OUTPUT_BYTES = 4 * 1024 * 1024
-NO_TORCH = "no torch"
 Tell = Callable[[str, Mapping[str, object]], None]
 """Called with the part that is measured (cpu, storage, accelerators) and the step's own values."""
 

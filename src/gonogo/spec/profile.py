@@ -61,7 +61,7 @@ class VersionRange(Part):
 
     def __str__(self) -> str:
         if self.min == self.max:
-            return self.min or "*"
+            return f"{self.min}.x" if self.min is not None else "*"
         if self.max is None:
             return f"≥ {self.min}"
         return f"≤ {self.max}" if self.min is None else f"{self.min} … {self.max}"
