@@ -22,7 +22,7 @@ def measured(session: Session, host: HostFacts, profile: Profile, python: str | 
     Raises `Refusal` OptionMistaken when `python` is no program.
     """
     from gonogo.cli.progress import Progress
-    from gonogo.runtimes.measure import Request, find_torch, measure
+    from gonogo.runtimes.measure import MOST_BYTES, SECONDS, Request, find_torch, measure
 
     if python is not None and shutil.which(python) is None:
         words = f"{python}: {os.strerror(2)}"
@@ -41,6 +41,8 @@ def measured(session: Session, host: HostFacts, profile: Profile, python: str | 
             tiers=_tiers(session, profile),
             accelerators=cards,
             python=find_torch(python) if cards else None,
+            seconds=SECONDS,
+            most_bytes=MOST_BYTES,
         )
         return measure(request, tell)
 

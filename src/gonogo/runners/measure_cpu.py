@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImportError as error:
         _say(problem=f"numpy cannot be loaded: {error}")
         return 1
-    size = _array_bytes()
+    size = _array_bytes(options.bytes)
     try:
         _say(step="matrix")
         flops = _products(numpy, options.seconds)
@@ -58,6 +58,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gonogo.runners.measure_cpu", description=__doc__)
     parser.add_argument("--threads", type=int, required=True, help="as many as cores may be used")
     parser.add_argument("--seconds", type=float, default=2.0, help="for each of the three measurements")
+    parser.add_argument("--bytes", type=int, default=LARGEST_ARRAY_BYTES, help="size of one array at most")
     return parser.parse_args(arguments)
 
 
@@ -114,11 +115,11 @@ def _best(work: Callable[[], object], seconds: float) -> float:
     return min(times)
 
 
-def _array_bytes() -> int:
+def _array_bytes(most: int) -> int:
     """One array: four times the last cache, within bounds, and three of them in at most a quarter of free memory."""
     wanted = max(SMALLEST_ARRAY_BYTES, TIMES_CACHE * _last_cache_bytes())
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(SMALLEST_ARRAY_BYTES // 8, min(wanted, LARGEST_ARRAY_BYTES, free // 12))
+    return max(SMALLEST_ARRAY_BYTES // 8, min(wanted, most, LARGEST_ARRAY_BYTES, free // 12))
 
 
 def _last_cache_bytes() -> int:

@@ -29,6 +29,8 @@ from gonogo.runtimes.ask import ask, end
 
 SECONDS = 2.0
 """For each single measurement; about 40 s in all for a processor, one tier and one GPU."""
+MOST_BYTES = 1024**3
+"""One file on a tier, and one array in memory, take no more."""
 SILENCE_S = 120.0
 MOST_OUTPUT_BYTES = 4 * 1024 * 1024
 Tell = Callable[[str, Mapping[str, object]], None]
@@ -52,7 +54,8 @@ class Request:
     tiers: tuple[Tier, ...]
     accelerators: bool
     python: str | None
-    seconds: float = SECONDS
+    seconds: float
+    most_bytes: int
     device: str = "cuda"
 
 
@@ -60,7 +63,7 @@ def measure(request: Request, tell: Tell) -> Measured:
     """Everything that was asked for. What could not be measured is None, with the reason beside it."""
     at = time.time()
     cpu, cpu_problem = _cpu(request, tell)
-    storage = tuple(_tier(tier, request.seconds, tell) for tier in request.tiers)
+    storage = tuple(_tier(tier, request, tell) for tier in request.tiers)
     cards, problem = _accelerators(request, tell)
     return Measured(
         at=at,
@@ -89,16 +92,18 @@ def find_torch(given: str | None = None) -> str | None:
 
 
 def _cpu(request: Request, tell: Tell) -> tuple[CpuMeasured | None, str | None]:
-    words = ("--threads", str(request.threads), "--seconds", str(request.seconds))
+    limits = ("--seconds", str(request.seconds), "--bytes", str(request.most_bytes))
+    words = ("--threads", str(request.threads), *limits)
     result, problem = _run("cpu", _ours("measure_cpu", words), tell, {})
     return (cpu_measured(result), None) if result is not None else (None, problem)
 
 
-def _tier(tier: Tier, seconds: float, tell: Tell) -> StorageMeasured:
+def _tier(tier: Tier, request: Request, tell: Tell) -> StorageMeasured:
     place = Path(tier.path)
     while not place.is_dir() and place != place.parent:
         place = place.parent
-    words = ("--path", str(place), "--kind", tier.kind or "", "--seconds", str(seconds))
+    limits = ("--seconds", str(request.seconds), "--bytes", str(request.most_bytes))
+    words = ("--path", str(place), "--kind", tier.kind or "", *limits)
     result, problem = _run("storage", _ours("measure_storage", words), tell, {"tier": tier.name, "path": str(place)})
     if result is None:
         return StorageMeasured(tier=tier.name, path=str(place), problem=problem)
