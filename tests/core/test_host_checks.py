@@ -206,6 +206,7 @@ def test_the_host_of_the_guide_passes_whole() -> None:
         ({"driver": Driver(version="580.65.06", cuda_version="13.0")}, "software/cuda", "VersionNotAsAsked"),
         ({"driver": Driver(trouble="silent", words="…"), "accelerators": None}, "software/cuda", "VersionUnknown"),
         ({"driver": None, "accelerators": ()}, "software/nvidia_driver", "NotInstalled"),
+        ({"driver": None, "accelerators": None}, "software/nvidia_driver", "VersionUnknown"),
         ({"tools": replace(TOOLS, cuda_toolkit=None)}, "software/cuda_toolkit", "NotInstalled"),
         (
             {"tools": replace(TOOLS, nccl=Installed(name="NCCL", version="2.20.5", error=None))},

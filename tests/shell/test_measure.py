@@ -24,6 +24,7 @@ from gonogo.runners import measure_storage
 from gonogo.runtimes import measure
 from gonogo.runtimes.measure import Request, Tier, find_torch
 from tests.shell.command_line import environment
+from tests.shell.test_look_accelerators import alive
 
 ACCELERATORS = Path(gonogo.__file__).parent / "runners" / "measure_accelerators.py"
 FAKE_TORCH = Path(__file__).parent / "fake_torch"
@@ -32,7 +33,8 @@ QUICK_CHECK = """
 import sys
 from gonogo.cli.main import run
 from gonogo.runtimes import measure
-measure.SECONDS, measure.MOST_BYTES = 0.3, 256 * 1024**2
+measure.SECONDS, measure.MOST_BYTES = float(sys.argv[1]), 256 * 1024**2
+measure._cpu = lambda request, tell: (None, "left out")
 sys.exit(run(["check", "--measure"]))
 """
 Told = list[tuple[str, Mapping[str, object]]]
@@ -169,7 +171,7 @@ def test_a_python_with_torch_is_found_in_an_active_environment(tmp_path: Path, f
 
 def test_a_program_that_falls_silent_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hanging = tmp_path / "python"
-    hanging.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
+    hanging.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec /bin/sleep 60\n")
     hanging.chmod(0o755)
     monkeypatch.setattr(measure, "SILENCE_S", 0.3)
     monkeypatch.setattr(measure, "_cpu", lambda request, tell: (None, "left out"))
@@ -177,6 +179,7 @@ def test_a_program_that_falls_silent_is_ended(tmp_path: Path, monkeypatch: pytes
     seen, _ = run(tmp_path, accelerators=True, python=str(hanging))
     assert time.monotonic() - began < 5.0
     assert "it said nothing for" in seen.accelerators_problem
+    assert not alive(int((tmp_path / "pid").read_text()))
 
 
 @pytest.mark.skipif("GONOGO_TORCH_PYTHON" not in os.environ, reason="GONOGO_TORCH_PYTHON names no Python with torch")
@@ -188,11 +191,16 @@ def test_the_same_measurements_run_with_a_real_torch_on_the_cpu(tmp_path: Path) 
     assert len(seen.links) == 2
 
 
-@pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_measurement_leaves_nothing_behind(tmp_path: Path, signal_sent: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("signal_sent", "seconds", "gone_s"), [(signal.SIGINT, 10.0, 5.0), (signal.SIGKILL, 0.3, 20.0)]
+)
+def test_an_interrupted_measurement_leaves_nothing_behind(
+    tmp_path: Path, signal_sent: signal.Signals, seconds: float, gone_s: float
+) -> None:
+    """Ctrl-C ends what measures, which would go on for 20 s; a command that is killed leaves it to its own end."""
     state = tmp_path / "state"
     with subprocess.Popen(
-        [sys.executable, "-c", QUICK_CHECK],
+        [sys.executable, "-c", QUICK_CHECK, str(seconds)],
         env={**environment(state), "PYTHONUNBUFFERED": "1"},
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
@@ -209,10 +217,10 @@ def test_an_interrupted_measurement_leaves_nothing_behind(tmp_path: Path, signal
         process.stderr.read()
         code = process.wait(timeout=20)
     assert code == (130 if signal_sent is signal.SIGINT else -9)
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + gone_s
     while running(str(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert running(str(tmp_path)) == [], "what measured has ended, at once or with its own time"
+    assert running(str(tmp_path)) == []
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 

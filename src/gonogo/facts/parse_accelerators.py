@@ -1,7 +1,7 @@
 """Reads `nvidia-smi -q -x`: the driver and each GPU. An error text becomes a trouble with its words, never "no GPU".
 
-Safe on anything that a program may print: bounded in size and in GPUs, and no document that declares entities is read
-(the tool's own DOCTYPE names a DTD, which is dropped unread). Schemas v10 to v13 (drivers 390 to 595) were seen.
+Safe on anything that a program may print: bounded in size and in GPUs, and what stands before the root (a DOCTYPE, in
+which entities could be declared) is dropped unread. Schemas v10 to v13 (drivers 390 to 595) were seen.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ def with_capabilities(accelerators: Iterable[Accelerator], known: Mapping[str, s
 
 def _log(text: str) -> ElementTree.Element | None:
     begin, end = text.find("<nvidia_smi_log>"), text.rfind("</nvidia_smi_log>")
-    if begin < 0 or end < begin or len(text) > LONGEST_TEXT or "<!ENTITY" in text:
+    if begin < 0 or end < begin or len(text) > LONGEST_TEXT:
         return None
     try:
-        # without its prologue there is no DTD, and so nothing that could be expanded
+        # without its prologue there is no DTD, so an entity is an error and nothing is expanded
         return ElementTree.fromstring(text[begin:end] + "</nvidia_smi_log>")  # noqa: S314
     except ElementTree.ParseError:
         return None
