@@ -111,6 +111,7 @@ def test_mistakes_of_a_profile_are_told_at_once_with_line_and_column(state: Path
         (("--profile", "guid"), "ProfileUnknown"),
         (("--profile", "./none.yaml"), "SpecNotFound"),
         (("--measure", "--python", "./no-such-python"), "OptionMistaken"),
+        (("--python", "python3"), "OptionMistaken"),
     ],
 )
 def test_wrong_input_exits_with_2(state: Path, words: tuple[str, ...], reason: str) -> None:
@@ -145,5 +146,9 @@ def test_measuring_shows_numbers_and_judges_gpus_by_their_class(
 
 
 def test_docs_print_the_profiles_to_copy(state: Path) -> None:
-    ran = gonogo(state, "docs", "profiles")
-    assert "nvidia_driver:" in ran.out and "name: default" in ran.out
+    listed = gonogo(state, "docs", "profiles")
+    assert "profiles/guide" in listed.out and "profiles/default" in listed.out
+    place = state.parent / "mine.yaml"
+    place.write_text(gonogo(state, "docs", "profiles/guide").out, encoding="utf-8")
+    ran = gonogo(state, "check", "--profile", str(place), "--json")
+    assert (ran.code, ran.json["profile"]) == (3, "guide")

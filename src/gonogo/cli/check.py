@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Mapping, Optional
 import typer
 
 from gonogo.cli.options import Json, Lang, StateDir, What, told
-from gonogo.cli.refusal import BLOCKED, WORLD_DID_NOT_COMPLY, Outcome, Refusal
+from gonogo.cli.refusal import BLOCKED, WORLD_DID_NOT_COMPLY, WRONG_INPUT, Outcome, Refusal
 
 if TYPE_CHECKING:
     from gonogo.cli.session import Session
@@ -44,6 +44,8 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     from gonogo.control import preflight, views
 
     session = open_session(state_dir, json, lang)
+    if python is not None and not measure:
+        raise Refusal("OptionMistaken", WRONG_INPUT, {"option": "--python", "words": session.told("measure.only")})
     wished = profile_of(session, profile)
     answers, host = (_live(session, what), None) if live else _known(session, what)
     if measure or profile is not None or not live:

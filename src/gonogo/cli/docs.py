@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Topic = Annotated[Optional[str], typer.Argument(metavar="TOPIC", help=told("argument.topic"), show_default=False)]
 Schema = Annotated[bool, typer.Option("--schema", help=told("option.schema"), show_default=False)]
 BUILT_IN = ("spec", "reasons", "recipes", "profiles")
+PROFILE = "profiles/"
 
 
 def command(
@@ -37,14 +38,22 @@ def command(
         return _recipes(session)
     if topic == "profiles":
         return _profiles(session)
+    if topic in _profile_topics():
+        return _profile(session, topic)
     if topic in pages:
         text = pages[topic].read_text(encoding="utf-8")
         session.line(text)
         return Outcome(result={"topic": topic, "text": text})
     from gonogo.words import nearest
 
-    near = nearest(topic, (*BUILT_IN, *pages))
+    near = nearest(topic, (*BUILT_IN, *_profile_topics(), *pages))
     raise Refusal("TopicUnknown", WRONG_INPUT, {"asked": topic, "nearest": ", ".join(near) or None})
+
+
+def _profile_topics() -> tuple[str, ...]:
+    from gonogo.spec.profiles import built_in
+
+    return tuple(f"{PROFILE}{name}" for name in built_in())
 
 
 def _pages(session: Session) -> dict[str, Path]:
@@ -110,11 +119,21 @@ def _recipes(session: Session) -> Outcome:
 
 
 def _profiles(session: Session) -> Outcome:
-    """The YAML of each profile, to copy and to edit."""
+    from gonogo.spec.profiles import built_in
+
+    listed = {}
+    for name, profile in built_in().items():
+        description = profile.description.zh if session.lang == "zh" else profile.description.en
+        session.out.print(f"profiles/{name}", style="bold", markup=False)
+        session.out.print(f"  {description}", markup=False)
+        listed[name] = {"description": description}
+    return Outcome(result={"profiles": listed})
+
+
+def _profile(session: Session, topic: str) -> Outcome:
+    """The YAML of one profile and nothing else, to copy and to edit."""
     from gonogo.spec.profiles import texts
 
-    found = texts()
-    for name, text in found.items():
-        session.out.print(name, style="bold", markup=False)
-        session.line(text)
-    return Outcome(result={"profiles": dict(found)})
+    text = texts()[topic.removeprefix(PROFILE)]
+    session.line(text.rstrip("\n"))
+    return Outcome(result={"topic": topic, "text": text})

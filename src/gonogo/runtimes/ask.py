@@ -12,7 +12,7 @@ import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Mapping, Sequence
+from typing import Sequence
 
 MOST_BYTES = 4 * 1024 * 1024
 ENDING_S = 1.0
@@ -28,7 +28,7 @@ class Answer:
     code: int | None = None
 
 
-def ask(command: Sequence[str], timeout_s: float, environment: Mapping[str, str] | None = None) -> Answer:
+def ask(command: Sequence[str], timeout_s: float) -> Answer:
     """Run the command to its end, in English. A process that hangs in the kernel (a broken driver does that to
     `nvidia-smi`) is left behind after its time: waiting for it would hang whoever asks.
     """
@@ -39,7 +39,7 @@ def ask(command: Sequence[str], timeout_s: float, environment: Mapping[str, str]
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd="/",
-            env={**os.environ, "LC_ALL": "C", **(environment or {})},
+            env={**os.environ, "LC_ALL": "C"},
             start_new_session=True,
         )
     except OSError as error:
