@@ -19,7 +19,7 @@ from gonogo.facts.numbers import ConfigError
 from gonogo.facts.parse_config import TEXT_SECTIONS, parse_config
 from gonogo.facts.weights import groups_of, parameters
 
-CASES = Path(__file__).parents[1] / "cases" / "facts" / "architectures"
+CASES = Path(__file__).parents[1] / "cases" / "architectures"
 PUBLISHED: Mapping[str, Any] = yaml.safe_load((CASES / "published.yaml").read_text(encoding="utf-8"))
 REFUSED: Mapping[str, Any] = yaml.safe_load((CASES / "refused.yaml").read_text(encoding="utf-8"))
 KEYS = (CASES / "keys.txt").read_text(encoding="utf-8").split("\n")[:-1]

@@ -187,7 +187,7 @@ def _has_experts(numbers: Numbers, index: int) -> bool:
         return False
     step = numbers.maybe("decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_freq") or 1
     first = numbers.maybe("first_k_dense_replace") or 0
-    offset = step if numbers.maybe("first_k_dense_replace") is None else 1
+    offset = 1 if numbers.maybe("first_k_dense_replace") is None else 0  # counted from the first, or from 0 (DeepSeek)
     return index >= first and (index + offset) % step == 0
 
 

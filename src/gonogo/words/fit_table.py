@@ -12,6 +12,8 @@ from gonogo.words.catalogue import message
 from gonogo.words.language import Language
 
 GIB = 1024**3
+OTHER = {"en": "[中文](fit.zh-CN.md)", "zh": "[English](fit.md)"}
+"""The page in the other language."""
 
 
 def fit_page(tables: FitTables, lang: Language) -> str:
@@ -20,7 +22,7 @@ def fit_page(tables: FitTables, lang: Language) -> str:
 
 
 def _lines(tables: FitTables, lang: Language) -> Iterator[str]:
-    other = message("fit_table.other", lang)
+    other = f"{OTHER[lang]} · {message('fit_table.other', lang)}"
     newest = ", ".join(f"{one.title} {one.newest_text}" for one in PLANNERS.values() if not one.alone)
     yield from (message("fit_table.title", lang), "", other, "", message("fit_table.how", lang, engines=newest), "")
     yield from (message("fit_table.cells", lang), "")
