@@ -279,3 +279,12 @@ def test_estimate_gpu_memory_refuses_what_is_no_number_of_parameters(billions: f
 def test_an_engine_that_is_not_planned_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="tensorrt"):
         capacity(ways("Qwen/Qwen3-8B")[0].model, parse_hardware("1xH100"), Ask(engine="tensorrt"))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [Ask(quantization="int3"), Ask(tensor=0), Ask(tensor=-2), Ask(pipeline=0), Ask(context_tokens=-1)],
+)
+def test_what_cannot_be_asked_is_a_value_error_and_not_a_crash(ask: Ask) -> None:
+    with pytest.raises(ValueError, match=r"no plan for|one or more"):
+        capacity(ways("Qwen/Qwen3-8B")[0].model, parse_hardware("1xH100"), ask)

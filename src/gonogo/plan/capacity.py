@@ -25,6 +25,7 @@ from gonogo.engines.shard import divides
 from gonogo.facts.architecture import Architecture, Scheme
 from gonogo.facts.model import Tensor
 from gonogo.facts.parse_config import parse_config
+from gonogo.facts.schemes import SCHEMES
 from gonogo.facts.weights import Group, groups_from, groups_of, merge
 from gonogo.plan.hardware import Hardware
 
@@ -144,10 +145,18 @@ def model_of(name: str, config: Mapping[str, Any], tensors: Iterable[Tensor] | N
 
 
 def capacity(model: Model, device: Device | Hardware, ask: Ask) -> Capacity:
-    """One replica of `ask.tensor` × `ask.pipeline` such cards. Raises ValueError for an engine that is not planned."""
+    """One replica of `ask.tensor` × `ask.pipeline` such cards.
+
+    Raises ValueError for an engine or a quantization that is not planned, and for numbers below one.
+    """
     planner = PLANNERS.get(ask.engine)
     if planner is None:
         raise ValueError(f"no plan for the engine {ask.engine!r}; planned: {', '.join(PLANNERS)}")
+    if ask.quantization is not None and ask.quantization not in SCHEMES:
+        raise ValueError(f"no plan for the quantization {ask.quantization!r}; planned: {', '.join(SCHEMES)}")
+    counts = (ask.tensor, ask.pipeline, ask.context_tokens, ask.sequences, ask.batch_tokens)
+    if any(count is not None and count < 1 for count in counts):
+        raise ValueError(f"cards, stages, tokens and sequences are one or more: {counts}")
     card = device.device if isinstance(device, Hardware) else device
     serving = serving_of(model, planner, ask)
     learned = ask.lessons.get(lesson_key(planner.name, serving.version, card.name, serving.devices))
