@@ -32,8 +32,8 @@ def holds_when_followed(remedy: Remedy, asked: Sequence[Way], hardware: Hardware
     if remedy.reason.startswith(("RemedyShare", "RemedySequences", "RemedyWithoutGraphs", "RemedyFewerSequences")):
         changed = replace(
             ask,
-            share=values["share"],
-            sequences=values["sequences"] or None,
+            share=float(values["share"]),
+            sequences=int(values["sequences"]) or None,
             graphs="WithoutGraphs" not in remedy.reason,
         )
         return holds(first, hardware, demand, changed)
