@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from gonogo.cli.fit_model import Found
     from gonogo.plan.answer import Answer
     from gonogo.plan.choose import Way
+    from gonogo.plan.hardware import Hardware
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help=told("argument.fit_model"), show_default=False)]
-On = Annotated[str, typer.Option("--on", metavar="COUNTxCARD", help=told("option.on"), show_default=False)]
+On = Annotated[Optional[str], typer.Option("--on", metavar="COUNTxCARD", help=told("option.on"), show_default=False)]
 Requests = Annotated[
     int, typer.Option("--concurrent-requests", "-n", metavar="N", help=told("option.concurrent_requests"))
 ]
@@ -48,6 +49,7 @@ PrintedLog = Annotated[
 Hub = Annotated[Optional[str], typer.Option("--hub", metavar="URL", help=told("option.hub"), show_default=False)]
 Offline = Annotated[bool, typer.Option("--offline", help=told("option.offline"), show_default=False)]
 Terms = Annotated[bool, typer.Option("--terms", help=told("option.all_terms"), show_default=False)]
+HERE = "local"
 CACHE_TYPES = {"auto": None, "fp8": 1.0}
 """Bytes of one cached value; None: as the model's own type."""
 TOKENS_PER_K, MOST_TOKENS, MOST_REQUESTS = 1024, 10_485_760, 1_000_000
@@ -55,7 +57,7 @@ TOKENS_PER_K, MOST_TOKENS, MOST_REQUESTS = 1024, 10_485_760, 1_000_000
 
 def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     model: ModelName,
-    on: On,
+    on: On = None,
     concurrent_requests: Requests = 1,
     context_tokens: Context = None,
     engine: EngineName = None,
@@ -84,7 +86,7 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
 
     session = open_session(state_dir, json, lang)
     try:
-        hardware = parse_hardware(on)
+        hardware = _cards_here() if on in (None, HERE) else parse_hardware(on or "")
     except HardwareError as error:
         raise Refusal(error.reason, WRONG_INPUT, error.values) from None
     if not 1 <= concurrent_requests <= MOST_REQUESTS:
@@ -118,6 +120,19 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     if refusal is not None:
         raise refusal
     return Outcome(result=plain)
+
+
+def _cards_here() -> Hardware:
+    """The cards of this machine. Raises HardwareError, with the driver's own words where it says why."""
+    from gonogo.plan.hardware import HardwareError, hardware_here
+    from gonogo.runtimes.look_accelerators import look_at_accelerators
+
+    seen = look_at_accelerators()
+    try:
+        return hardware_here(seen.accelerators)
+    except HardwareError as error:
+        words = seen.driver.words if seen.driver is not None else None
+        raise HardwareError(error.reason, **{**error.values, **({"words": words} if words else {})}) from None
 
 
 def _left(seen: Found, engine: str | None, quantization: str | None) -> Sequence[Way]:

@@ -44,6 +44,8 @@ def way_text(session: Session, entry: Plain) -> str:
     quantization = entry["quantization"]
     if entry["online"]:
         form = session.told("fit.form.online", quantization=quantization.upper())
+    elif entry["gguf"]:
+        form = session.told("fit.form.gguf", quantization=quantization, source=entry["source"])
     elif quantization == "none":
         form = session.told("fit.form.none")
     else:
@@ -101,7 +103,7 @@ def _addition(session: Session, entry: Plain, context_tokens: int, terms: bool) 
         table.add_row(Text("  " + label, style=style), Text(f"{size_bytes / GIB:8.2f}", style=style), Text(note))
 
     row(session.told("fit.row.card"), memory["card_bytes"])
-    row(session.told("fit.row.budget", share=capacity["share"]), memory["budget_bytes"], _flag(capacity))
+    row(_budget(session, capacity), memory["budget_bytes"], _flag(capacity))
     for term in memory["terms"]:
         row(f"− {session.told('term.' + term['name'])}", term["size_bytes"], _note(session, entry, term, terms))
     held = _held(session, cache) if cache is not None else ""
@@ -114,6 +116,12 @@ def _addition(session: Session, entry: Plain, context_tokens: int, terms: bool) 
     session.line()
     session.out.print(session.told("fit.addition"), style="bold", markup=False)
     session.out.print(table)
+
+
+def _budget(session: Session, capacity: Plain) -> str:
+    if capacity["share_flag"] is None:
+        return session.told("fit.row.free")
+    return session.told("fit.row.budget", share=capacity["share"])
 
 
 def _flag(capacity: Plain) -> str:
@@ -129,7 +137,7 @@ def _held(session: Session, cache: Plain) -> str:
 def _note(session: Session, entry: Plain, term: Plain, terms: bool) -> str:
     if terms:
         return str(term["source"])
-    if term["name"] == "weights":
+    if term["name"] == "weights" and entry["bytes_per_weight"] is not None:
         tensor = entry["capacity"]["tensor_parallel"]
         return session.told("fit.note.weights", bytes=entry["bytes_per_weight"], tensor=tensor)
     return ""
@@ -180,7 +188,7 @@ def _fallen(session: Session, answer: Plain) -> None:
 
 def _in_gib(values: Plain) -> dict[str, Any]:
     """The values with sizes as people read them; what is left below zero is what is missing."""
-    sizes = {f"{name}_gib": values[name] / GIB for name in ("slack", "reserve") if name in values}
+    sizes = {f"{name}_gib": values[name] / GIB for name in ("slack", "reserve", "free", "budget") if name in values}
     missing = {"missing_gib": -values["left"] / GIB} if "left" in values else {}
     return {**values, **sizes, **missing}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Mapping, Sequence
 
-from gonogo.engines import sglang_memory, transformers_memory, vllm_memory
+from gonogo.engines import llamacpp_cards, sglang_memory, transformers_memory, vllm_memory
 from gonogo.engines.replica_memory import ReplicaMemory
 from gonogo.engines.serving import Device, Serving, Version
 from gonogo.facts.architecture import Architecture
@@ -21,7 +21,8 @@ Capability = tuple[int, int]
 class Planner:
     """One engine. `schemes`: least compute capability for each way to store weights; `online`: schemes that it can
     make of 16-bit weights while it loads them. `newest`: the version that plans are made for when none is asked.
-    `alone`: it serves one request at a time, so that it is planned only when it is asked for."""
+    `most_tensor`: cards that may divide a layer, None: as the model divides. `alone`: it serves one request at a time,
+    so that it is planned only when it is asked for."""
 
     name: str
     title: str
@@ -32,6 +33,7 @@ class Planner:
     least_capability: Capability
     pipelines: bool
     alone: bool
+    most_tensor: int | None
     share_flag: str
     default_share: Callable[[Architecture, Serving, Device], float]
 
@@ -48,6 +50,11 @@ class Planner:
 def _vllm_share(model: Architecture, serving: Serving, device: Device) -> float:
     del model, serving, device
     return vllm_memory.DEFAULT_SHARE
+
+
+def _whole(model: Architecture, serving: Serving, device: Device) -> float:
+    del model, serving, device
+    return 1.0
 
 
 _MARLIN: Mapping[str, Capability] = {
@@ -73,6 +80,7 @@ PLANNERS: Mapping[str, Planner] = {
         least_capability=(7, 0),
         pipelines=True,
         alone=False,
+        most_tensor=None,
         share_flag="--gpu-memory-utilization",
         default_share=_vllm_share,
     ),
@@ -86,8 +94,23 @@ PLANNERS: Mapping[str, Planner] = {
         least_capability=(7, 5),
         pipelines=True,
         alone=False,
+        most_tensor=None,
         share_flag="--mem-fraction-static",
         default_share=sglang_memory.default_share,
+    ),
+    "llama.cpp": Planner(
+        name="llama.cpp",
+        title="llama.cpp",
+        newest=(11549,),
+        replica_memory=llamacpp_cards.replica_memory,
+        schemes={},
+        online={},
+        least_capability=(6, 0),
+        pipelines=False,
+        alone=False,
+        most_tensor=1,
+        share_flag="",
+        default_share=_whole,
     ),
     "transformers": Planner(
         name="transformers",
@@ -99,7 +122,8 @@ PLANNERS: Mapping[str, Planner] = {
         least_capability=(7, 0),
         pipelines=False,
         alone=True,
+        most_tensor=1,
         share_flag="",
-        default_share=lambda _model, _serving, _device: 1.0,
+        default_share=_whole,
     ),
 }

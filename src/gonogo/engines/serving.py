@@ -50,7 +50,8 @@ class Serving:
     `context_tokens`: of the longest request, prompt and answer. `share` of each card's memory that the engine may take
     (`gpu_memory_utilization`, `mem_fraction_static`). `sequences`: at most in one step; `batch_tokens`: in one step.
     `tensor`, `pipeline`: accelerators that divide each layer, and stages of layers. `scheme`: quantized while loading,
-    instead of what the checkpoint holds. `images`: per request; `image_tokens`: of the largest one. `adapter_rank`: of
+    instead of what the checkpoint holds. `gguf`: the quantization
+    of a GGUF file, as its name says it. `images`: per request; `image_tokens`: of the largest one. `adapter_rank`: of
     the LoRA adapters that may be loaded, None: none.
     """
 
@@ -65,6 +66,7 @@ class Serving:
     kv_bytes: float | None = None
     dtype_bytes: int | None = None
     scheme: Scheme | None = None
+    gguf: str | None = None
     block_tokens: int = 16
     graphs: bool = True
     image_tokens: int | None = None

@@ -81,8 +81,9 @@ def way_as_plain(way: Way) -> dict[str, Any]:
         "engine_title": PLANNERS[way.engine].title,
         "quantization": way.quantization,
         "bits": bits(way),
-        "bytes_per_weight": SCHEMES[method].bytes_per_weight if method is not None else 2.0,
+        "bytes_per_weight": None if way.gguf else SCHEMES[method].bytes_per_weight if method is not None else 2.0,
         "online": way.online,
+        "gguf": way.gguf,
         "source": way.source,
         "official": way.official,
     }

@@ -83,12 +83,14 @@ class Ask:
     """What is asked of one replica. None: as the engine, or the model, has it.
 
     `context_tokens`: of the longest request, prompt and answer. `quantization`: a scheme made while loading.
+    `gguf`: the quantization of a GGUF file (llama.cpp).
     """
 
     engine: str = "vllm"
     version: Version | None = None
     context_tokens: int | None = None
     quantization: str | None = None
+    gguf: str | None = None
     tensor: int = 1
     pipeline: int = 1
     share: float | None = None
@@ -193,6 +195,7 @@ def serving_of(model: Model, planner: Planner, ask: Ask) -> Serving:
         pipeline=ask.pipeline,
         kv_bytes=ask.kv_bytes,
         scheme=scheme,
+        gguf=ask.gguf,
         image_tokens=ask.image_tokens,
         images=ask.images,
         graphs=ask.graphs,

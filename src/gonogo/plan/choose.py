@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from typing import Iterator, Mapping, Sequence
 
@@ -21,7 +22,8 @@ NONE = "none"
 class Way:
     """One form of the weights that can be obtained, and the engine that serves it.
 
-    `quantization`: its name, `none` for 16 bit as trained. `online`: made by the engine from 16 bit while loading.
+    `quantization`: its name, `none` for 16 bit as trained. `online`: made by the engine from 16 bit while loading;
+    `gguf`: a GGUF file.
     `source`: the repository or file. `official`: published by the model's authors. `most_tensor`: accelerators per
     layer at most, None: as the model divides; `tensor`: exactly so many, where the user fixed it.
     """
@@ -31,6 +33,7 @@ class Way:
     model: Model
     source: str
     online: bool = False
+    gguf: bool = False
     official: bool = True
     most_tensor: int | None = None
     tensor: int | None = None
@@ -39,7 +42,9 @@ class Way:
 
     @property
     def scheme(self) -> Scheme | None:
-        """How the engine holds the weights; None: in 16 bit."""
+        """How the engine holds the weights; None: in 16 bit, or as GGUF."""
+        if self.gguf:
+            return None
         if self.online:
             return Scheme(method=self.quantization, skipped=frozenset({"vision"}))
         return self.model.architecture.scheme
@@ -120,7 +125,8 @@ def choose(ways: Sequence[Way], hardware: Hardware, demand: Demand, ask: Ask) ->
 
 def divisions(cards: int, way: Way) -> Iterator[tuple[int, int]]:
     """(accelerators per layer, stages) that so many cards allow, fewest cards first."""
-    planner, most = PLANNERS[way.engine], min(cards, way.most_tensor or cards)
+    planner = PLANNERS[way.engine]
+    most = min(cards, way.most_tensor or cards, planner.most_tensor or cards)
     widths = [width for width in WIDTHS if width <= most] if way.tensor is None else [way.tensor]
     stages = [depth for depth in WIDTHS if depth <= cards] if planner.pipelines else [1]
     pairs = [(tensor, pipeline) for tensor in widths for pipeline in stages if tensor * pipeline <= cards]
@@ -133,6 +139,7 @@ def ask_for(way: Way, demand: Demand, ask: Ask, tensor: int = 1, pipeline: int =
         ask,
         engine=way.engine,
         quantization=way.quantization if way.online else None,
+        gguf=way.quantization if way.gguf else None,
         context_tokens=demand.context_tokens,
         tensor=tensor,
         pipeline=pipeline,
@@ -185,6 +192,8 @@ def _fell(way: Way, seen: Capacity, tensor: int, pipeline: int) -> Fallen:
     failed = seen.failed
     reason = _REASONS[failed.question] if failed is not None else "DoesNotFit"
     values = failed.values if failed is not None else {}
+    if failed is not None and failed.question is Question.STARTS and int(values["free"]) < int(values["budget"]):
+        reason = "CardInUse"
     return Fallen(way=way, reason=reason, values=values, tensor=tensor, pipeline=pipeline, capacity=seen)
 
 
@@ -212,6 +221,9 @@ def _rank(option: Option, demand: Demand, order: int) -> tuple[object, ...]:
 
 def bits(way: Way) -> int:
     """Bits of a weight, as its scheme is named: 16 for weights as trained."""
+    if way.gguf:
+        named = re.search(r"\d+", way.quantization)
+        return int(named.group()) if named is not None else 16
     return SCHEMES[way.scheme.method].bits if way.scheme is not None else 16
 
 

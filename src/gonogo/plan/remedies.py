@@ -6,6 +6,7 @@ hardware. A remedy names only forms of the weights that can be obtained. Pure.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Iterator, Mapping, Sequence
 
@@ -78,8 +79,10 @@ def _settings(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> Iterato
     share = ask.share or planner.default_share(
         way.model.architecture, _plain(way, hardware, demand, ask).serving, hardware.device
     )
-    raised = [ask] if share >= HIGHEST_SHARE else [replace(ask, share=HIGHEST_SHARE), ask]
-    for asked in raised:
+    device = hardware.device
+    spare = math.floor(100 * (device.free_bytes or device.total_bytes) / device.total_bytes) / 100
+    shares = [HIGHEST_SHARE] if share < HIGHEST_SHARE <= spare else [spare] if spare < share else []
+    for asked in (*(replace(ask, share=one) for one in shares), ask):
         for sequences in (None, *FEWER_SEQUENCES):
             for graphs in (True, False):
                 changed = replace(asked, sequences=sequences or asked.sequences, graphs=graphs and asked.graphs)
@@ -147,12 +150,16 @@ def _less(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> Iterator[Re
 
 
 def _hardware(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> Iterator[Remedy]:
+    idle = replace(hardware, free_bytes=None)
+    if hardware.free_bytes is not None and (seen := _best(way, idle, demand, ask)) is not None:
+        values: dict[str, str | int | float] = {"requests": seen.requests}
+        yield Remedy(reason="RemedyFreeCards", cost=SETTING, values=values, capacity=seen)
     count = hardware.count * 2
     while count <= MOST_CARDS:
         more = replace(hardware, count=count)
         seen = _best(way, more, demand, ask)
         if seen is not None:
-            values: dict[str, str | int | float] = {"count": count, "card": hardware.card.name}
+            values = {"count": count, "card": hardware.card.name}
             yield Remedy(reason="RemedyMoreCards", cost=HARDWARE, values=values, capacity=seen)
             break
         count *= 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Iterable, Mapping
 
+from gonogo.engines.llamacpp_cards import planned as llamacpp_planned
 from gonogo.engines.planners import PLANNERS
 from gonogo.facts.architecture import Architecture, Scheme
 from gonogo.facts.catalogue import known_model
@@ -59,8 +60,8 @@ def ways_of_config(
     quantization = stored.method if stored is not None else NONE
     found = []
     for title, planner in PLANNERS.items():
-        if planner.alone and engine != title:
-            continue
+        if (planner.alone and engine != title) or not (planner.schemes or planner.online):
+            continue  # GGUF files are not made of a checkpoint here: a recipe says where there are some
         found.append(Way(engine=title, quantization=quantization, model=model, source=name))
         if stored is None and ONLINE in planner.online:
             found.append(Way(engine=title, quantization=ONLINE, online=True, model=model, source=name, official=False))
@@ -81,9 +82,9 @@ def _base(recipe: Recipe, config: Mapping[str, Any] | None, tensors: Iterable[Te
 
 def _way(option: QuantizationOption, base: Model, recipe: Recipe) -> Way | None:
     known = known_model(option.hugging_face) if option.hugging_face is not None else None
-    if option.how is How.GGUF:
-        return None
     model = base
+    if option.how is How.GGUF and not llamacpp_planned(base.architecture):
+        return None
     if option.how is How.CHECKPOINT and known is not None:
         model = model_of(recipe.name, known.config)
     elif option.how is How.CHECKPOINT:
@@ -92,6 +93,7 @@ def _way(option: QuantizationOption, base: Model, recipe: Recipe) -> Way | None:
         engine=option.engine,
         quantization=option.name,
         online=option.how is How.ONLINE,
+        gguf=option.how is How.GGUF,
         model=model,
         source=option.hugging_face or base.name,
         official=option.official,
