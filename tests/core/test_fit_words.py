@@ -82,7 +82,9 @@ def test_every_remedy_of_the_code_is_told_and_every_told_one_is_in_the_code() ->
 
 
 def test_every_reason_of_the_code_is_told_and_every_told_one_is_in_the_code() -> None:
-    in_source = set(re.findall(r'(?:reason=|Refusal\(|HardwareError\()"([A-Z]\w+)"', TEXT)) - remedies_in_source()
+    in_source = (
+        set(re.findall(r'(?:reason=|reason = |Refusal\(|HardwareError\()"([A-Z]\w+)"', TEXT)) - remedies_in_source()
+    )
     in_source |= set(_REASONS.values())
     elsewhere = {name for name in in_source if name not in REASONS}
     for name in elsewhere:

@@ -44,7 +44,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "ModelNotKnown": ("Qwen3-9B-of-mine", "--on", "1xH100"),
     "NoWayLeft": ("Qwen/Qwen3-8B", "--on", "1xH100", "--quantization", "int3"),
     "OptionMistaken": ("Qwen/Qwen3-8B", "--on", "1xH100", "--engine", "tensorrt"),
-    "WrongUsage": ("Qwen/Qwen3-8B",),
+    "WrongUsage": ("Qwen/Qwen3-8B", "--on", "1xH100", "--tensors", "2"),
     "LogUnreadable": ("Qwen/Qwen3-8B", "--on", "1xH100", "--printed", "no-such-file.log"),
 }
 OPTIONS = (

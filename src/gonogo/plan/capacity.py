@@ -221,11 +221,13 @@ def estimate_gpu_memory(billion_parameters: float) -> float:
 def _predicates(memory: ReplicaMemory, serving: Serving) -> tuple[Predicate, ...]:
     rank, pool = memory.tightest, memory.pool
     begins = min(one.free_bytes - one.budget_bytes for one in memory.ranks)
+    loads = min(one.free_bytes - one.loading_bytes for one in memory.ranks)
+    left = min(rank.cache_bytes, loads)
     starts = Predicate(
         question=Question.STARTS,
-        holds=begins >= 0 and rank.cache_bytes > 0,
-        margin_bytes=min(begins, rank.cache_bytes) if begins < 0 or rank.cache_bytes <= 0 else rank.cache_bytes,
-        values={"free": rank.free_bytes, "budget": rank.budget_bytes, "left": rank.cache_bytes},
+        holds=begins >= 0 and left > 0,
+        margin_bytes=min(begins, left) if begins < 0 or left <= 0 else left,
+        values={"free": rank.free_bytes, "budget": rank.budget_bytes, "left": left, "loads": loads},
     )
     if pool is None:
         return (starts,)
