@@ -277,7 +277,8 @@ def _percent(held: Array) -> float | None:
 
 
 def _text(report: Mapping[str, Any]) -> str:
-    head = f"{'absolute error in %':44} {'n':>4} {'peer':>6} {'shipped':>8} {'in sample':>22} {'left out':>24} {'held':>5} {'TTFT':>6} {'held':>5}"
+    head = f"{'absolute error in %':44} {'n':>4} {'peer':>6} {'shipped':>8} {'in sample':>22} {'left out':>24}"
+    head += f" {'held':>5} {'TTFT':>6} {'held':>5}"
     under = f"{'':44} {'':4} {'median':>6} {'median':>8} {'median mean  p90   max':>22} {'median mean  p90    max':>24}"
     lines = [head, under]
     for part in ("all", "groups"):

@@ -1,4 +1,4 @@
-"""Rows of measured speeds (the facts folder's `perf_truth.jsonl`) → samples: what ran, under which load, what was measured.
+"""Rows of measured speeds (in the form of `perf_truth.jsonl`) → samples: what ran, under which load, what was measured.
 
 A row that cannot be understood is counted with the reason, never bent. Not here: judging predictions (`speed`).
 """
@@ -65,8 +65,8 @@ class Models:
         base = _ALIASES.get(plain, plain)
         bare = re.sub(_SUFFIX, "", base)
         tries = [f"{bare}-nvfp4"] if precision == "fp4" else [f"{bare}-fp8"] if precision == "fp8" else []
-        for one in (*tries, base, bare, *(f"{bare}-{more}" for more in _MORE_NAMES)):
-            one = _ALIASES.get(one, one)
+        for tried in (*tries, base, bare, *(f"{bare}-{more}" for more in _MORE_NAMES)):
+            one = _ALIASES.get(tried, tried)
             if one in _CONFIGS:
                 return parse_config(_CONFIGS[one])
             if one in self._known:
@@ -203,7 +203,7 @@ OFFLINE_REQUESTS = 2048
 
 
 def _layout(row: Mapping[str, Any]) -> tuple[Layout, bool]:
-    """The columns multiply where experts are spread too (tp 64 with 8 × 8 is eight cards). Second: prefill elsewhere."""
+    """Columns multiply where experts are spread too (tp 64 with 8 × 8: eight cards). Second: prefill elsewhere."""
     tensor, data = int(row.get("tp") or 1), int(row.get("dp_attention") or 1)
     expert_tensor, expert_ways = int(row.get("moe_tp") or 1), int(row.get("moe_ep") or 1)
     pipeline = int(row.get("pp") or 1)
@@ -309,7 +309,7 @@ def _host(name: str) -> Host:
 
 
 def _plain(name: str) -> str:
-    bare = name.split("/")[-1].casefold().replace("_", "-").replace(" ", "-")
+    bare = name.rsplit("/", 1)[-1].casefold().replace("_", "-").replace(" ", "-")
     bare = re.sub(r"-(f16|bf16|q\d[-\w]*|mxfp4-moe|mxfp4|gguf.*)$", "", bare)
     return re.sub(r"^meta-", "", bare)
 

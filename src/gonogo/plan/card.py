@@ -13,7 +13,7 @@ def card_of(found: AcceleratorClass) -> Card | None:
     capability = _capability(found.compute_capability)
     return Card(
         name=found.name,
-        generation=generation(found.name, capability, found.memory_bytes_per_s),
+        generation=generation(found.name, capability),
         memory_bytes_per_s=found.memory_bytes_per_s,
         flops_fp16=found.flops_fp16,
         link_bytes_per_s=found.link_bytes_per_s,
@@ -21,7 +21,7 @@ def card_of(found: AcceleratorClass) -> Card | None:
     )
 
 
-def generation(name: str, capability: tuple[int, int] | None, memory_bytes_per_s: float) -> str:
+def generation(name: str, capability: tuple[int, int] | None) -> str:
     """Cards that behave alike: the maker's generation, cards with stacked memory (HBM) apart from the others."""
     if capability is None:
         return "amd" if name.startswith("MI") else "other"

@@ -95,17 +95,12 @@ def cost(found: Fleet, demand: Demand, price: CardPrice | None, *, spot: bool) -
     rate = found.speed.output_tokens_per_s
     whole = (demand.prompt_tokens + demand.answer_tokens) / demand.answer_tokens
 
-    def per_million(tokens_per_answer: float) -> Range:
-        made = [
-            SECONDS_PER_HOUR * found.replicas * one * tokens_per_answer for one in (rate.high, rate.middle, rate.low)
-        ]
-        low, middle, high = (hourly / tokens * MILLION for tokens in made)
-        return Range(low=low, middle=middle, high=high)
-
+    made = (rate.high, rate.middle, rate.low)
+    low, middle, high = (hourly / (SECONDS_PER_HOUR * found.replicas * one) * MILLION for one in made)
     return Cost(
         usd_per_hour=hourly,
-        per_million_output=per_million(1.0),
-        per_million_total=per_million(whole),
+        per_million_output=Range(low=low, middle=middle, high=high),
+        per_million_total=Range(low=low / whole, middle=middle / whole, high=high / whole),
         source=offer.source,
         date=offer.date,
     )

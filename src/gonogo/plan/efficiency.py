@@ -1,4 +1,4 @@
-"""How well an engine on a card does the work of a step: a few constants, and how engines and cards differ from them. Pure.
+"""How well an engine on a card does the work of a step: a few constants, and how engines and cards differ. Pure.
 
 Every number is fitted (`benchmarks/speed_fit.py`) and stored as data in `gonogo.plan.calibration`. An engine or card
 that was never measured is answered from what is known of its parent (engine, generation of cards, everything), and then
@@ -62,7 +62,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """All that was fitted. `effects` and `spreads` by level (see `levels`); spreads by quantity first (itl, ttft, …)."""
+    """All that was fitted: `effects` by level (see `levels`), `spreads` by quantity (itl, ttft, …) and level."""
 
     constants: Mapping[str, float]
     effects: Mapping[str, Effect]

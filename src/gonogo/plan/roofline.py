@@ -1,4 +1,4 @@
-"""What one step of a model costs on one card, operation by operation: bytes to move, arithmetic, messages, launches. Pure.
+"""What one step of a model costs on one card, operation by operation: bytes, arithmetic, messages, launches. Pure.
 
 A step gives one token to each of some running requests (decode), or reads some tokens of a prompt (prefill). Nothing
 here knows how well an engine does it: that is `gonogo.plan.efficiency`; seconds are made in `gonogo.plan.speed`.
@@ -9,6 +9,7 @@ B tokens that each choose k of E experts is expected to touch E(1-(1-k/E)^B) of 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import Iterator
@@ -123,7 +124,7 @@ def operations(model: Architecture, layout: Layout, stored: Stored, batch: Batch
 
 def touched_experts(count: int, per_token: int, tokens: float) -> float:
     """Experts that a batch is expected to touch, if each token chooses evenly and on its own."""
-    return count * (1 - (1 - per_token / count) ** tokens)
+    return count * (1 - math.pow(1 - per_token / count, tokens))
 
 
 def _weights(model: Architecture, layout: Layout, stored: Stored, batch: Batch) -> Iterator[Operation]:

@@ -1,4 +1,4 @@
-"""How fast a deployment answers: time to the first token, time between tokens, tokens per second, each as a range. Pure.
+"""How fast a deployment answers: time to the first token, between tokens, and tokens per second, as ranges. Pure.
 
 A roofline per operation: an operation takes the longer of moving its bytes and doing its arithmetic, at the efficiency
 that this engine reached on this card, plus what each layer and message costs whatever its size. Under load the prompts
