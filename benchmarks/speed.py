@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
-from speed_fit import Array, Table, calibration, fit, predict, spreads, table, unpack
+from speed_fit import Array, Table, calibration, fit, predict, spreads, table, unpack, without_models
 from speed_rows import Models, NotAttempted, Sample, sample_of
 
 from gonogo.plan.calibration import calibration as shipped
@@ -121,7 +121,7 @@ def _judge(tested: list[Sample], base: list[Sample], *, same: bool) -> dict[str,
 
 def _errors(data: Table, vector: Array) -> dict[str, Array]:
     """ln(measured ÷ predicted): of the row's quantity, and of the time to the first token (NaN: not measured)."""
-    main_line, first = predict(data, *unpack(vector, len(data.names)))
+    main_line, first = predict(data, *unpack(without_models(data, vector), len(data.names)))
     return {"main": data.observed - main_line, "ttft": np.where(data.computed, data.first - first, np.nan)}
 
 

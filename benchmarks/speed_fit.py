@@ -42,7 +42,8 @@ PRIOR: dict[str, tuple[float, float]] = {
     "waiting": (0.5, 0.7),
 }
 EFFECT_WIDTH = {"speed": 0.25, "delay": 0.35, "compute": 0.25, "first": 0.4}
-LEVEL_WIDTH = (1.0, 1.0, 1.0, 0.6, 0.5)
+MODEL = "model"
+LEVEL_WIDTH = (1.0, 1.0, 1.0, 0.6, 0.5, 0.6)
 """How far an effect may easily go, by level from general to particular."""
 NOISE, HEAVY = 0.20, 1.5
 CROWD = 0.7
@@ -52,6 +53,8 @@ ROUNDS = 10
 NEEDED_ROWS, NEEDED_MODELS = 12, 5
 COVERED, MARGIN = 0.80, 0.05
 """Of measurements that the stated range is to cover; so much wider at each end, as a new model differs from the old."""
+UNMEASURED = math.log(10)
+"""Half the width of a range (in logarithms) where nothing at all was measured."""
 
 Array = np.ndarray
 BITS = (16, 8, 4)
@@ -135,7 +138,20 @@ def table(samples: Sequence[Sample]) -> Table:
 
 
 def _levels(one: Sample) -> tuple[str, ...]:
-    return levels(one.deployment.engine, one.deployment.card, one.deployment.scheme)
+    """The levels of a calibration, and one for this model under this engine, which only the fit knows: what is peculiar
+    to a model must not be taken for its engine's or its card's."""
+    known = levels(one.deployment.engine, one.deployment.card, one.deployment.scheme)
+    return (*known, f"{MODEL}/{one.deployment.engine}/{one.model}")
+
+
+def without_models(data: Table, vector: Array) -> Array:
+    """As it is known for a model that was never measured."""
+    made = vector.copy()
+    for index, name in enumerate(data.names):
+        if name.startswith(MODEL):
+            at = len(CONSTANTS) + index * len(EFFECTS)
+            made[at : at + len(EFFECTS)] = 0.0
+    return made
 
 
 def _arrays(one: Sample, batch) -> tuple[Array, Array, Array, float]:  # type: ignore[no-untyped-def]
@@ -271,6 +287,8 @@ def _depth(level: str) -> int:
     head = level.split("/")
     if head[0] == "generation":
         return 0
+    if head[0] == MODEL:
+        return 5
     if head[0] == "stored":
         return 2
     return {2: 1, 3: 3}.get(len(head), 4)
@@ -287,6 +305,7 @@ def calibration(data: Table, vector: Array, spreads: dict[str, dict[str, Spread]
                 **{kind: round(float(effects[at, k]), 4) for k, kind in enumerate(EFFECTS)}, rows=int(rows[at])
             )
             for at, name in enumerate(data.names)
+            if not name.startswith(MODEL)
         },
         spreads=spreads,
         source=source,
@@ -309,6 +328,8 @@ def spreads(data: Table, left_out: dict[str, Array], used: Array) -> dict[str, d
 
 def _spread(errors: Array, models: Array) -> Spread:
     """Weighted quantiles: a model with many rows counts more than one with few, but not in proportion."""
+    if not len(errors):
+        return Spread(low=-UNMEASURED, high=UNMEASURED, rows=0)
     crowd = Counter(models)
     weight = np.array([crowd[one] ** -0.5 for one in models])
     order = np.argsort(errors)

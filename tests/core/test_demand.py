@@ -87,6 +87,19 @@ def test_the_cost_is_the_hourly_price_of_all_cards_over_what_they_produce_in_an_
     assert (paid.source, paid.date) == ("my contract", "2026-11-01")
 
 
+def test_spot_is_counted_at_the_spot_price() -> None:
+    price = _prices()["H200 SXM 141GB"]
+    spot, on_demand = (cost(found(), demand(), price, spot=one) for one in (True, False))
+    assert spot is not None
+    assert on_demand is not None
+    assert price.spot is not None
+    assert price.on_demand is not None
+    assert spot.usd_per_hour / on_demand.usd_per_hour == pytest.approx(
+        price.spot.usd_per_hour / price.on_demand.usd_per_hour
+    )
+    assert spot.source == price.spot.source
+
+
 def test_a_price_that_is_null_gives_no_cost_and_never_zero() -> None:
     unknown = CardPrice(card="T4 16GB")
     assert cost(found(), demand(), unknown, spot=False) is None

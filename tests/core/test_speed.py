@@ -85,6 +85,20 @@ def test_tokens_per_second_are_requests_over_the_time_that_one_takes() -> None:
     assert found.output_tokens_per_s == pytest.approx(8 * 500 / (found.ttft_s + 500 * found.itl_s))
 
 
+def test_only_running_requests_make_tokens() -> None:
+    asked = deployment(cache_tokens=10_000.0)
+    found = middles(asked, load(concurrent=64), efficiency(calibration(), "vllm", H100, "16"))
+    alone = middles(asked, load(concurrent=found.running), efficiency(calibration(), "vllm", H100, "16"))
+    assert found.running == pytest.approx(8)
+    assert found.output_tokens_per_s == pytest.approx(alone.output_tokens_per_s)
+
+
+def test_an_all_reduce_over_four_cards_sends_three_halves_of_its_message() -> None:
+    found = estimate(deployment(layout=Layout(tensor=4)), load(concurrent=8), bare())
+    sent = 2 * 32 * 3 / 2 * 8 * 4096 * 2  # two a layer; 8 tokens of 4096 elements of 2 bytes
+    assert next(term.ms for term in found.step if term.kind is Kind.MESSAGES) == pytest.approx(sent / 450e9 * 1e3)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_terms_of_a_step_add_up_to_it(name: str) -> None:
     found = estimate(deployment(name), load(), calibration())
@@ -234,6 +248,13 @@ def test_a_measured_engine_on_a_new_card_is_answered_from_the_engine() -> None:
     found = estimate(deployment(card=card), load(), calibration())
     assert "engine/vllm" in found.known
     assert found.level.split("/")[1] == "vllm"
+
+
+def test_the_range_is_that_of_the_most_particular_level_that_was_measured() -> None:
+    wide, narrow = Spread(low=-1.0, high=1.0, rows=50), Spread(low=-0.1, high=0.1, rows=20)
+    made = replace(bare(), spreads={"itl": {"all": wide, "engine/vllm": wide, "engine/vllm/hopper": narrow}})
+    assert spread(made, "itl", "vllm", H100, "16") == (narrow, "engine/vllm/hopper")
+    assert spread(made, "itl", "vllm", replace(H100, generation="next"), "16") == (wide, "engine/vllm")
 
 
 def test_effects_of_all_levels_add_up() -> None:
