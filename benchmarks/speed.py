@@ -140,14 +140,23 @@ def _covered(
 ) -> dict[str, Array]:
     """1 where the range of a fit without this model holds what was measured, 0 where not, NaN where not asked."""
     made = {name: np.full(len(data.samples), np.nan) for name in errors}
-    for at in np.flatnonzero(judged):
+    for at in map(int, np.flatnonzero(judged)):
         one = data.samples[at]
         for name, quantity in (("main", QUANTITY[one.quantity]), ("ttft", "ttft")):
             error = errors[name][at]
             if not np.isnan(error):
                 found = _range(ranges[one.model], quantity, one)
-                made[name][at] = float(found.low <= error <= found.high)
+                held = found.low <= error <= found.high
+                made[name][at] = float(held and (name != "main" or _possible(data, at, error)))
     return made
+
+
+def _possible(data: Table, at: int, error: float) -> bool:
+    """A range ends where the card's peaks are reached: a time per token below that is outside of it."""
+    if data.quantity[at] != "itl_s":
+        return True
+    floor = np.log(np.maximum(data.memory[at], data.flops[at]).sum())
+    return bool(data.observed[at] >= min(floor, data.observed[at] - error))
 
 
 def _range(made: Calibration, quantity: str, one: Sample) -> Spread:
@@ -178,7 +187,7 @@ def _with(data: Table, judged: Array, made: Calibration | None) -> dict[str, Arr
     result = {name: np.full(len(data.samples), np.nan) for name in names}
     if made is None:
         return result
-    for at in np.flatnonzero(judged):
+    for at in map(int, np.flatnonzero(judged)):
         one = data.samples[at]
         reached = efficiency(made, one.deployment.engine, one.deployment.card, one.deployment.scheme)
         found = middles(one.deployment, one.load, reached)
@@ -188,14 +197,15 @@ def _with(data: Table, judged: Array, made: Calibration | None) -> dict[str, Arr
         value = {
             "itl_s": found.itl_s,
             "tokens_per_s": found.output_tokens_per_s,
-            "prompt_s": found.prompt_s,
+            "prompt_s": found.prompt_s or 0.0,
             "duration_s": (found.prompt_s or 0.0) + one.load.answer_tokens * found.itl_s,
         }[one.quantity]
         result["main"][at] = data.observed[at] - np.log(value)
         if one.ttft_s is not None and first is not None:
             result["ttft"][at] = np.log(one.ttft_s / first)
         held = _range(made, QUANTITY[one.quantity], one)
-        result["covered"][at] = float(held.low <= result["main"][at] <= held.high)
+        inside = held.low <= result["main"][at] <= held.high
+        result["covered"][at] = float(inside and _possible(data, at, result["main"][at]))
     return result
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Sequence
+from typing import Any, Sequence, TypeAlias
 
 import numpy as np
 from speed_rows import Sample
@@ -56,7 +56,7 @@ COVERED, MARGIN = 0.80, 0.05
 UNMEASURED = math.log(10)
 """Half the width of a range (in logarithms) where nothing at all was measured."""
 
-Array = np.ndarray
+Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 BITS = (16, 8, 4)
 KINDS = [kind for kind in Kind if kind is not Kind.MESSAGES]
 
@@ -151,7 +151,7 @@ def without_models(data: Table, vector: Array) -> Array:
         if name.startswith(MODEL):
             at = len(CONSTANTS) + index * len(EFFECTS)
             made[at : at + len(EFFECTS)] = 0.0
-    return made
+    return np.asarray(made)
 
 
 def _arrays(one: Sample, batch) -> tuple[Array, Array, Array, float]:  # type: ignore[no-untyped-def]
@@ -199,7 +199,7 @@ def predict(data: Table, constants: dict[str, float], effects: Array) -> tuple[A
 
     def step(memory: Array, flops: Array, counts: Array, link: Array) -> Array:
         moved = np.maximum(memory / share, flops / arithmetic).sum(axis=(1, 2))
-        return moved + link / value["link"] + (counts * latency).sum(axis=1)
+        return np.asarray(moved + link / value["link"] + (counts * latency).sum(axis=1))
 
     base = step(data.memory, data.flops, data.counts, data.link)
     base = base + value["step_s"] + value["sequence_s"] * data.running / data.groups
@@ -266,12 +266,12 @@ def fit(data: Table, used: Array, start: Array | None = None) -> Array:
         vector[active] += move
         if np.abs(move).max() < 2e-3:
             break
-    return vector
+    return np.asarray(vector)
 
 
 def _active(data: Table, used: Array) -> Array:
     """Parameters that the rows say anything about; a level without rows stays at its parent."""
-    seen = data.effects[used].any(axis=0)
+    seen = np.asarray(data.effects[used].any(axis=0))
     return np.array(
         [*range(len(CONSTANTS))]
         + [

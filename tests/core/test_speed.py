@@ -163,6 +163,20 @@ def test_a_range_holds_its_middle(name: str, engine: str, concurrent: int) -> No
         assert 0 < one.low <= one.middle <= one.high
 
 
+@settings(max_examples=40, deadline=None)
+@given(name=st.sampled_from(NAMES), concurrent=st.integers(1, 256))
+def test_no_range_reaches_beyond_what_the_card_can_move(name: str, concurrent: int) -> None:
+    found = estimate(deployment(name), load(concurrent=concurrent), calibration())
+    batch_ = batch(concurrent, 1250)
+    read = sum(
+        one.bytes for one in operations(model(name), Layout(), Stored(), batch_) if one.kind is not Kind.MESSAGES
+    )
+    assert found.itl_ms.low >= min(found.itl_ms.middle, read / 3.35e12 * 1e3) * (1 - 1e-9)
+    assert found.output_tokens_per_s.high <= max(
+        found.output_tokens_per_s.middle, concurrent / (read / 3.35e12) * 1.001
+    )
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_more_cards_per_layer_read_fewer_bytes_of_weights_each(name: str) -> None:
     def weights(tensor: int) -> float:

@@ -3,13 +3,14 @@
 A roofline per operation: an operation takes the longer of moving its bytes and doing its arithmetic, at the efficiency
 that this engine reached on this card, plus what each layer and message costs whatever its size. Under load the prompts
 of other requests are read between the tokens of one (continuous batching), and those that the cache cannot hold wait.
-The range is where 80 % of measurements of models that were left out of the fit lay (`docs/benchmarks.md`).
+The range is where 80 % of measurements of models that were left out of the fit lay (`docs/benchmarks.md`), but never
+below what the card's data sheet allows.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Mapping
 
 from gonogo.facts.architecture import Architecture
@@ -100,7 +101,7 @@ class Speed:
 class Middles:
     """The middle of each range, in seconds and per second, and what it was added up from.
 
-    `prompt_s`: to read one prompt while nothing else runs.
+    `prompt_s`: to read one prompt while nothing else runs. `floor_s`: a step at the card's peaks; nothing is faster.
     """
 
     ttft_s: float | None
@@ -110,6 +111,7 @@ class Middles:
     running: float
     step_s: float
     interference_s: float
+    floor_s: float
     terms: tuple[Term, ...]
 
 
@@ -125,10 +127,13 @@ def estimate(deployment: Deployment, load: Load, calibration: Calibration) -> Sp
         return Range(low=value * math.exp(found.low), middle=value, high=value * math.exp(found.high)), level
 
     itl, level = ranged("itl", middle.itl_s * 1e3)
+    itl = replace(itl, low=max(itl.low, min(itl.middle, middle.floor_s * 1e3)))
+    rate = ranged("throughput", middle.output_tokens_per_s)[0]
+    most = middle.running / middle.floor_s if middle.floor_s else rate.high
     return Speed(
         ttft_ms=None if middle.ttft_s is None else ranged("ttft", middle.ttft_s * 1e3)[0],
         itl_ms=itl,
-        output_tokens_per_s=ranged("throughput", middle.output_tokens_per_s)[0],
+        output_tokens_per_s=replace(rate, high=min(rate.high, max(rate.middle, most))),
         running=middle.running,
         step_ms=middle.step_s * 1e3,
         interference_ms=middle.interference_s * 1e3,
@@ -162,6 +167,7 @@ def middles(deployment: Deployment, load: Load, reached: Efficiency) -> Middles:
         running=running,
         step_s=step,
         interference_s=extra,
+        floor_s=sum(_at_peak_s(one, deployment.card) for one in work),
         terms=(*terms, Term(kind=Kind.LAYERS, ms=fixed * 1e3, bound="step")),
     )
 
@@ -224,6 +230,13 @@ def _term(one: Operation, card: Card, reached: Efficiency) -> Term:
     moved = max(seconds["memory"], seconds["arithmetic"]) + seconds["link"]
     bound = max(seconds, key=lambda name: seconds[name])
     return Term(kind=one.kind, ms=(moved + seconds["latency"]) * 1e3, bound=bound)
+
+
+def _at_peak_s(one: Operation, card: Card) -> float:
+    if one.kind is Kind.MESSAGES:
+        return 0.0
+    peak = card.flops(one.bits)
+    return max(one.bytes / card.memory_bytes_per_s, 0.0 if peak is None else one.flops / peak)
 
 
 def _arithmetic_s(one: Operation, card: Card, reached: Efficiency) -> float:
