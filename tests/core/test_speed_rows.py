@@ -92,7 +92,7 @@ def test_a_row_that_says_too_little_is_not_attempted_and_the_reason_is_given(
 @pytest.mark.parametrize(
     ("name", "card", "count"),
     [
-        ("3090 24GB * 4", "RTX 3090", 4),
+        ("3090 24GB * 4", "RTX 3090 24GB", 4),
         ("RTX 4000 Ada 20GB", "RTX 4000 Ada", 1),
         ("A100 SXM 80GB * 4", "A100 80GB SXM", 4),
         ("8x H100 (post)", "H100 SXM 80GB", 8),
@@ -154,3 +154,23 @@ def test_without_any_row_that_can_be_attempted_the_benchmark_says_so(
     measured.write_text(json.dumps({**SERVING, "concurrency": 0}), encoding="utf-8")
     assert main(["--rows", str(measured), "--fit", str(measured)]) == 2
     assert "concurrency not stated" in capsys.readouterr().err
+
+
+def test_the_width_of_a_dense_layer_is_never_taken_for_that_of_experts() -> None:
+    lite = {
+        **NEW_MODEL,
+        "model": "deepseek-ai/DeepSeek-V2-Lite-Chat",
+        "num_layers": 27,
+        "hidden": 2048,
+        "heads": 16,
+        "kv_heads": 16,
+        "vocab": 102400,
+        "intermediate": None,
+        "experts": 64,
+        "kv_lora_rank": 512,
+        "qk_rope_head_dim": 64,
+    }
+    assert parameters(groups_of(architecture_of(lite))) == pytest.approx(15.7e9, rel=0.01)
+    glm = {**lite, "model": "zai-org/GLM-4.5", "kv_lora_rank": None, "intermediate": 12288, "experts_per_tok": 8}
+    with pytest.raises(ConfigError, match="width is not said"):
+        architecture_of(glm)
