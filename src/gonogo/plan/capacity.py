@@ -226,7 +226,7 @@ def _predicates(memory: ReplicaMemory, serving: Serving) -> tuple[Predicate, ...
     starts = Predicate(
         question=Question.STARTS,
         holds=begins >= 0 and left > 0,
-        margin_bytes=min(begins, left) if begins < 0 or left <= 0 else left,
+        margin_bytes=min(begins or left, left),  # 0: the engine takes what is free, and asks for no share
         values={"free": rank.free_bytes, "budget": rank.budget_bytes, "left": left, "loads": loads},
     )
     if pool is None:
