@@ -110,3 +110,26 @@ def test_a_row_that_is_off_says_why() -> None:
             assert set(row["missed"]) - {"why"} <= {"weights", "activation", "blocks"}, row["id"]
     assert len(ROWS) >= 30
     assert len([row for row in ROWS if "missed" not in row]) >= 25
+
+
+def test_weights_made_fp8_are_those_that_were_printed_and_so_is_their_peak_while_loading() -> None:
+    """Qwen1.5-MoE-A2.7B, vllm pull request 31914: 26.67 GiB in 16 bit, 13.94 made FP8."""
+    model, scheme = architecture("Qwen/Qwen1.5-MoE-A2.7B"), Scheme(method="fp8", skipped=frozenset({"vision"}))
+    row = next(row for row in ROWS if row["model"] == "Qwen/Qwen1.5-MoE-A2.7B")
+    held = {}
+    for version in ((0, 12, 0), (0, 13, 0), (0, 15, 0)):
+        asked = Serving(version=version, context_tokens=8192, scheme=scheme)
+        (rank,) = vllm_memory.replica_memory(model, groups_of(model), asked, device(row)).ranks
+        assert rank.term("weights") / GIB == pytest.approx(13.94, abs=0.03)
+        held[version] = rank.loading_bytes / GIB
+    assert held[0, 12, 0] == pytest.approx(26.67, abs=NEAR_GIB)
+    assert held[0, 13, 0] == pytest.approx(26.67 + 13.94, abs=0.05)
+    assert held[0, 15, 0] == 0
+
+
+def test_a_checkpoint_that_is_stored_quantized_loads_as_it_is_in_every_version() -> None:
+    model = architecture("Qwen/Qwen3-32B-FP8")
+    for version in ((0, 12, 0), (0, 14, 0), (0, 19, 0)):
+        asked = Serving(version=version, context_tokens=8192)
+        (rank,) = vllm_memory.replica_memory(model, groups_of(model), asked, device(ROWS[0])).ranks
+        assert rank.loading_bytes == 0

@@ -11,7 +11,7 @@ from gonogo.facts.architecture import Architecture, Scheme
 from gonogo.facts.catalogue import known_model
 from gonogo.facts.parse_config import parse_config
 from gonogo.facts.schemes import SCHEMES
-from gonogo.facts.weights import Part, groups_from, groups_of, parameters
+from gonogo.facts.weights import Part, groups_from, groups_of, merge, parameters
 from tests.core.named_tensors import checkpoint, tensor
 
 NEAR = 0.005
@@ -77,6 +77,24 @@ def test_a_rank_holds_as_much_of_the_tensors_as_of_the_configuration(
         assert rank_weights(model, seen, 2, None, cut) == pytest.approx(
             rank_weights(model, derived, 2, None, cut), rel=NEAR
         )
+
+
+@pytest.mark.parametrize("name", [*PLAIN, "Qwen/Qwen3-4B"])
+def test_weights_added_up_over_layers_are_the_same_weights(name: str) -> None:
+    model = replace(architecture(name), scheme=None)
+    for groups in (groups_of(model), groups_from(checkpoint(model), model)):
+        assert parameters(merge(groups)) == parameters(groups)
+        for tensor_parallel in (1, 2, 8):
+            cut = Cut(tensor=tensor_parallel, pipeline=1, stage=0)
+            whole = rank_weights(model, groups, 2, None, cut)
+            assert rank_weights(model, merge(groups), 2, None, cut) == pytest.approx(whole, abs=8)
+
+
+def test_a_head_beside_a_tied_embedding_is_not_loaded() -> None:
+    model = architecture("Qwen/Qwen3-4B")
+    assert model.tied
+    head = tensor("lm_head.weight", model.vocabulary, model.hidden)
+    assert groups_from((*checkpoint(model), head), model) == groups_from(checkpoint(model), model)
 
 
 @pytest.mark.parametrize(

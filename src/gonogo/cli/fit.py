@@ -106,6 +106,8 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
         raise _option("--concurrent-requests", str(concurrent_requests), f"1 … {MOST_REQUESTS}")
     if share is not None and not 0.05 <= share <= 0.99:
         raise _option("--share", str(share), "0.05 … 0.99")
+    if tensor is not None and not 1 <= tensor <= hardware.count:
+        raise _option("--tensor", str(tensor), f"1 … {hardware.count}")
     if engine is not None and engine not in PLANNERS:
         raise _option("--engine", engine, " | ".join(PLANNERS))
     seen = find_model(session, model, Where(hub=hub, offline=offline, engine=engine))

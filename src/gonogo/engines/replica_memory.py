@@ -17,7 +17,7 @@ class RankMemory:
 
     `budget_bytes`: what the engine may take. `cache_bytes`: what its terms leave for the cache, negative when they do
     not fit. `free_bytes`: free before it starts. `outside`: what is taken beside the budget, `reserve_bytes` what must
-    still be free then.
+    still be free then. `loading_bytes`: held at once while weights load, 0: no more than is left of them.
     """
 
     stage: int
@@ -27,6 +27,7 @@ class RankMemory:
     cache_bytes: int
     outside: tuple[Term, ...] = ()
     reserve_bytes: int = 0
+    loading_bytes: int = 0
 
     @property
     def slack_bytes(self) -> int:

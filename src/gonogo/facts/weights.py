@@ -68,6 +68,8 @@ def groups_from(tensors: Iterable[Tensor], model: Architecture) -> tuple[Group, 
     sums: dict[tuple[Part, int | None, int | None], tuple[int, int]] = {}
     for tensor in tensors:
         layer, part = _layer_of(tensor.name), _part_of(tensor.name)
+        if part is Part.HEAD and model.tied:
+            continue  # some checkpoints hold it all the same; engines use the embedding
         if part is Part.VISION:
             layer = None
         elif layer is not None and layer >= len(model.layers):

@@ -25,6 +25,7 @@ from gonogo.engines.shard import divides
 from gonogo.facts.architecture import Architecture, Scheme
 from gonogo.facts.model import Tensor
 from gonogo.facts.parse_config import parse_config
+from gonogo.facts.schemes import SCHEMES
 from gonogo.facts.weights import Group, groups_from, groups_of, merge
 from gonogo.plan.hardware import Hardware
 
@@ -146,10 +147,18 @@ def model_of(name: str, config: Mapping[str, Any], tensors: Iterable[Tensor] | N
 
 
 def capacity(model: Model, device: Device | Hardware, ask: Ask) -> Capacity:
-    """One replica of `ask.tensor` × `ask.pipeline` such cards. Raises ValueError for an engine that is not planned."""
+    """One replica of `ask.tensor` × `ask.pipeline` such cards.
+
+    Raises ValueError for an engine or a quantization that is not planned, and for numbers below one.
+    """
     planner = PLANNERS.get(ask.engine)
     if planner is None:
         raise ValueError(f"no plan for the engine {ask.engine!r}; planned: {', '.join(PLANNERS)}")
+    if ask.quantization is not None and ask.quantization not in SCHEMES:
+        raise ValueError(f"no plan for the quantization {ask.quantization!r}; planned: {', '.join(SCHEMES)}")
+    counts = (ask.tensor, ask.pipeline, ask.context_tokens, ask.sequences, ask.batch_tokens)
+    if any(count is not None and count < 1 for count in counts):
+        raise ValueError(f"cards, stages, tokens and sequences are one or more: {counts}")
     card = device.device if isinstance(device, Hardware) else device
     serving = serving_of(model, planner, ask)
     learned = ask.lessons.get(lesson_key(planner.name, serving.version, card.name, serving.devices))
@@ -212,11 +221,13 @@ def estimate_gpu_memory(billion_parameters: float) -> float:
 def _predicates(memory: ReplicaMemory, serving: Serving) -> tuple[Predicate, ...]:
     rank, pool = memory.tightest, memory.pool
     begins = min(one.free_bytes - one.budget_bytes for one in memory.ranks)
+    loads = min(one.free_bytes - one.loading_bytes for one in memory.ranks)
+    left = min(rank.cache_bytes, loads)
     starts = Predicate(
         question=Question.STARTS,
-        holds=begins >= 0 and rank.cache_bytes > 0,
-        margin_bytes=min(begins, rank.cache_bytes) if begins < 0 or rank.cache_bytes <= 0 else rank.cache_bytes,
-        values={"free": rank.free_bytes, "budget": rank.budget_bytes, "left": rank.cache_bytes},
+        holds=begins >= 0 and left > 0,
+        margin_bytes=min(begins, left) if begins < 0 or left <= 0 else left,
+        values={"free": rank.free_bytes, "budget": rank.budget_bytes, "left": left, "loads": loads},
     )
     if pool is None:
         return (starts,)

@@ -194,6 +194,8 @@ def _fell(way: Way, seen: Capacity, tensor: int, pipeline: int) -> Fallen:
     values = failed.values if failed is not None else {}
     if failed is not None and failed.question is Question.STARTS and int(values["free"]) < int(values["budget"]):
         reason = "CardInUse"
+    elif failed is not None and failed.question is Question.STARTS and int(values["loads"]) <= 0:
+        reason = "NoRoomToQuantize"
     return Fallen(way=way, reason=reason, values=values, tensor=tensor, pipeline=pipeline, capacity=seen)
 
 

@@ -36,8 +36,11 @@ class Remedy:
 
 
 def remedies(ways: Sequence[Way], hardware: Hardware, demand: Demand, ask: Ask) -> tuple[Remedy, ...]:
-    """All that would make the first way fit, cheapest first; the other ways that fit as they are among them."""
-    if not ways:
+    """All that would make the first way fit, cheapest first; the other ways that fit as they are among them.
+
+    None where the first way holds the demand as it is.
+    """
+    if not ways or _best(ways[0], hardware, demand, ask) is not None:
         return ()
     first = ways[0]
     found = [*_settings(first, hardware, demand, ask), *_other_ways(ways, hardware, demand, ask)]
