@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Optional, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Mapping, Optional, Sequence
 
 import typer
 
@@ -13,9 +13,11 @@ from gonogo.cli.refusal import BLOCKED, WRONG_INPUT, Outcome, Refusal
 
 if TYPE_CHECKING:
     from gonogo.cli.fit_model import Found
+    from gonogo.cli.session import Session
     from gonogo.plan.answer import Answer
     from gonogo.plan.choose import Way
     from gonogo.plan.hardware import Hardware
+    from gonogo.plan.prices import CardPrice
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help=told("argument.fit_model"), show_default=False)]
 On = Annotated[Optional[str], typer.Option("--on", metavar="COUNTxCARD", help=told("option.on"), show_default=False)]
@@ -43,6 +45,12 @@ Tensor = Annotated[Optional[int], typer.Option("--tensor", metavar="N", help=tol
 CacheType = Annotated[
     Optional[str], typer.Option("--kv-cache", metavar="auto|fp8", help=told("option.kv_cache"), show_default=False)
 ]
+AnswerTokens = Annotated[
+    Optional[int], typer.Option("--answer-tokens", metavar="N", help=told("option.answer_tokens"), show_default=False)
+]
+Prices = Annotated[
+    Optional[str], typer.Option("--prices", metavar="FILE", help=told("option.prices"), show_default=False)
+]
 PrintedLog = Annotated[
     Optional[str], typer.Option("--printed", metavar="LOG", help=told("option.printed"), show_default=False)
 ]
@@ -63,9 +71,11 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     engine: EngineName = None,
     engine_version: Version = None,
     quantization: Form = None,
+    answer_tokens: AnswerTokens = None,
     share: Share = None,
     tensor: Tensor = None,
     kv_cache: CacheType = None,
+    prices: Prices = None,
     printed: PrintedLog = None,
     terms: Terms = False,
     hub: Hub = None,
@@ -78,7 +88,8 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     from gonogo.cli.fit_page import print_answer
     from gonogo.cli.session import open_session
     from gonogo.engines.planners import PLANNERS
-    from gonogo.plan.answer import answer, as_plain
+    from gonogo.plan.answer import answer, as_plain, with_paces
+    from gonogo.plan.calibration import calibration
     from gonogo.plan.capacity import Ask
     from gonogo.plan.choose import Demand
     from gonogo.plan.hardware import HardwareError, parse_hardware
@@ -89,6 +100,8 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
         hardware = _cards_here() if on in (None, HERE) else parse_hardware(on or "")
     except HardwareError as error:
         raise Refusal(error.reason, WRONG_INPUT, error.values) from None
+    if answer_tokens is not None and not 1 <= answer_tokens <= MOST_TOKENS:
+        raise _option("--answer-tokens", str(answer_tokens), f"1 … {MOST_TOKENS}")
     if not 1 <= concurrent_requests <= MOST_REQUESTS:
         raise _option("--concurrent-requests", str(concurrent_requests), f"1 … {MOST_REQUESTS}")
     if share is not None and not 0.05 <= share <= 0.99:
@@ -109,7 +122,9 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
         kv_bytes=CACHE_TYPES[kv_cache or "auto"],
         lessons=lessons(session.paths.root),
     )
+    priced = _prices(session, prices)
     found = answer(seen.name, ways, hardware, demand, ask)
+    found = with_paces(found, answer_tokens, calibration(), priced)
     plain = {**as_plain(found), "origin": seen.origin}
     print_answer(session, plain, terms)
     if printed is not None:
@@ -133,6 +148,22 @@ def _cards_here() -> Hardware:
     except HardwareError as error:
         words = seen.driver.words if seen.driver is not None else None
         raise HardwareError(error.reason, **{**error.values, **({"words": words} if words else {})}) from None
+
+
+def _prices(session: Session, file: str | None) -> Mapping[str, CardPrice]:
+    """Ours, and the user's before them. Raises Refusal with line and column."""
+    from pathlib import Path
+
+    from gonogo.cli.specs import mistaken, text_of
+    from gonogo.plan.price_list import texts
+    from gonogo.plan.prices import load_prices
+    from gonogo.spec.mistakes import SpecMistakes
+
+    given = {} if file is None else {file: text_of(session, Path(file))}
+    try:
+        return load_prices({**texts(), **given})
+    except SpecMistakes as mistakes:
+        raise mistaken(session, mistakes, str(file)) from None
 
 
 def _left(seen: Found, engine: str | None, quantization: str | None) -> Sequence[Way]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Mapping
 
+from gonogo.cli.fit_pace import print_pace
 from gonogo.words import finding_text
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def print_answer(session: Session, answer: Plain, terms: bool) -> None:
         _addition(session, best, asked["context_tokens"], terms)
     elif answer["fallen"] and answer["fallen"][0]["capacity"] is not None:
         _addition(session, answer["fallen"][0], asked["context_tokens"], terms)
+    if best is not None:
+        print_pace(session, best["pace"])
     _runners_up(session, answer)
     _fallen(session, answer)
     _remedies(session, answer)
