@@ -288,3 +288,13 @@ def test_an_engine_that_is_not_planned_is_refused_by_name() -> None:
 def test_what_cannot_be_asked_is_a_value_error_and_not_a_crash(ask: Ask) -> None:
     with pytest.raises(ValueError, match=r"no plan for|one or more"):
         capacity(ways("Qwen/Qwen3-8B")[0].model, parse_hardware("1xH100"), ask)
+
+
+def test_cards_that_were_seen_idle_hold_no_more_than_cards_that_are_only_named() -> None:
+    model = ways("Qwen/Qwen3-14B")[0].model
+    for on, tensor in (("1xRTX4090", 1), ("2xRTX4090", 2), ("2xH100", 2)):
+        named = parse_hardware(on)
+        seen = replace(named, free_bytes=named.limits.usable_bytes)
+        for share in (0.9, 0.95, 0.97, 0.98):
+            ask = Ask(tensor=tensor, share=share, context_tokens=8192)
+            assert capacity(model, seen, ask).fit is capacity(model, named, ask).fit

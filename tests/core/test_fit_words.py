@@ -18,7 +18,14 @@ from gonogo.words.catalogue import entries
 
 ROOT = Path(gonogo.__file__).parent
 SPEAKS = (
-    *("cli/fit.py", "cli/fit_page.py", "cli/fit_model.py", "cli/fit_printed.py", "words/fit_table.py"),
+    *(
+        "cli/fit.py",
+        "cli/fit_page.py",
+        "cli/fit_model.py",
+        "cli/fit_printed.py",
+        "cli/fit_pace.py",
+        "words/fit_table.py",
+    ),
     *("plan/choose.py", "plan/remedies.py", "plan/hardware.py", "plan/answer.py"),
     *("engines/vllm_memory.py", "engines/sglang_memory.py", "engines/transformers_memory.py", "engines/printed.py"),
 )

@@ -100,7 +100,8 @@ def _rank(model: Architecture, groups: Sequence[Group], serving: Serving, device
     inside = serving.version >= GRAPHS_INSIDE_SINCE
     if inside:
         terms += graphs
-    free = device.total_bytes - _context(serving) if device.free_bytes is None else device.free_bytes
+    idle = device.total_bytes - _context(serving)
+    free = idle if device.free_bytes is None else min(idle, device.free_bytes)
     return RankMemory(
         stage=stage,
         budget_bytes=budget,
