@@ -139,10 +139,11 @@ def _other_ways(ways: Sequence[Way], hardware: Hardware, demand: Demand, ask: As
 
 def _less(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> Iterator[Remedy]:
     if demand.concurrent_requests > 1:
-        choice = choose((way,), hardware, demand, ask)
-        if choice.best is not None and 0 < choice.best.requests < demand.concurrent_requests:
-            values: dict[str, str | int | float] = {"requests": choice.best.requests}
-            yield Remedy(reason="RemedyFewerRequests", cost=LESS, values=values, capacity=choice.best.capacity)
+        best = choose((way,), hardware, demand, ask).best
+        known = best is not None and best.capacity.fit is not Fit.UNKNOWN
+        if best is not None and known and 0 < best.requests < demand.concurrent_requests:
+            values: dict[str, str | int | float] = {"requests": best.requests}
+            yield Remedy(reason="RemedyFewerRequests", cost=LESS, values=values, capacity=best.capacity)
     seen = longest_context(way, hardware, ask, demand)
     if seen is not None:
         tokens = seen.serving.context_tokens
