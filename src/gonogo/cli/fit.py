@@ -162,6 +162,8 @@ def _prices(session: Session, file: str | None) -> Mapping[str, CardPrice]:
     from gonogo.plan.prices import load_prices
     from gonogo.spec.mistakes import SpecMistakes
 
+    if file is not None and not Path(file).is_file():
+        raise _option("--prices", file, session.told("fit.no_such_file"))
     given = {} if file is None else {file: text_of(session, Path(file))}
     try:
         return load_prices({**texts(), **given})
@@ -224,4 +226,5 @@ def _version(text: str | None, planner: Planner) -> tuple[int, ...] | None:
 
 
 def _option(name: str, given: str, expected: str) -> Refusal:
-    return Refusal("OptionMistaken", WRONG_INPUT, {"option": name, "words": f"{given}: {expected}"})
+    values = {"option": name, "words": f"{given}: {expected}", "command": "gonogo fit"}
+    return Refusal("OptionMistaken", WRONG_INPUT, values)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from gonogo.spec.recipe import Recipe
 
 USUAL_TOKENS = 4096
+PATHS = ("/", "./", "../", "~")
+"""What begins so is a folder, and never a hub id."""
 MISTAKES = ("id_mistaken", "not_found", "missing")
 SILENCE = ("hub_unreachable", "hub_broken", "rate_limited", "unauthorized", "gated", "not_cached")
 
@@ -81,7 +83,7 @@ def _of_hub_id(session: Session, asked: str, where: Where) -> Found:
     from gonogo.plan.ways import ways_of_config
 
     known = known_model(asked)
-    if "/" not in asked and known is None:
+    if known is None and ("/" not in asked or asked.startswith(PATHS)):
         raise _not_known(asked)
     seen = _hub(session, asked, where, ask=known is None or where.hub is not None)
     if seen is not None and (seen.problem is None or known is None):

@@ -33,11 +33,17 @@ def print_pace(session: Session, pace: Plain | None) -> None:
     _indented(session, measured, "dim")
     for name in ("on_demand", "spot"):
         price = pace[f"price_{name}"]
-        if price is not None:
+        if price is not None and not _dearer(pace, name):
             span = price["usd_per_million_output"]
             words = {"hour": price["usd_per_hour"], "low": span["low"], "high": span["high"], "date": price["date"]}
             seller = price["source"].split(",")[0]
             _indented(session, session.told(f"fit.price.{name}", seller=seller, **words))
+
+
+def _dearer(pace: Plain, name: str) -> bool:
+    """Whether it is a spot price above the price on demand (two sellers): nobody would take it. `--json` has it."""
+    on_demand, price = pace["price_on_demand"], pace[f"price_{name}"]
+    return name == "spot" and on_demand is not None and bool(price["usd_per_hour"] >= on_demand["usd_per_hour"])
 
 
 def _indented(session: Session, text: str, style: str = "") -> None:

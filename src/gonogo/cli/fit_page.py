@@ -214,7 +214,10 @@ def _remedies(session: Session, answer: Plain) -> None:
     head = session.told(name, way=way_text(session, first), requests=wanted)
     session.out.print(head, style="bold", markup=False)
     for remedy in answer["remedies"]:
-        text = session.told(f"fit.remedy.{remedy['reason']}", **remedy["values"])
+        values = remedy["values"]
+        if remedy["reason"] == "RemedyOnline":
+            values = {**values, "quantization": values["quantization"].upper()}
+        text = session.told(f"fit.remedy.{remedy['reason']}", **values)
         if remedy["capacity"]["fit"] == "tight":
             text = session.told("fit.why", text=text, why=session.told("fit.why.tight"))
         _signed(session, ("→", "cyan"), text)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_RECIPE = "smollm2-135m"
 DEFAULT_SPEC = "gonogo.yaml"
 _LARGEST_SPEC_BYTES = 4 * 1024 * 1024
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 _LISTEN = re.compile(r"(?P<address>[0-9.]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})", re.ASCII)
 
 
@@ -44,7 +45,8 @@ def spec_of(session: Session, what: str | None) -> Spec:
     if what.lower().endswith(".gguf") or "/" in what:
         path = Path(what).expanduser().absolute()
         if not path.exists():
-            raise Refusal("SpecNotFound", WRONG_INPUT, {"path": str(path)})
+            hub_id = what if _HUB_ID.fullmatch(what) else None
+            raise Refusal("SpecNotFound", WRONG_INPUT, {"path": str(path), "hub_id": hub_id})
         return _parsed(session, f"model: {json.dumps(str(path))}", what)
     raise _unknown_recipe(what, recipes)
 
