@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gonogo.engines.planners import PLANNERS
 from gonogo.facts.architecture import Scheme
 from gonogo.facts.card_limits import CARD_LIMITS
 from gonogo.facts.catalogue import known_model, known_models
@@ -298,3 +299,47 @@ def test_cards_that_were_seen_idle_hold_no_more_than_cards_that_are_only_named()
         for share in (0.9, 0.95, 0.97, 0.98):
             ask = Ask(tensor=tensor, share=share, context_tokens=8192)
             assert capacity(model, seen, ask).fit is capacity(model, named, ask).fit
+
+
+def test_an_image_encoder_that_every_card_holds_whole_is_counted_on_each() -> None:
+    (way, *_) = ways("autoglm-phone-9b")
+    assert way.encoder_copied, "the recipe gives --mm-encoder-tp-mode data"
+    vision = way.model.architecture.vision
+    assert vision is not None
+    hardware, ask = parse_hardware("2xRTX4090"), Ask(tensor=2, context_tokens=8192)
+    divided, whole = (capacity(way.model, hardware, replace(ask, encoder_copied=copied)) for copied in (False, True))
+    assert divided.memory is not None and whole.memory is not None
+    more = whole.memory.ranks[0].term("weights") - divided.memory.ranks[0].term("weights")
+    assert more == pytest.approx(vision.parameters * 2 / 2, rel=0.01), "half of it, of two bytes each"
+    best = choose((replace(way, tensor=2),), hardware, Demand(concurrent_requests=1, context_tokens=8192), Ask()).best
+    assert best is not None and best.capacity.memory is not None
+    assert best.capacity.memory.ranks[0].term("weights") == whole.memory.ranks[0].term("weights")
+
+
+def test_a_version_that_the_recipe_does_not_name_is_not_taken() -> None:
+    asked = Ask(engine="vllm", version=(0, 11, 0))
+    choice = chosen("autoglm-phone-9b", "1xH100", ask=asked)
+    assert {fallen.reason for fallen in choice.fallen if fallen.way.engine == "vllm"} == {"VersionUnfit"}
+    assert all(option.way.engine != "vllm" for option in choice.options)
+    newer = chosen("autoglm-phone-9b", "1xH100", ask=replace(asked, version=(0, 12, 0)))
+    assert newer.best is not None and newer.best.way.engine == "vllm"
+
+
+def test_a_version_is_asked_of_one_engine_only() -> None:
+    choice = chosen("Qwen/Qwen3-8B", "1xH100", ask=Ask(engine="vllm", version=(0, 19, 0)))
+    versions = {option.way.engine: option.capacity.serving.version for option in choice.options}
+    assert versions["vllm"] == (0, 19, 0) and versions["sglang"] == PLANNERS["sglang"].newest
+
+
+def test_what_is_to_spare_is_what_the_demand_leaves() -> None:
+    few = chosen("Qwen/Qwen3-8B", "1xH100")
+    assert few.best is not None
+    full = few.best.capacity.requests
+    many = chosen("Qwen/Qwen3-8B", "1xH100", full)
+    assert many.best is not None and few.best.capacity == many.best.capacity
+    spare_few, spare_many = few.best.spare_bytes(few.demand), many.best.spare_bytes(many.demand)
+    pool = many.best.capacity.memory.pool if many.best.capacity.memory is not None else None
+    assert spare_few is not None and spare_many is not None and pool is not None
+    assert 0 <= spare_many < spare_few
+    assert many.best.capacity.memory is not None
+    assert spare_many == many.best.capacity.memory.tightest.cache_bytes - full * pool.request_bytes

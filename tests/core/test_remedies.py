@@ -181,3 +181,11 @@ def test_a_model_that_no_formula_covers_has_no_remedies() -> None:
     demand = Demand(concurrent_requests=1, context_tokens=4096)
     for on in ("1xT4", "8xH100"):
         assert not remedies(ways("deepseek-ai/DeepSeek-V4-Flash"), parse_hardware(on), demand, Ask())
+
+
+def test_a_share_that_leaves_no_room_beside_it_is_lowered() -> None:
+    demand, ask = Demand(concurrent_requests=1, context_tokens=4096), Ask(engine="sglang", share=0.97)
+    sglang = next(one for one in ways("Qwen/Qwen3-8B") if one.engine == "sglang" and not one.online)
+    found = remedies((sglang,), parse_hardware("1xRTX4090"), demand, ask)
+    assert found[0].reason == "RemedyShare"
+    assert float(found[0].values["share"]) < 0.97 and found[0].capacity.fit in HOLDS

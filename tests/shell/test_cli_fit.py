@@ -51,7 +51,8 @@ OPTIONS = (
     *(("-n", "0"), ("-n", "-1"), ("-n", "1000001"), ("--context-tokens", "0"), ("--context-tokens", "1e9")),
     *(("--context-tokens", "many"), ("--context-tokens", "99999999"), ("--engine-version", "newest")),
     *(("--engine-version", "1"), ("--share", "0"), ("--share", "1"), ("--share", "nan"), ("--kv-cache", "int4")),
-    *(("--tensor", "0"), ("--tensor", "-1"), ("--tensor", "2")),
+    *(("--tensor", "0"), ("--tensor", "-1"), ("--tensor", "2"), ("--engine-version", "0.0.1")),
+    *(("--answer-tokens", "0"), ("--answer-tokens", "-5")),
 )
 
 
@@ -164,6 +165,42 @@ def test_every_recipe_of_a_hub_answers_for_its_usual_request(state: Path) -> Non
         answer = fit(state, name, "--on", "8xH200", "--json").json
         assert answer["fit"] in ("fits", "tight"), name
         assert answer["asked"]["context_tokens"] == recipe.context_tokens
+
+
+def test_a_price_of_ones_own_replaces_ours_and_a_mistake_in_it_is_shown_with_its_line(state: Path) -> None:
+    mine = state.parent / "prices.yaml"
+    mine.write_text(
+        "prices:\n  - card: H100 SXM 80GB\n    on_demand: {usd_per_hour: 0.5, source: mine, date: '2026-11-01'}\n"
+    )
+    ran = fit(state, "Qwen/Qwen3-8B", "--on", "1xH100", "--prices", str(mine), "--json")
+    pace = ran.json["options"][0]["pace"]
+    assert (pace["price_on_demand"]["usd_per_hour"], pace["price_on_demand"]["source"]) == (0.5, "mine")
+    assert pace["price_spot"] is None
+    mine.write_text("prices:\n  - card: H100 SXM 80GB\n    on_demand: {usd_per_hour: -1, source: mine, date: now}\n")
+    refused = fit(state, "Qwen/Qwen3-8B", "--on", "1xH100", "--prices", str(mine))
+    assert refused.code == 2 and "prices.yaml:3" in refused.err
+
+
+def test_the_answer_of_a_request_may_be_as_long_as_the_user_says(state: Path) -> None:
+    short, long = (
+        fit(
+            state, "Qwen/Qwen3-8B", "--on", "1xH100", "--context-tokens", "8k", "--answer-tokens", tokens, "--json"
+        ).json
+        for tokens in ("100", "4000")
+    )
+    assert (short["options"][0]["pace"]["prompt_tokens"], long["options"][0]["pace"]["prompt_tokens"]) == (8092, 4192)
+
+
+def test_the_recipe_of_the_embedded_engine_is_sent_to_the_check(state: Path) -> None:
+    ran = fit(state, "smollm2-135m", "--on", "1xH100")
+    assert ran.code == 3 and "gonogo check smollm2-135m" in ran.err
+
+
+def test_a_form_is_named_in_any_letters(state: Path) -> None:
+    upper, lower = (
+        fit(state, "Qwen/Qwen3-8B", "--on", "1xH100", "--quantization", name, "--json").json for name in ("FP8", "fp8")
+    )
+    assert upper == lower and upper["options"]
 
 
 def test_a_hub_id_is_found_whatever_its_letters(state: Path) -> None:

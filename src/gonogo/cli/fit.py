@@ -14,6 +14,7 @@ from gonogo.cli.refusal import BLOCKED, WRONG_INPUT, Outcome, Refusal
 if TYPE_CHECKING:
     from gonogo.cli.fit_model import Found
     from gonogo.cli.session import Session
+    from gonogo.engines.planners import Planner
     from gonogo.plan.answer import Answer
     from gonogo.plan.choose import Way
     from gonogo.plan.hardware import Hardware
@@ -116,8 +117,10 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     demand = Demand(concurrent_requests=concurrent_requests, context_tokens=asked)
     if kv_cache not in (None, *CACHE_TYPES):
         raise _option("--kv-cache", str(kv_cache), " | ".join(CACHE_TYPES))
+    served = engine or ways[0].engine
     ask = Ask(
-        version=_version(engine_version),
+        engine=served,
+        version=_version(engine_version, PLANNERS[served]),
         share=share,
         kv_bytes=CACHE_TYPES[kv_cache or "auto"],
         lessons=lessons(session.paths.root),
@@ -168,7 +171,8 @@ def _prices(session: Session, file: str | None) -> Mapping[str, CardPrice]:
 
 def _left(seen: Found, engine: str | None, quantization: str | None) -> Sequence[Way]:
     """The ways that `--engine` and `--quantization` leave. Raises Refusal when none is left."""
-    left = [way for way in seen.ways if engine in (None, way.engine) and quantization in (None, way.quantization)]
+    form = None if quantization is None else quantization.casefold()
+    left = [way for way in seen.ways if engine in (None, way.engine) and form in (None, way.quantization.casefold())]
     if not left:
         named = {"--engine": engine, "--quantization": quantization}
         asked = " ".join(f"{option} {value}" for option, value in named.items() if value is not None)
@@ -207,12 +211,16 @@ def _tokens(text: str | None) -> int | None:
     return tokens
 
 
-def _version(text: str | None) -> tuple[int, ...] | None:
+def _version(text: str | None, planner: Planner) -> tuple[int, ...] | None:
+    """Raises Refusal for what is no version of this engine, or older than anything that was read of it."""
     if text is None:
         return None
-    if not re.fullmatch(r"\d{1,4}(\.\d{1,6}){1,2}", text):
-        raise _option("--engine-version", text, "0.19.0")
-    return tuple(int(part) for part in text.split("."))
+    oldest = ".".join(map(str, planner.oldest))
+    found = re.fullmatch(r"\d{1,6}(\.\d{1,6}){0,2}", text)
+    version = tuple(int(part) for part in text.split(".")) if found else ()
+    if len(version) != len(planner.newest) or version < planner.oldest:
+        raise _option("--engine-version", text, f"{planner.title} {oldest} … {planner.newest_text}")
+    return version
 
 
 def _option(name: str, given: str, expected: str) -> Refusal:

@@ -30,10 +30,9 @@ def print_answer(session: Session, answer: Plain, terms: bool) -> None:
     _verdict(session, answer, best)
     if best is not None:
         _addition(session, best, asked["context_tokens"], terms)
+        print_pace(session, best["pace"])
     elif answer["fallen"] and answer["fallen"][0]["capacity"] is not None:
         _addition(session, answer["fallen"][0], asked["context_tokens"], terms)
-    if best is not None:
-        print_pace(session, best["pace"])
     _runners_up(session, answer)
     _fallen(session, answer)
     _remedies(session, answer)
@@ -78,10 +77,10 @@ def _verdict(session: Session, answer: Plain, best: Plain | None) -> None:
         _more(session, "fit.holds", requests=best["requests_in_all"], tokens=tokens)
     else:
         _more(session, "fit.holds_less", requests=best["requests_in_all"], asked=wanted, tokens=tokens)
-    if capacity["margin_bytes"] is not None:
-        _more(session, "fit.margin", gib=capacity["margin_bytes"] / GIB)
+    if best["spare_bytes"] is not None and answer["holds_demand"]:
+        _more(session, "fit.margin", gib=best["spare_bytes"] / GIB)
     if capacity["fit"] == "tight":
-        _more(session, "fit.tight_why")
+        _more(session, "fit.strained_why" if capacity["strained"] else "fit.tight_why", share=capacity["share"])
     if answer["oddity"] is not None:
         _more(session, "fit.oddity", oddity=answer["oddity"])
     if not answer["hardware"]["usable_printed"]:
@@ -109,7 +108,7 @@ def _addition(session: Session, entry: Plain, context_tokens: int, terms: bool) 
     row(_budget(session, capacity), memory["budget_bytes"], _flag(capacity))
     for term in memory["terms"]:
         row(f"− {session.told('term.' + term['name'])}", term["size_bytes"], _note(session, entry, term, terms))
-    held = _held(session, cache) if cache is not None else ""
+    held = _held(session, cache) if cache is not None and memory["cache_bytes"] > 0 else ""
     row(session.told("fit.row.cache"), memory["cache_bytes"], held, "bold" if memory["cache_bytes"] > 0 else NO[1])
     if cache is not None:
         row("  " + session.told("fit.row.one", tokens=context_tokens), cache["request_bytes"])
@@ -141,8 +140,9 @@ def _note(session: Session, entry: Plain, term: Plain, terms: bool) -> str:
     if terms:
         return str(term["source"])
     if term["name"] == "weights" and entry["bytes_per_weight"] is not None:
-        tensor = entry["capacity"]["tensor_parallel"]
-        return session.told("fit.note.weights", bytes=entry["bytes_per_weight"], tensor=tensor)
+        tensor, stages = entry["capacity"]["tensor_parallel"], entry["capacity"]["pipeline_parallel"]
+        words = {"tensor": tensor, "stages": stages if stages > 1 else None}
+        return session.told("fit.note.weights", bytes=entry["bytes_per_weight"], **words)
     return ""
 
 
@@ -186,7 +186,9 @@ def _fallen(session: Session, answer: Plain) -> None:
     session.out.print(session.told("fit.fell"), style="bold", markup=False)
     for entry in answer["fallen"]:
         seen = finding_text(entry["reason"], _in_gib(entry["values"]), session.lang).seen
-        _signed(session, NO, session.told("fit.fallen.line", way=way_text(session, entry), why=seen))
+        cards = entry["tensor_parallel"] * entry["pipeline_parallel"]
+        line = {"way": way_text(session, entry), "cards": cards if cards > 1 else None, "why": seen}
+        _signed(session, NO, session.told("fit.fallen.line", **line))
 
 
 def _in_gib(values: Plain) -> dict[str, Any]:

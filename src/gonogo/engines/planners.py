@@ -20,13 +20,15 @@ Capability = tuple[int, int]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planner:
     """One engine. `schemes`: least compute capability for each way to store weights; `online`: schemes that it can
-    make of 16-bit weights while it loads them. `newest`: the version that plans are made for when none is asked.
+    make of 16-bit weights while it loads them. `newest`: the version that plans are made for when none is asked;
+    `oldest`: nothing was read of those before it, so that they are refused.
     `most_tensor`: cards that may divide a layer, None: as the model divides. `alone`: it serves one request at a time,
     so that it is planned only when it is asked for."""
 
     name: str
     title: str
     newest: Version
+    oldest: Version
     replica_memory: Callable[[Architecture, Sequence[Group], Serving, Device], ReplicaMemory]
     schemes: Mapping[str, Capability]
     online: Mapping[str, Capability]
@@ -74,6 +76,7 @@ PLANNERS: Mapping[str, Planner] = {
         name="vllm",
         title="vLLM",
         newest=(0, 33, 0),
+        oldest=(0, 6, 5),
         replica_memory=vllm_memory.replica_memory,
         schemes=_MARLIN,
         online={"fp8": (8, 0), "bnb4": (7, 0)},
@@ -88,6 +91,7 @@ PLANNERS: Mapping[str, Planner] = {
         name="sglang",
         title="SGLang",
         newest=(0, 5, 23),
+        oldest=(0, 5, 0),
         replica_memory=sglang_memory.replica_memory,
         schemes={name: max(least, (8, 0)) for name, least in _MARLIN.items()},
         online={"fp8": (8, 9)},
@@ -102,6 +106,7 @@ PLANNERS: Mapping[str, Planner] = {
         name="llama.cpp",
         title="llama.cpp",
         newest=(11549,),
+        oldest=(4463,),
         replica_memory=llamacpp_cards.replica_memory,
         schemes={},
         online={},
@@ -116,6 +121,7 @@ PLANNERS: Mapping[str, Planner] = {
         name="transformers",
         title="transformers",
         newest=(5, 23, 0),
+        oldest=(5, 0, 0),
         replica_memory=transformers_memory.replica_memory,
         schemes={"int4": (7, 5), "bnb4": (7, 0), "int8": (7, 0), "mxfp4": (7, 5)},
         online={"bnb4": (7, 0)},

@@ -59,12 +59,14 @@ class Pool:
 class ReplicaMemory:
     """All ranks of one replica, one of each stage, and its cache. `pool` None: nothing with a size is remembered.
 
-    `sequences`: the most that the engine takes into one step; None: as many as the cache holds.
+    `sequences`: the most that the engine takes into one step; None: as many as the cache holds. `strained`: less is
+    left beside the cache than the engine leaves by itself, and nobody measured whether that is enough.
     """
 
     ranks: tuple[RankMemory, ...]
     pool: Pool | None
     sequences: int | None = None
+    strained: bool = False
 
     @property
     def tightest(self) -> RankMemory:

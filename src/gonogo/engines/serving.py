@@ -52,7 +52,8 @@ class Serving:
     `tensor`, `pipeline`: accelerators that divide each layer, and stages of layers. `scheme`: quantized while loading,
     instead of what the checkpoint holds. `gguf`: the quantization
     of a GGUF file, as its name says it. `images`: per request; `image_tokens`: of the largest one. `adapter_rank`: of
-    the LoRA adapters that may be loaded, None: none.
+    the LoRA adapters that may be loaded, None: none. `encoder_copied`: each card of a layer holds the whole image
+    encoder (`--mm-encoder-tp-mode data`), instead of a part of it.
     """
 
     version: Version
@@ -72,6 +73,7 @@ class Serving:
     image_tokens: int | None = None
     images: int | None = None
     adapter_rank: int | None = None
+    encoder_copied: bool = False
     corrections: Corrections = Corrections()
 
     @property

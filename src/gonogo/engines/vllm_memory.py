@@ -86,7 +86,7 @@ def replica_memory(model: Architecture, groups: Sequence[Group], serving: Servin
 
 
 def _rank(model: Architecture, groups: Sequence[Group], serving: Serving, device: Device, stage: int) -> RankMemory:
-    cut = Cut(tensor=serving.tensor, pipeline=serving.pipeline, stage=stage)
+    cut = Cut(tensor=serving.tensor, pipeline=serving.pipeline, stage=stage, encoder_copied=serving.encoder_copied)
     budget = round((serving.share or DEFAULT_SHARE) * device.total_bytes)
     weights = rank_weights(model, groups, serving.dtype_bytes or model.dtype_bytes, serving.scheme or model.scheme, cut)
     terms = [

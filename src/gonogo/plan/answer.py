@@ -89,7 +89,7 @@ def as_plain(found: Answer) -> dict[str, Any]:
         "first": way_as_plain(found.first),
         "chosen_first": found.choice.best is not None and found.choice.best.way is found.first,
         "options": [
-            {**_option(option), "pace": _pace(pace)}
+            {**_option(option, demand), "pace": _pace(pace)}
             for option, pace in zip_longest(found.choice.options, found.paces)
             if option is not None
         ],
@@ -125,6 +125,7 @@ def capacity_as_plain(seen: Capacity) -> dict[str, Any]:
         "share": seen.share,
         "share_flag": seen.planner.share_flag or None,
         "margin_bytes": seen.margin_bytes,
+        "strained": memory is not None and memory.strained,
         "requests": seen.requests,
         "questions": [
             {"question": one.question.value, "holds": one.holds, "margin_bytes": one.margin_bytes}
@@ -155,9 +156,10 @@ def capacity_as_plain(seen: Capacity) -> dict[str, Any]:
     return plain
 
 
-def _option(option: Option) -> dict[str, Any]:
+def _option(option: Option, demand: Demand) -> dict[str, Any]:
     return {
         **way_as_plain(option.way),
+        "spare_bytes": option.spare_bytes(demand),
         "replicas": option.replicas,
         "replicas_needed": option.needed,
         "cards_needed": option.cards,

@@ -36,7 +36,8 @@ BYTES_PER_FP16_WEIGHT = 2
 
 
 class Fit(str, Enum):
-    """tight: it fits with less than half a GiB to spare. unknown: no formula here covers the model."""
+    """tight: it fits with less than half a GiB to spare, or with less than the engine itself leaves free. unknown: no
+    formula here covers the model."""
 
     FITS = "fits"
     TIGHT = "tight"
@@ -99,6 +100,7 @@ class Ask:
     kv_bytes: float | None = None
     image_tokens: int | None = None
     images: int | None = None
+    encoder_copied: bool = False
     graphs: bool = True
     lessons: Mapping[str, Corrections] = field(default_factory=dict)
     """What engines printed before, by `lesson_key`."""
@@ -198,6 +200,7 @@ def serving_of(model: Model, planner: Planner, ask: Ask) -> Serving:
         gguf=ask.gguf,
         image_tokens=ask.image_tokens,
         images=ask.images,
+        encoder_copied=ask.encoder_copied,
         graphs=ask.graphs,
     )
 
@@ -263,7 +266,7 @@ def _answer(
     elif model.architecture.oddity is not None or memory is None or memory.pool is None:
         fit = Fit.UNKNOWN
     else:
-        fit = Fit.TIGHT if min(margins, default=0) < TIGHT_BYTES else Fit.FITS
+        fit = Fit.TIGHT if memory.strained or min(margins, default=0) < TIGHT_BYTES else Fit.FITS
     return Capacity(
         model=model,
         planner=planner,

@@ -7,7 +7,10 @@ import re
 from dataclasses import dataclass, replace
 from typing import Iterator, Mapping, Sequence
 
+from packaging.specifiers import SpecifierSet
+
 from gonogo.engines.planners import PLANNERS
+from gonogo.engines.serving import Version
 from gonogo.facts.architecture import Scheme
 from gonogo.facts.schemes import SCHEMES
 from gonogo.plan.capacity import Ask, Capacity, Fit, Model, Question, capacity
@@ -25,7 +28,8 @@ class Way:
     `quantization`: its name, `none` for 16 bit as trained. `online`: made by the engine from 16 bit while loading;
     `gguf`: a GGUF file.
     `source`: the repository or file. `official`: published by the model's authors. `most_tensor`: accelerators per
-    layer at most, None: as the model divides; `tensor`: exactly so many, where the user fixed it.
+    layer at most, None: as the model divides; `tensor`: exactly so many, where the user fixed it. `encoder_copied`: as
+    in `Serving`. `versions`: of the engine, that serve the model right (`>=0.12.0`); None: nobody says.
     """
 
     engine: str
@@ -39,6 +43,8 @@ class Way:
     tensor: int | None = None
     image_tokens: int | None = None
     images: int | None = None
+    encoder_copied: bool = False
+    versions: str | None = None
 
     @property
     def scheme(self) -> Scheme | None:
@@ -70,6 +76,14 @@ class Option:
     @property
     def requests(self) -> int:
         return self.replicas * self.capacity.requests
+
+    def spare_bytes(self, demand: Demand) -> int | None:
+        """Left per card when the replicas that are needed hold the demand; None where nothing could be added up."""
+        memory, margin = self.capacity.memory, self.capacity.margin_bytes
+        if memory is None or memory.pool is None or margin is None:
+            return margin
+        held = min(math.ceil(demand.concurrent_requests / self.needed), self.capacity.requests)
+        return min(margin, memory.tightest.cache_bytes - held * memory.pool.request_bytes)
 
     @property
     def cards(self) -> int:
@@ -138,6 +152,7 @@ def ask_for(way: Way, demand: Demand, ask: Ask, tensor: int = 1, pipeline: int =
     return replace(
         ask,
         engine=way.engine,
+        version=_version_of(way, ask),
         quantization=way.quantization if way.online else None,
         gguf=way.quantization if way.gguf else None,
         context_tokens=demand.context_tokens,
@@ -145,6 +160,7 @@ def ask_for(way: Way, demand: Demand, ask: Ask, tensor: int = 1, pipeline: int =
         pipeline=pipeline,
         image_tokens=ask.image_tokens or way.image_tokens,
         images=ask.images if ask.images is not None else way.images,
+        encoder_copied=ask.encoder_copied or way.encoder_copied,
     )
 
 
@@ -155,6 +171,13 @@ def barred(way: Way, hardware: Hardware, ask: Ask) -> Fallen | None:
     if capability < planner.least_capability:
         values = {"card": hardware.card.name, "seen": seen, "needed": _dotted(planner.least_capability)}
         return Fallen(way=way, reason="CardTooOldForEngine", values={**values, "engine": planner.title})
+    version = _version_of(way, ask) or planner.newest
+    if way.versions is not None and not SpecifierSet(way.versions, prereleases=True).contains(_dotted(version)):
+        return Fallen(
+            way=way,
+            reason="VersionUnfit",
+            values={"engine": planner.title, "version": _dotted(version), "versions": way.versions},
+        )
     method = way.scheme.method if way.scheme is not None else None
     served = planner.online if way.online else planner.schemes
     least = served.get(method) if method is not None else None
@@ -229,7 +252,12 @@ def bits(way: Way) -> int:
     return SCHEMES[way.scheme.method].bits if way.scheme is not None else 16
 
 
-def _dotted(version: tuple[int, ...]) -> str:
+def _version_of(way: Way, ask: Ask) -> Version | None:
+    """The version that was asked for, where it was asked of this engine."""
+    return ask.version if ask.engine == way.engine else None
+
+
+def _dotted(version: Version) -> str:
     return ".".join(map(str, version))
 
 

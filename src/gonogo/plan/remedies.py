@@ -76,12 +76,12 @@ def _settings(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> Iterato
     planner = PLANNERS[way.engine]
     if not planner.share_flag:
         return
-    share = ask.share or planner.default_share(
-        way.model.architecture, _plain(way, hardware, demand, ask).serving, hardware.device
-    )
-    device = hardware.device
+    device, serving = hardware.device, _plain(way, hardware, demand, ask).serving
+    usual = math.floor(1000 * planner.default_share(way.model.architecture, serving, device)) / 1000
+    share = ask.share or usual
     spare = math.floor(100 * (device.free_bytes or device.total_bytes) / device.total_bytes) / 100
     shares = [HIGHEST_SHARE] if share < HIGHEST_SHARE <= spare else [spare] if spare < share else []
+    shares += [usual] if usual < share and usual <= spare else []
     for asked in (*(replace(ask, share=one) for one in shares), ask):
         for sequences in (None, *FEWER_SEQUENCES):
             for graphs in (True, False):

@@ -27,6 +27,8 @@ PUBLISHED: Mapping[str, str] = {
 }
 """What a published checkpoint of this name usually holds, where its own configuration is not known here."""
 ONLINE = "fp8"
+ENCODER_COPIED = ("--mm-encoder-tp-mode", "data")
+"""vLLM's flag for an image encoder that each card holds whole."""
 
 
 def ways_of_recipe(
@@ -42,7 +44,13 @@ def ways_of_recipe(
     tokens = most_tokens(FAMILIES[budget.family], budget.max_pixels) if budget is not None else None
     found = [_way(option, base, recipe) for option in recipe.quantizations if option.engine in PLANNERS]
     return tuple(
-        replace(way, image_tokens=tokens, images=budget.most_per_request if budget is not None else None)
+        replace(
+            way,
+            image_tokens=tokens,
+            images=budget.most_per_request if budget is not None else None,
+            encoder_copied=any((one.flag, one.value) == ENCODER_COPIED for one in recipe.engines[way.engine].flags),
+            versions=recipe.engines[way.engine].versions,
+        )
         for way in found
         if way is not None
     )
