@@ -16,6 +16,7 @@ from gonogo.plan.pace import Pace, deployment_of, lengths_of, pace_of
 from gonogo.plan.price_list import texts
 from gonogo.plan.prices import CardPrice, Offer, load_prices
 from gonogo.plan.ways import ways_of_config, ways_of_recipe
+from gonogo.spec.mistakes import SpecMistakes
 from gonogo.spec.recipes import recipes
 
 PRICE = CardPrice(
@@ -131,6 +132,15 @@ def test_a_users_price_of_a_card_replaces_ours_and_leaves_the_others() -> None:
     assert {name: one for name, one in both.items() if name != "H100 SXM 80GB"} == {
         name: one for name, one in ours.items() if name != "H100 SXM 80GB"
     }
+
+
+def test_a_price_is_found_for_a_card_as_people_call_it_and_refused_for_none() -> None:
+    text = "prices:\n  - card: {card}\n    on_demand: {{usd_per_hour: 1.5, source: mine, date: '2026-11-01'}}\n"
+    assert list(load_prices({"mine.yaml": text.format(card="h100")})) == ["H100 SXM 80GB"]
+    with pytest.raises(SpecMistakes) as refused:
+        load_prices({"mine.yaml": text.format(card="H1000")})
+    (mistake,) = refused.value.mistakes
+    assert (mistake.line, mistake.field) == (2, "prices[0].card")
 
 
 def test_every_option_has_its_pace_in_the_plain_answer() -> None:

@@ -51,10 +51,15 @@ def holds_when_followed(remedy: Remedy, asked: Sequence[Way], hardware: Hardware
         return holds(first, hardware, replace(demand, concurrent_requests=int(values["requests"])), ask)
     if remedy.reason == "RemedyShorter":
         return holds(first, hardware, replace(demand, context_tokens=int(values["tokens"])), ask)
-    assert remedy.reason in ("RemedyMoreCards", "RemedyLargerCard"), remedy.reason
+    assert remedy.reason.startswith(("RemedyMoreCards", "RemedyLargerCard")), remedy.reason
     card = card_named(str(values["card"]))
     assert card is not None
-    return holds(first, parse_hardware(f"{values['count']}x{card.name}"), demand, ask)
+    offer = parse_hardware(f"{values['count']}x{card.name}")
+    if not remedy.reason.endswith("OtherWay"):
+        return holds(first, offer, demand, ask)
+    free = replace(ask, share=None)
+    named = [way for way in asked[1:] if (way.quantization, way.source) == (values["quantization"], values["source"])]
+    return any(holds(way, offer, demand, ask) or holds(way, offer, demand, free) for way in named)
 
 
 @pytest.mark.parametrize("name", AUTOGLM)
@@ -189,3 +194,19 @@ def test_a_share_that_leaves_no_room_beside_it_is_lowered() -> None:
     found = remedies((sglang,), parse_hardware("1xRTX4090"), demand, ask)
     assert found[0].reason == "RemedyShare"
     assert float(found[0].values["share"]) < 0.97 and found[0].capacity.fit in HOLDS
+
+
+def test_less_hardware_is_named_where_another_form_needs_less() -> None:
+    demand = Demand(concurrent_requests=1, context_tokens=131_072)
+    found = remedies(ways("zai-org/GLM-4.5-Air"), parse_hardware("1xH100"), demand, Ask())
+    told = {one.reason: (one.values["count"], one.values["card"]) for one in found if "count" in one.values}
+    assert told["RemedyMoreCards"] == (4, "H100 SXM 80GB")
+    assert told["RemedyMoreCardsOtherWay"] == (2, "H100 SXM 80GB")
+    (other,) = [one for one in found if one.reason == "RemedyMoreCardsOtherWay"]
+    assert (other.values["engine"], other.values["quantization"]) == ("vLLM", "fp8")
+
+
+def test_other_hardware_for_another_form_is_not_named_where_that_form_fits_already() -> None:
+    demand = Demand(concurrent_requests=1, context_tokens=25_480)
+    found = remedies(ways("autoglm-phone-9b"), parse_hardware("1xRTX4090"), demand, Ask())
+    assert not [one.reason for one in found if one.reason.endswith("OtherWay")]

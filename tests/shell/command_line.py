@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Iterator, Mapping
 
 from gonogo.cli.main import run
+from tests.shell.gateway_parts import free_port
 
 LIMIT_S = 60
 
@@ -36,6 +37,12 @@ def environment(state_dir: Path, **more: str) -> dict[str, str]:
     """A plain one: no locale, no colours, nothing of whoever runs the tests."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "PYTHONPATH") if name in os.environ}
     return {**kept, "GONOGO_STATE_DIR": str(state_dir), "LC_ALL": "C.UTF-8", **more}
+
+
+def write_spec(folder: Path, model: str = "smollm2-135m") -> None:
+    """A `gonogo.yaml`, which is taken by default, with a port that is free: another service may have the usual one."""
+    text = f"service: {model}\nmodel: {model}\ngateway: {{port: {free_port()}}}\n"
+    (folder / "gonogo.yaml").write_text(text, encoding="utf-8")
 
 
 def command(*words: str) -> list[str]:

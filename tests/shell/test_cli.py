@@ -20,7 +20,7 @@ from gonogo.runtimes.paths import StatePaths
 from gonogo.security.keys import ParsedKey, parse
 from gonogo.store import open_store
 from tests.acceptance import reports
-from tests.shell.command_line import command, environment, gonogo, spawned
+from tests.shell.command_line import command, environment, gonogo, spawned, write_spec
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/reference/up.schema.json").read_text(encoding="utf-8"))
 VERBS = ("up", "check", "plan", "apply", "status", "logs", "down", "report", "explain", "docs", "keys", "render")
@@ -167,13 +167,14 @@ def test_docs_show_one_recipe_with_every_reason_in_both_languages(state: Path) -
 
 @pytest.mark.parametrize("verb", ["up", "plan", "check"])
 def test_a_recipe_that_another_engine_serves_is_blocked_and_says_which(state: Path, verb: str) -> None:
-    ran = gonogo(state, verb, "autoglm-phone-9b", "--json")
+    write_spec(state.parent, "autoglm-phone-9b")
+    ran = gonogo(state, verb, "--json")
     assert ran.code == 3
     found = [one for one in ran.json["answers"] if one["verdict"] not in ("pass", "not_applicable")]
     assert [(one["reason"], one["values"]["detail"]) for one in found] == [("ModelNeedsEngine", "vllm >=0.12.0")]
-    told = gonogo(state, verb, "autoglm-phone-9b")
+    told = gonogo(state, verb)
     assert "gonogo fit" in told.out and "autoglm-phone-9b" in told.out
-    assert "llama.cpp" in gonogo(state, verb, "autoglm-phone-9b", "--lang", "zh").out
+    assert "llama.cpp" in gonogo(state, verb, "--lang", "zh").out
     assert not state.exists(), "nothing was started"
 
 

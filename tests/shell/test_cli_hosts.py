@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from gonogo.runtimes import measure
-from tests.shell.command_line import Ran, gonogo
+from tests.shell.command_line import Ran, gonogo, write_spec
 from tests.shell.test_look_accelerators import CASES, program
 from tests.shell.test_measure import FAKE_TORCH
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
+    write_spec(tmp_path)
     return tmp_path / "state"
 
 

@@ -20,7 +20,7 @@ from rich.cells import cell_len
 from gonogo.security.keys import ParsedKey, matches, parse, usable
 from gonogo.store import open_store
 from tests.acceptance import reports
-from tests.shell.command_line import command, environment, gonogo, spawned
+from tests.shell.command_line import command, environment, gonogo, spawned, write_spec
 from tests.shell.fake_control import FakeControl, running
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/reference/up.schema.json").read_text(encoding="utf-8"))
@@ -28,6 +28,7 @@ SCHEMA = json.loads((Path(__file__).parents[2] / "docs/reference/up.schema.json"
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
+    write_spec(tmp_path)
     return tmp_path / "state"
 
 
@@ -88,11 +89,12 @@ def test_a_second_up_proves_again_and_prints_lines_that_still_work(state: Path, 
 
 def test_the_printed_curl_line_and_sdk_snippet_are_whole(tmp_path: Path) -> None:
     state = tmp_path / "a state's dir"
+    write_spec(tmp_path)
     with running(state) as control:
         out = gonogo(state, "up").out.splitlines()
     curl = shlex.split(next(line for line in out if line.startswith("curl ")))
     assert curl[curl.index("--cacert") + 1] == str(control.paths.ca_file)
-    assert "https://127.0.0.1:8443/v1/chat/completions" in curl
+    assert "https://127.0.0.1:8443/v1/chat/completions" in curl, "as control says"
     headers = [curl[index + 1] for index, word in enumerate(curl) if word == "-H"]
     [authorization] = [header for header in headers if header.startswith("Authorization: Bearer ")]
     assert isinstance(parse(authorization.removeprefix("Authorization: Bearer ")), ParsedKey)

@@ -128,12 +128,12 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     priced = _prices(session, prices)
     found = answer(seen.name, ways, hardware, demand, ask)
     found = with_paces(found, answer_tokens, calibration(), priced)
-    plain = {**as_plain(found), "origin": seen.origin}
+    plain = {**as_plain(found), "origin": seen.origin, "narrowed": len(ways) < len(seen.ways)}
     print_answer(session, plain, terms)
     if printed is not None:
         from gonogo.cli.fit_printed import learn
 
-        plain["printed"] = learn(session, found, printed)
+        plain["printed"] = learn(session, found, printed, engine_version is not None)
     refusal = _refused(found, plain)
     if refusal is not None:
         raise refusal
@@ -218,11 +218,11 @@ def _version(text: str | None, planner: Planner) -> tuple[int, ...] | None:
     if text is None:
         return None
     oldest = ".".join(map(str, planner.oldest))
-    found = re.fullmatch(r"\d{1,6}(\.\d{1,6}){0,2}", text)
-    version = tuple(int(part) for part in text.split(".")) if found else ()
-    if len(version) != len(planner.newest) or version < planner.oldest:
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6}){0,2})(?:\.post(\d{1,3})|rc\d{1,3})?", text)
+    version = tuple(int(part) for part in found.group(1).split(".")) if found else ()
+    if found is None or len(version) != len(planner.newest) or not planner.oldest <= version <= planner.newest:
         raise _option("--engine-version", text, f"{planner.title} {oldest} … {planner.newest_text}")
-    return version
+    return (*version, int(found.group(2))) if found.group(2) else version
 
 
 def _option(name: str, given: str, expected: str) -> Refusal:

@@ -50,8 +50,10 @@ def find_model(session: Session, asked: str, where: Where) -> Found:
     from gonogo.spec.recipes import recipe_of_hub_id, recipes
 
     folder = Path(asked).expanduser()
+    if asked.lower().endswith(".gguf"):
+        raise Refusal("GgufHasNoCards", WRONG_INPUT, {"asked": asked})
     recipe = recipes().get(asked) or recipe_of_hub_id(asked)
-    if recipe is None and folder.is_dir():
+    if recipe is None and asked and folder.is_dir():
         return _of_checkpoint(session, asked, _folder(session, folder), where)
     if recipe is not None:
         return _of_recipe(session, recipe, where)

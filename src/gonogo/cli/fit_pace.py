@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 Plain = Mapping[str, Any]
 
 
-def print_pace(session: Session, pace: Plain | None) -> None:
+def print_pace(session: Session, pace: Plain | None, cards: int) -> None:
     """First token, between tokens, tokens per second, alone and under load; then what the cards cost."""
     from rich.table import Table
 
@@ -37,7 +37,7 @@ def print_pace(session: Session, pace: Plain | None) -> None:
             span = price["usd_per_million_output"]
             words = {"hour": price["usd_per_hour"], "low": span["low"], "high": span["high"], "date": price["date"]}
             seller = price["source"].split(",")[0]
-            _indented(session, session.told(f"fit.price.{name}", seller=seller, **words))
+            _indented(session, session.told(f"fit.price.{name}", seller=seller, cards=cards, **words))
 
 
 def _dearer(pace: Plain, name: str) -> bool:

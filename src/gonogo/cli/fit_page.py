@@ -30,7 +30,8 @@ def print_answer(session: Session, answer: Plain, terms: bool) -> None:
     _verdict(session, answer, best)
     if best is not None:
         _addition(session, best, asked["context_tokens"], terms)
-        print_pace(session, best["pace"])
+        if best["capacity"]["fit"] != "unknown":
+            print_pace(session, best["pace"], best["cards_needed"])
     elif answer["fallen"] and answer["fallen"][0]["capacity"] is not None:
         _addition(session, answer["fallen"][0], asked["context_tokens"], terms)
     _runners_up(session, answer)
@@ -61,7 +62,8 @@ def _count(parameters: int) -> str:
 
 def _verdict(session: Session, answer: Plain, best: Plain | None) -> None:
     if best is None:
-        _signed(session, NO, session.told("fit.does_not_fit"), bold=True)
+        name = "fit.does_not_fit_so" if answer["narrowed"] else "fit.does_not_fit"
+        _signed(session, NO, session.told(name), bold=True)
         return
     capacity = best["capacity"]
     _signed(session, SIGNS[capacity["fit"]], session.told(f"fit.{capacity['fit']}", way=way_text(session, best)), True)
@@ -81,6 +83,8 @@ def _verdict(session: Session, answer: Plain, best: Plain | None) -> None:
         _more(session, "fit.margin", gib=best["spare_bytes"] / GIB)
     if capacity["fit"] == "tight":
         _more(session, "fit.strained_why" if capacity["strained"] else "fit.tight_why", share=capacity["share"])
+    if best["online"]:
+        _more(session, "fit.online_why")
     if answer["oddity"] is not None:
         _more(session, "fit.oddity", oddity=answer["oddity"])
     if not answer["hardware"]["usable_printed"]:
@@ -217,6 +221,9 @@ def _remedies(session: Session, answer: Plain) -> None:
         values = remedy["values"]
         if remedy["reason"] == "RemedyOnline":
             values = {**values, "quantization": values["quantization"].upper()}
+        if "source" in values:
+            plain = values["quantization"] == "none"
+            values = {**values, "form": session.told("fit.form.none") if plain else values["quantization"]}
         text = session.told(f"fit.remedy.{remedy['reason']}", **values)
         if remedy["capacity"]["fit"] == "tight":
             text = session.told("fit.why", text=text, why=session.told("fit.why.tight"))

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from gonogo.plan.capacity import Capacity
 
 GIB = 1024**3
+SAME_BUDGET = 0.01
 LARGEST_BYTES = 64 * 1024**2
 
 
-def learn(session: Session, found: Answer, file: str) -> dict[str, Any]:
+def learn(session: Session, found: Answer, file: str, version_said: bool) -> dict[str, Any]:
     """Compare, print, keep. Raises Refusal: unreadable, nothing in it, another engine or version, nothing planned."""
     from gonogo.engines.printed import beside, corrections, lesson_key
     from gonogo.runtimes.lessons import keep_lesson
@@ -28,11 +29,15 @@ def learn(session: Session, found: Answer, file: str) -> dict[str, Any]:
     _same_engine(seen, printed)
     compared = beside(memory, printed)
     _table(session, compared, file)
+    _other_share(session, memory, printed)
     key = lesson_key(seen.planner.name, seen.serving.version, seen.device.name, seen.serving.devices)
     learned = corrections(printed, memory, seen.serving.corrections)
     numbers = {"non_torch": learned.non_torch_bytes, "graphs": learned.graphs_factor}
     what = [name for name, number in numbers.items() if number is not None]
-    if what:
+    if what and printed.version is None and not version_said:
+        what = []
+        session.say("fit.printed.no_version")
+    elif what:
         keep_lesson(session.paths.root, key, learned)
         named = ", ".join(session.told(f"term.{name}") for name in what)
         session.say("fit.printed.learned", key=key, what=named)
@@ -78,6 +83,17 @@ def _same_engine(seen: Capacity, printed: Printed) -> None:
     if printed.engine not in (None, seen.planner.name) or version not in (None, planned):
         values = {"seen": f"{printed.engine} {version or ''}".strip(), "planned": f"{seen.planner.title} {planned}"}
         raise Refusal("LogOfAnother", WRONG_INPUT, values)
+
+
+def _other_share(session: Session, memory: ReplicaMemory, printed: Printed) -> None:
+    """Tells when the start was made with another share of the card than the plan."""
+    if not printed.budget_bytes or not printed.card_bytes:
+        return
+    planned = memory.ranks[0].budget_bytes
+    if abs(planned / printed.budget_bytes - 1) > SAME_BUDGET:
+        share = printed.budget_bytes / printed.card_bytes
+        words = {"budget": printed.budget_bytes / GIB, "planned": planned / GIB, "share": share}
+        session.say("fit.printed.other_share", **words)
 
 
 def _table(session: Session, compared: tuple[Beside, ...], file: str) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Mapping, Optional
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
+from gonogo.plan.hardware import card_named, nearest
 from gonogo.spec.load import read
 from gonogo.spec.model import Part
 
 DEAREST_USD_PER_HOUR = 1000
+NEAREST = 5
 
 
 class Offer(Part):
@@ -24,10 +27,19 @@ class Offer(Part):
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 
 
+def _card(name: str) -> str:
+    """The card's own name, for one as people call it (`H100`)."""
+    found = card_named(name)
+    if found is None:
+        near = ", ".join(nearest(name)[:NEAREST])
+        raise PydanticCustomError("UnknownCard", "no card of the catalogue; near it: {near}", {"near": near})
+    return found.name
+
+
 class CardPrice(Part):
     """A card by the name of its class. `spot` may be taken away at any moment."""
 
-    card: Annotated[str, Field(min_length=1, max_length=80)]
+    card: Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_card)]
     on_demand: Optional[Offer] = None
     spot: Optional[Offer] = None
 

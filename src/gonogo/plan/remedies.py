@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Iterator, Mapping, Sequence
+from typing import Iterable, Iterator, Mapping, Sequence
 
 from gonogo.engines.planners import PLANNERS
 from gonogo.facts.accelerator_class import CLASSES
 from gonogo.facts.card_limits import CARD_LIMITS
 from gonogo.plan.capacity import Ask, Capacity, Fit, capacity
-from gonogo.plan.choose import Demand, Way, ask_for, barred, bits, choose
+from gonogo.plan.choose import Demand, Way, ask_for, bits, choose
 from gonogo.plan.hardware import Hardware
 
 HIGHEST_SHARE = 0.95
@@ -23,6 +23,9 @@ SHORTEST_CONTEXT, CONTEXT_STEP = 1024, 256
 MOST_CARDS = 16
 SETTING, QUALITY, LESS, OTHER_ENGINE, HARDWARE = 1, 2, 3, 4, 5
 FP8_CACHE_CAPABILITY = (8, 9)
+MORE_CARDS = ("RemedyMoreCards", "RemedyMoreCardsOtherWay")
+LARGER_CARD = ("RemedyLargerCard", "RemedyLargerCardOtherWay")
+_OTHER_WAYS = ("RemedyOnline", "RemedyCheckpoint", "RemedyEngine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +48,8 @@ def remedies(ways: Sequence[Way], hardware: Hardware, demand: Demand, ask: Ask) 
     first = ways[0]
     found = [*_settings(first, hardware, demand, ask), *_other_ways(ways, hardware, demand, ask)]
     found += _less(first, hardware, demand, ask)
-    found += _hardware(first, hardware, demand, ask)
+    served = any(remedy.reason in _OTHER_WAYS for remedy in found)
+    found += _hardware(ways[:1] if served else ways, hardware, demand, ask)
     return tuple(sorted(found, key=lambda remedy: remedy.cost))
 
 
@@ -117,8 +121,7 @@ def _named(ask: Ask, changed: Ask) -> str:
 def _other_ways(ways: Sequence[Way], hardware: Hardware, demand: Demand, ask: Ask) -> Iterator[Remedy]:
     first = ways[0]
     for way in ways[1:]:
-        free = ask if way.engine == first.engine else replace(ask, version=None, share=None)
-        seen = _best(way, hardware, demand, free)
+        seen = _best(way, hardware, demand, _free(way, first, ask))
         if seen is None:
             continue
         same = way.engine == first.engine
@@ -150,30 +153,51 @@ def _less(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> Iterator[Re
         yield Remedy(reason="RemedyShorter", cost=LESS, values={"tokens": tokens}, capacity=seen)
 
 
-def _hardware(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> Iterator[Remedy]:
-    idle = replace(hardware, free_bytes=None)
-    if hardware.free_bytes is not None and (seen := _best(way, idle, demand, ask)) is not None:
+def _hardware(ways: Sequence[Way], hardware: Hardware, demand: Demand, ask: Ask) -> Iterator[Remedy]:
+    first, idle = ways[0], replace(hardware, free_bytes=None)
+    if hardware.free_bytes is not None and (seen := _best(first, idle, demand, ask)) is not None:
         values: dict[str, str | int | float] = {"requests": seen.requests}
         yield Remedy(reason="RemedyFreeCards", cost=SETTING, values=values, capacity=seen)
+    yield from _first_of(ways, _more_cards(hardware), MORE_CARDS, demand, ask)
+    yield from _first_of(ways, _larger_cards(hardware), LARGER_CARD, demand, ask)
+
+
+def _first_of(
+    ways: Sequence[Way], offers: Iterable[Hardware], reasons: tuple[str, str], demand: Demand, ask: Ask
+) -> Iterator[Remedy]:
+    """The least hardware for the first way; and before it the least for another way, where that needs less."""
+    first, others = ways[0], ways[1:]
+    for offer in offers:
+        seen = _best(first, offer, demand, ask)
+        values: dict[str, str | int | float] = {"count": offer.count, "card": offer.card.name}
+        if seen is not None:
+            yield Remedy(reason=reasons[0], cost=HARDWARE, values=values, capacity=seen)
+            return
+        for way in others:
+            held = _best(way, offer, demand, _free(way, first, ask))
+            if held is not None:
+                values |= {"engine": PLANNERS[way.engine].title, "quantization": way.quantization, "source": way.source}
+                yield Remedy(reason=reasons[1], cost=HARDWARE, values=values, capacity=held)
+                others = ()
+                break
+
+
+def _more_cards(hardware: Hardware) -> Iterator[Hardware]:
     count = hardware.count * 2
     while count <= MOST_CARDS:
-        more = replace(hardware, count=count)
-        seen = _best(way, more, demand, ask)
-        if seen is not None:
-            values = {"count": count, "card": hardware.card.name}
-            yield Remedy(reason="RemedyMoreCards", cost=HARDWARE, values=values, capacity=seen)
-            break
+        yield replace(hardware, count=count)
         count *= 2
-    larger = sorted(
-        (card for card in CLASSES if card.name in CARD_LIMITS and card.nominal_gib > hardware.card.nominal_gib),
-        key=lambda card: CARD_LIMITS[card.name].usable_gib,
-    )
-    for card in larger:
-        other = Hardware(count=hardware.count, card=card, limits=CARD_LIMITS[card.name])
-        if barred(way, other, ask) is None and (seen := _best(way, other, demand, ask)) is not None:
-            values = {"count": hardware.count, "card": card.name}
-            yield Remedy(reason="RemedyLargerCard", cost=HARDWARE, values=values, capacity=seen)
-            return
+
+
+def _larger_cards(hardware: Hardware) -> Iterator[Hardware]:
+    larger = (card for card in CLASSES if card.name in CARD_LIMITS and card.nominal_gib > hardware.card.nominal_gib)
+    for card in sorted(larger, key=lambda card: CARD_LIMITS[card.name].usable_gib):
+        yield Hardware(count=hardware.count, card=card, limits=CARD_LIMITS[card.name])
+
+
+def _free(way: Way, first: Way, ask: Ask) -> Ask:
+    """What is asked of another way: version and share were meant for the first way's engine."""
+    return ask if way.engine == first.engine else replace(ask, version=None, share=None)
 
 
 def _plain(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> Capacity:

@@ -64,7 +64,7 @@ def _of_folder(path: str) -> ModelProblem:
     problem = found.problem or contradiction(found.config, found.tensors)
     if found.config is None and (problem is None or problem.kind not in ("pickle_only", "config_unreadable")):
         return ModelProblem(kind="unreadable", detail="it is a directory")
-    return problem or ModelProblem(kind="not_gguf", detail="it is a folder of safetensors, this engine reads GGUF")
+    return problem or ModelProblem(kind="engine", detail="vLLM, SGLang")
 
 
 def _broken(asked: str, path: str, kind: str, detail: str) -> ModelFacts:
