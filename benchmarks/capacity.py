@@ -43,7 +43,12 @@ def main() -> int:
     given = parser.parse_args()
     try:
         rows = [json.loads(line) for line in given.rows.read_text(encoding="utf-8").splitlines() if line.strip()]
-        models = json.loads(given.models.read_text(encoding="utf-8"))
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError(f"{given.rows}: one JSON object a line was expected")
+        given_models = given.models.is_file() or given.models != FACTS / "models.json"
+        models = json.loads(given.models.read_text(encoding="utf-8")) if given_models else {}
+        if not isinstance(models, dict):
+            raise ValueError(f"{given.models}: one JSON object with the models by key was expected")
     except (OSError, ValueError) as error:
         print(f"capacity.py: {error}\n  → --rows FILE --models FILE, in the format of SCHEMA.md", file=sys.stderr)
         return WRONG_INPUT
@@ -93,20 +98,21 @@ def _aims(results: Sequence[RowResult], failed: Sequence[RowResult], ran: Sequen
         for one in results
         if "kv" in one.numbers and one.engine == "vllm" and one.era == "<0.17" and one.known_flags
     ]
-    wrong_fits = sum(one.false_fit for one in failed)
-    wrong_noes = sum(one.false_no for one in ran) / len(ran) if ran else 0.0
+    wrong_fits = float(sum(one.false_fit for one in failed)) if failed else None
+    wrong_noes = sum(one.false_no for one in ran) / len(ran) if ran else None
     return [
         _aim("weights: mean absolute error", mean(weights) if weights else None, 0.01),
         _aim("KV cache, vLLM >= 0.17: mean absolute error", mean(new) if new else None, 0.02),
         _aim("KV cache, vLLM >= 0.17: 90th percentile", _quantile(new, 0.9) if new else None, 0.04),
         _aim("KV cache, vLLM < 0.17, flags known: mean absolute error", mean(old) if old else None, 0.05),
-        _aim("rows that failed and were said to fit", float(wrong_fits), 0.0),
+        _aim("rows that failed and were said to fit", wrong_fits, 0.0),
         _aim("rows that ran and were said not to: share", wrong_noes, 0.02),
     ]
 
 
 def _aim(what: str, measured: float | None, limit: float) -> dict[str, Any]:
-    return {"aim": what, "measured": measured, "limit": limit, "met": measured is not None and measured <= limit}
+    """`met` is None where no row says anything about it."""
+    return {"aim": what, "measured": measured, "limit": limit, "met": None if measured is None else measured <= limit}
 
 
 def _slices(results: Iterable[RowResult]) -> list[tuple[str, str, str | None]]:
@@ -187,8 +193,9 @@ def show(summary: Mapping[str, Any], each: Sequence[RowResult]) -> None:
         ids = [one["id"] for one in summary["left_out"] if one["why"] == reason]
         out.print(f"  {len(ids)}: {reason} ({', '.join(ids)})")
     for aim in summary["aims"]:
-        measured = "—" if aim["measured"] is None else f"{aim['measured']:.4f}"
-        out.print(f"{'✓' if aim['met'] else '✗'} {aim['aim']}: {measured} (at most {aim['limit']})")
+        measured = "no row says" if aim["measured"] is None else f"{aim['measured']:.4f}"
+        sign = {True: "✓", False: "✗", None: "–"}[aim["met"]]
+        out.print(f"{sign} {aim['aim']}: {measured} (at most {aim['limit']})")
     for result in each:
         numbers = ", ".join(
             f"{name} {one.planned:.6g}/{one.printed:.6g} {one.error:+.2%}" for name, one in result.numbers.items()

@@ -25,6 +25,8 @@ from gonogo.plan.capacity import Capacity, Fit, Model, capacity_of
 from gonogo.plan.hardware import card_limits, card_named
 
 GIB = 1024**3
+LLAMACPP = "llama.cpp"
+"""It has its own evaluation: benchmarks/llamacpp_rows.py."""
 ERAS: tuple[Version, ...] = ((0, 7, 3), (0, 16, 0), (0, 33, 0))
 NEW_SINCE: Version = (0, 17)
 ADAPTER_RANK = 64
@@ -88,14 +90,20 @@ class RowResult:
 
 def evaluate(rows: Iterable[Mapping[str, Any]], models: Mapping[str, Any], leave_out: bool = False) -> list[RowResult]:
     """Every row of a GPU engine that is planned here. `leave_out`: constants are refitted without the row's model."""
-    known = [row for row in rows if planner_name(row) is not None]
-    return [_row(row, models, _without(known, row) if leave_out else Corrections()) for row in known]
+    ours = [row for row in rows if row.get("engine") != LLAMACPP]
+    known = [row for row in ours if planner_name(row) is not None]
+    return [
+        _row(row, models, _without(known, row) if leave_out else Corrections())
+        if planner_name(row) is not None
+        else replace(_blank(row), skipped=f"no plan for the engine {row.get('engine')}")
+        for row in ours
+    ]
 
 
 def planner_name(row: Mapping[str, Any]) -> str | None:
     """The planner of a row's engine; None: none (llama.cpp has its own evaluation, Ascend and forks none)."""
     name = str(row.get("engine"))
-    return name if name in PLANNERS and name != "llama.cpp" else None
+    return name if name in PLANNERS and name != LLAMACPP else None
 
 
 def version_of(row: Mapping[str, Any]) -> Version | None:
@@ -165,17 +173,21 @@ def serving_for(row: Mapping[str, Any], model: Architecture, version: Version, c
     )
 
 
-def _row(row: Mapping[str, Any], models: Mapping[str, Any], corrections: Corrections) -> RowResult:
-    version = version_of(row)
-    blank = RowResult(
-        id=str(row["id"]),
-        engine=str(row["engine"]),
-        era=_era(str(row["engine"]), version),
+def _blank(row: Mapping[str, Any]) -> RowResult:
+    engine = str(row.get("engine"))
+    return RowResult(
+        id=str(row.get("id")),
+        engine=engine,
+        era=_era(engine, version_of(row)),
         model=str(row.get("model_config_key") or row.get("model")),
         model_class="",
         outcome=str(row.get("outcome")),
         numbers={},
     )
+
+
+def _row(row: Mapping[str, Any], models: Mapping[str, Any], corrections: Corrections) -> RowResult:
+    version, blank = version_of(row), _blank(row)
     model, device = architecture_for(row, models), device_for(row)
     if model is None:
         return replace(blank, skipped="the model's configuration is not known")

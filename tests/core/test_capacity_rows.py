@@ -62,6 +62,12 @@ def test_what_is_left_out_is_named_with_the_reason() -> None:
     assert set(left) == {"gh-inferencex-2128"} and "DeepSeek-V4" in left["gh-inferencex-2128"]
 
 
+def test_an_engine_that_is_not_planned_is_left_out_by_name_and_llama_cpp_is_judged_elsewhere() -> None:
+    other, elsewhere = ({**ROWS[FP8_CACHE], "engine": engine} for engine in ("tensorrt-llm", "llama.cpp"))
+    assert [one["why"] for one in judged(other, elsewhere)["left_out"]] == ["no plan for the engine tensorrt-llm"]
+    assert {aim["met"] for aim in judged(other)["aims"]} == {None}, "nothing was measured"
+
+
 def test_a_model_that_is_in_no_table_is_left_out_not_guessed() -> None:
     unknown = {**ROWS[FP8_CACHE], "model": "someone/else", "model_config_key": "someone/else"}
     assert judged(unknown)["left_out"][0]["why"] == "the model's configuration is not known"
@@ -81,3 +87,6 @@ def test_as_a_program_it_prints_its_aims_and_refuses_a_file_that_is_not_there(tm
     assert "rule of thumb" in done.stdout or "× 1.2" in done.stdout
     refused = run(tmp_path / "none.jsonl")
     assert refused.returncode == 2 and "--rows" in refused.stderr
+    (tmp_path / "numbers.jsonl").write_text("3\n")
+    mistaken = run(tmp_path / "numbers.jsonl")
+    assert mistaken.returncode == 2 and "one JSON object a line" in mistaken.stderr
