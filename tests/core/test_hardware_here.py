@@ -59,8 +59,8 @@ def test_a_card_that_no_table_knows_is_planned_from_its_driver_and_on_the_safe_s
     [
         (None, "CardsHereUnknown"),
         ((), "NoCardsHere"),
-        ((replace(H100, partitioned=True),), "CardsHereUnusable"),
-        ((replace(H100, memory_total_bytes=None),), "CardsHereUnusable"),
+        ((replace(H100, partitioned=True),), "CardsHereCut"),
+        ((replace(H100, memory_total_bytes=None),), "CardsHereShareMemory"),
         ((replace(H100, name="NVIDIA Odd", compute_capability=None),), "CardUnknown"),
     ],
 )
@@ -82,9 +82,9 @@ def test_what_drivers_really_printed_gives_cards_or_a_reason() -> None:
             outcomes[name] = error.reason
     assert outcomes["driver-mismatch"] == "CardsHereUnknown"
     assert outcomes["no-devices"] == "NoCardsHere"
-    assert outcomes["a100-mig"] == "CardsHereUnusable"
+    assert outcomes["a100-mig"] == "CardsHereCut"
     assert outcomes["h100-held"] == "H100 SXM 80GB"
-    assert outcomes["gb10-unified-memory"] == "CardsHereUnusable"
+    assert outcomes["gb10-unified-memory"] == "CardsHereShareMemory"
 
 
 def test_a_card_that_something_else_holds_is_said_to_be_in_use_and_freeing_it_is_a_remedy() -> None:

@@ -70,7 +70,7 @@ def parse_hardware(text: str) -> Hardware:
 def hardware_here(accelerators: Sequence[Accelerator] | None) -> Hardware:
     """The cards of this machine: of several kinds those that there are most of. What is in use on them is not free.
 
-    Raises HardwareError: not known, none, all cut into slices (MIG), or a card that neither a table nor its driver
+    Raises HardwareError: not known, none, all cut into slices (MIG) or without memory of their own, or a card that neither a table nor its driver
     says enough of.
     """
     if accelerators is None:
@@ -79,7 +79,8 @@ def hardware_here(accelerators: Sequence[Accelerator] | None) -> Hardware:
         raise HardwareError("NoCardsHere")
     whole = [one for one in accelerators if not one.partitioned and one.memory_total_bytes]
     if not whole:
-        raise HardwareError("CardsHereUnusable", count=len(accelerators), card=accelerators[0].name)
+        reason = "CardsHereCut" if any(one.partitioned for one in accelerators) else "CardsHereShareMemory"
+        raise HardwareError(reason, count=len(accelerators), card=accelerators[0].name)
     names = [one.name for one in whole]
     name = max(dict.fromkeys(names), key=names.count)
     alike = [one for one in whole if one.name == name]
