@@ -79,8 +79,10 @@ def hardware_here(accelerators: Sequence[Accelerator] | None) -> Hardware:
         raise HardwareError("NoCardsHere")
     whole = [one for one in accelerators if not one.partitioned and one.memory_total_bytes]
     if not whole:
-        reason = "CardsHereCut" if any(one.partitioned for one in accelerators) else "CardsHereShareMemory"
-        raise HardwareError(reason, count=len(accelerators), card=accelerators[0].name)
+        seen: dict[str, str | int] = {"count": len(accelerators), "card": accelerators[0].name}
+        if any(one.partitioned for one in accelerators):
+            raise HardwareError("CardsHereCut", **seen)
+        raise HardwareError("CardsHereShareMemory", **seen)
     names = [one.name for one in whole]
     name = max(dict.fromkeys(names), key=names.count)
     alike = [one for one in whole if one.name == name]
