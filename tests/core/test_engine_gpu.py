@@ -189,7 +189,7 @@ def test_vllm_opens_no_developers_endpoint_and_unpickles_nothing() -> None:
 
 
 def test_vllms_processes_talk_to_each_other_on_loopback() -> None:
-    """Seen with the CPU build: with this variable every port of its workers is on 127.0.0.1."""
+    """Where it is not set vLLM takes the address of the way to the network (`get_ip` in its `network_utils.py`)."""
     assert launch("vllm").environment["VLLM_HOST_IP"] == "127.0.0.1"
 
 

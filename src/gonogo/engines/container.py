@@ -47,9 +47,9 @@ class Container:
         if self.tool not in ("docker", "podman"):
             raise Refused("EngineContainerToolUnknown", tool=self.tool[:40])
         if not _IMAGE.fullmatch(self.image) or self.image.endswith(":latest"):
-            raise Refused("EngineImageNotPinned", image=self.image[:120])
+            raise Refused("EngineContainerImageNotPinned", image=self.image[:120])
         if not _USER.fullmatch(self.user):
-            raise Refused("EngineContainerUser", user=self.user[:40])
+            raise Refused("EngineContainerUserRefused", user=self.user[:40])
 
 
 def container_command(launch: Launch, placement: Placement, container: Container) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ def container_command(launch: Launch, placement: Placement, container: Container
     if not source.startswith("/"):
         raise Refused("EngineContainerNeedsFolder", source=source[:120])
     if "," in source or ":" in source:
-        raise Refused("EngineContainerFolderName", source=source[:120])
+        raise Refused("EngineContainerFolderRefused", source=source[:120])
     port = str(placement.port)
     name = f"gonogo-{placement.name.service}-{placement.name.revision}-{placement.name.index}"
     return (
@@ -114,5 +114,5 @@ def _value(command: tuple[str, ...], *flags: str) -> str:
 
 def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise Refused("EngineContainerName", name=name[:120])
+        raise Refused("EngineContainerNameRefused", name=name[:120])
     return name

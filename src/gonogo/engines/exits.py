@@ -8,12 +8,18 @@ and what only tells that something died stands last. Cases from public logs, wit
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import Sequence
 
 LONGEST_LOG = 2_000_000
+TRACEBACK, MOST_ENDS = 6_000, 50
+"""Characters of a traceback before its last line, and how many of them are looked at."""
 _START = re.compile(r"vLLM API server version|server_args=ServerArgs")
 """The first line of a start that both engines print before they do anything that can fail."""
 
+_OUT_OF_MEMORY, _GRAPHS = "EngineOutOfMemory", "EngineGraphsOutOfMemory"
+_MEMORY_END = re.compile(r"CUDA (?:error: )?out of memory")
+_CAPTURE = re.compile(r"capture_end\(\)|capture_begin\(|\.capture_model\(\)")
 _Patterns = Sequence[tuple[str, re.Pattern[str]]]
 
 
@@ -22,7 +28,8 @@ def explain_log(log_text: str) -> str | None:
     text = log_text[-LONGEST_LOG:]
     starts = [found.start() for found in _START.finditer(text)]
     last = text[starts[-1] :] if starts else text
-    return next((reason for reason, pattern in _EXITS if pattern.search(last)), None)
+    found = next((reason for reason, pattern in _EXITS if pattern.search(last)), None)
+    return _GRAPHS if found == _OUT_OF_MEMORY and _while_capturing(last) else found
 
 
 def explain_answer(body: str) -> str | None:
@@ -33,20 +40,23 @@ def explain_answer(body: str) -> str | None:
     return next((reason for reason, pattern in _ANSWERS if pattern.search(body[:LONGEST_LOG])), None)
 
 
+def _while_capturing(text: str) -> bool:
+    """Whether memory ran out under a call that records CUDA graphs: vLLM's own traceback says so, not its message."""
+    ends = islice(_MEMORY_END.finditer(text), MOST_ENDS)
+    return any(_CAPTURE.search(text[max(0, end.start() - TRACEBACK) : end.start()]) for end in ends)
+
+
 def _patterns(*entries: tuple[str, str]) -> _Patterns:
     return tuple((reason, re.compile(pattern)) for reason, pattern in entries)
 
 
 _MEMORY = _patterns(
     ("EngineSamplerOutOfMemory", r"out of memory occurred when warming up (?:the )?sampler"),
-    (
-        "EngineGraphsOutOfMemory",
-        r"Capture (?:cuda|CUDA) graph failed: CUDA out of memory"
-        r"|(?:capture_end\(\)|capture_begin\(|\.capture_model\(\))(?:.*\n){0,40}?.*CUDA (?:error: )?out of memory",
-    ),
+    (_GRAPHS, r"Capture (?:cuda|CUDA) graph failed: CUDA out of memory"),
     (
         "EngineCardBusy",
-        r"Free memory on device.*is less than desired GPU memory utilization|The memory capacity is unbalanced\. Some",
+        r"Free memory on device.{0,400}is less than desired GPU memory utilization"
+        r"|The memory capacity is unbalanced\. Some GPUs",
     ),
     (
         "EngineCacheTooSmall",
@@ -69,19 +79,20 @@ _HOST = _patterns(
     ),
     (
         "EngineToolkitMissing",
-        r"RuntimeError: Could not find nvcc|No such file or directory: '(?:[^'\n]*/)?nvcc'|nvcc: not found"
+        r"RuntimeError: Could not find nvcc|No such file or directory: '(?:[^'\n]{0,400}/)?nvcc'|nvcc: not found"
         r"|assert cuda_home is not None|CUDA_HOME environment variable is not set",
     ),
     ("EngineCompilerMissing", r"Failed to find C compiler|Python\.h: No such file or directory"),
     (
         "EngineSharedMemoryTooSmall",
-        r"creating shared memory segment /dev/shm|insufficient shared memory \(shm\)|'/dev/shm/[^'\n]*'.*No space left",
+        r"creating shared memory segment /dev/shm|insufficient shared memory \(shm\)"
+        r"|'/dev/shm/[^'\n]{0,400}'.{0,400}No space left",
     ),
     ("EngineSharedMemoryTaken", r"FileExistsError: \[Errno 17\] File exists: '/(?!home|root|tmp|var|mnt|data|usr)\w+'"),
     ("EngineDiskFull", r"No space left on device|StorageFull|Disk quota exceeded"),
     (
         "EnginePortTaken",
-        r"(?i:\[Errno 98\].*address already in use)|EADDRINUSE|Port \d+ is (?:already in use|not available)",
+        r"(?i:\[Errno 98\].{0,400}address already in use)|EADDRINUSE|Port \d+ is (?:already in use|not available)",
     ),
     (
         "EngineLinkFailed",
@@ -93,12 +104,12 @@ _ENVIRONMENT = _patterns(
     ("EngineNotInstalled", r"No module named '?(?:vllm|sglang)\b(?!\.)"),
     (
         "EnginePackagesClash",
-        r"ImportError: .*undefined symbol: |ImportError: cannot import name|CuDNN Compatibility Issue Detected"
-        r"|AttributeError: module '(?:torch|transformers|flashinfer)[\w.]*' has no attribute",
+        r"ImportError: .{0,400}undefined symbol: |ImportError: cannot import name|CuDNN Compatibility Issue Detected"
+        r"|AttributeError: module '(?:torch|transformers|flashinfer)[\w.]{0,100}' has no attribute",
     ),
     (
         "EngineFlagUnknown",
-        r"error: unrecognized arguments: |error: argument --?[\w/-]+.*: (?:invalid|expected|ambiguous)",
+        r"error: unrecognized arguments: |error: argument --?[\w/-]{1,100}.{0,400}: (?:invalid|expected|ambiguous)",
     ),
 )
 _MODEL = _patterns(
@@ -108,7 +119,10 @@ _MODEL = _patterns(
         r"|which must be executed to correctly load",
     ),
     ("EngineModelTypeUnknown", r"but Transformers does not recognize this architecture"),
-    ("EngineUnknownArchitecture", r"[Mm]odel architectures \[.*?\] are not supported|Unsupported architectures: "),
+    (
+        "EngineUnknownArchitecture",
+        r"[Mm]odel architectures \[.{0,400}?\] are not supported|Unsupported architectures: ",
+    ),
     ("EngineTypeUnsupported", r"Bfloat16 is only supported on GPUs with compute capability"),
     (
         "EngineSchemeUnsupported",
@@ -123,7 +137,10 @@ _MODEL = _patterns(
         r"cannot be larger than the number of available GPUs"
         r"|must be less than or equal to the number of visible devices|is less than than max local gpu count",
     ),
-    ("EngineContextTooLong", r"User-specified (?:max_model_len|context_length) \(.*?\) is greater than the derived"),
+    (
+        "EngineContextTooLong",
+        r"User-specified (?:max_model_len|context_length) \(.{0,400}?\) is greater than the derived",
+    ),
     ("EngineModelForbidden", r"gated repo|403 (?:Client Error|Forbidden)"),
     (
         "EngineTokenizerMissing",
@@ -132,12 +149,13 @@ _MODEL = _patterns(
     (
         "EngineModelNotFound",
         r"Repository Not Found for url|Invalid repository ID or local directory specified|404 Client Error"
+        r"|HFValidationError: Repo id must be in the form"
         r"|outgoing traffic has been disabled|is not a local folder and is not a valid model identifier",
     ),
     ("EngineModelUnreadable", r"SafetensorError|Error while deserializing header"),
 )
 _ENDS = _patterns(
-    ("EngineOutOfMemory", r"CUDA out of memory|CUDA error: out of memory|std::bad_alloc|Cannot allocate memory"),
+    (_OUT_OF_MEMORY, r"CUDA out of memory|CUDA error: out of memory|std::bad_alloc|Cannot allocate memory"),
     ("EngineInstructionMissing", r"Illegal instruction"),
     ("EngineKilled", r"[Ee]xit ?code:? -9\b|Out of memory: Killed process|oom-kill:"),
     (
@@ -153,7 +171,7 @@ _EXITS: _Patterns = (*_MEMORY, *_HOST, *_ENVIRONMENT, *_MODEL, *_ENDS)
 """For both engines: underneath are the same torch, transformers and NCCL, and none says what the other means by it."""
 
 _ANSWERS = _patterns(
-    ("EngineImageTooLarge", r"exceeds the pre-allocated encoder cache size"),
+    ("EnginePictureTooLarge", r"exceeds the pre-allocated encoder cache size"),
     (
         "EngineNoChatTemplate",
         r"default chat template is no longer allowed|tokenizer\.chat_template is not set",

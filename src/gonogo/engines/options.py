@@ -35,7 +35,8 @@ class Options:
     """All that is known of one engine's flags.
 
     `oldest`: the first version that was read. `own`: flags that the plan, the placement or the adapter sets and a
-    recipe must not. `never`: flags that open a door, with what they would let in.
+    recipe must not. `never`: flags that open a door, with what they would let in, for who reads
+    this.
     """
 
     engine: str
@@ -78,7 +79,7 @@ class Options:
     def _words(self, flag: EngineFlag, version: str, left_out: set[str]) -> tuple[str, ...]:
         name = plain(flag.flag)
         if name in self.never:
-            raise Refused("EngineFlagRefused", flag=name, what=self.never[name])
+            raise Refused("EngineFlagRefused", flag=name)
         if name in self.own or name in left_out:
             raise Refused("EngineFlagNotARecipes", flag=name)
         if name not in self.table or not self.has(name, version):
