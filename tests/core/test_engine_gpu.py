@@ -298,6 +298,18 @@ def test_pictures_are_limited_to_what_was_planned(engine: str) -> None:
     assert after(command, flag) == '{"image": 2}'
 
 
+@both
+def test_pictures_nobody_planned_are_left_to_the_engine(engine: str) -> None:
+    command = launch(engine, serving=replace(SERVING, images=None)).command
+    assert not {"--limit-mm-per-prompt", "--limit-mm-data-per-request"} & set(command)
+
+
+def test_sglang_counts_its_work_only_when_told_and_logs_no_health_check() -> None:
+    command = launch("sglang").command
+    assert "--enable-metrics" in command
+    assert after(command, "--log-level-http") == "warning"
+
+
 def test_the_recipes_own_limit_on_pictures_stands_alone() -> None:
     command = launch("vllm", "autoglm-phone-9b", serving=replace(SERVING, images=1)).command
     assert command.count("--limit-mm-per-prompt") == 1
