@@ -95,7 +95,7 @@ def evaluate(rows: Iterable[Mapping[str, Any]], models: Mapping[str, Any], leave
 def planner_name(row: Mapping[str, Any]) -> str | None:
     """The planner of a row's engine; None: none (llama.cpp has its own evaluation, Ascend and forks none)."""
     name = str(row.get("engine"))
-    return name if name in PLANNERS else None
+    return name if name in PLANNERS and name != "llama.cpp" else None
 
 
 def version_of(row: Mapping[str, Any]) -> Version | None:

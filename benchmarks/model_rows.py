@@ -39,7 +39,9 @@ def config_of(row: Mapping[str, Any]) -> dict[str, Any]:
     if sparse:
         config.setdefault("num_experts_per_tok", 1 if model_type.startswith("llama4") else None)
     if sparse and row.get("moe_intermediate") is None and model_type not in _OWN_WIDTH:
-        config["moe_intermediate_size"] = row.get("intermediate")
+        if "moe_intermediate_size" not in config and "first_k_dense_replace" in config:
+            raise ConfigError("config_contradicts", "experts whose width is not said, beside dense layers")
+        config.setdefault("moe_intermediate_size", row.get("intermediate"))
     pattern = row.get("layer_pattern")
     if isinstance(pattern, Mapping) and row.get("num_layers"):
         listed = _interleaved(pattern, int(row["num_layers"]))
@@ -108,7 +110,15 @@ _FAMILIES: Sequence[tuple[str, str, Mapping[str, Any]]] = (
     (
         r"deepseek-v2-lite",
         "deepseek_v2",
-        {**_MLA, "q_lora_rank": None, "n_shared_experts": 2, "first_k_dense_replace": 1, "intermediate_size": 10944},
+        {
+            **_MLA,
+            "q_lora_rank": None,
+            "n_shared_experts": 2,
+            "moe_intermediate_size": 1408,
+            "num_experts_per_tok": 6,
+            "first_k_dense_replace": 1,
+            "intermediate_size": 10944,
+        },
     ),
     (
         r"deepseek-v3\.2",
@@ -117,7 +127,18 @@ _FAMILIES: Sequence[tuple[str, str, Mapping[str, Any]]] = (
     ),
     (r"deepseek-v4", "deepseek_v4", {"n_shared_experts": 1}),
     (r"deepseek-(v3|r1)", "deepseek_v3", {**_MLA, "first_k_dense_replace": 3}),
-    (r"kimi-vl", "kimi_vl", {**_MLA, "q_lora_rank": None, "n_shared_experts": 2, "first_k_dense_replace": 1}),
+    (
+        r"kimi-vl",
+        "kimi_vl",
+        {
+            **_MLA,
+            "q_lora_rank": None,
+            "n_shared_experts": 2,
+            "moe_intermediate_size": 1408,
+            "num_experts_per_tok": 6,
+            "first_k_dense_replace": 1,
+        },
+    ),
     (r"kimi-k2", "kimi_k2", {**_MLA, "first_k_dense_replace": 1}),
     (r"kimi-dev", "qwen2", {}),
     (

@@ -28,8 +28,6 @@ MEMORY = sorted((CASES / "memory").glob("*.json"))
 EXITS: dict[str, str | None] = json.loads((CASES / "exits" / "expected.json").read_text())
 PRINTED_TO = 0.0051 * MIB
 """llama.cpp prints mebibytes with two decimals."""
-WIDE_ATTENTION = ("llama-narrow", "llama-wide-heads", "qwen2-wide-heads", "qwen3-wide-heads")
-"""Shapes whose attention is wider than their feed-forward part: there the plan is a bound, not exact."""
 
 
 def _model(given: dict[str, object]) -> ModelFacts:
@@ -66,16 +64,12 @@ def test_the_memory_plan_is_what_the_engine_printed(case: Path) -> None:
     assert printed.kv_cache_bytes is not None and abs(plan.term("kv_cache") - printed.kv_cache_bytes) <= PRINTED_TO
     assert printed.output_bytes is not None and abs(plan.term("output") - printed.output_bytes) <= PRINTED_TO
     assert printed.compute_bytes is not None
-    above = plan.term("compute") - printed.compute_bytes
-    if case.stem in WIDE_ATTENTION:
-        assert -PRINTED_TO <= above <= MIB
-    else:
-        assert abs(above) <= PRINTED_TO
+    assert abs(plan.term("compute") - printed.compute_bytes) <= PRINTED_TO
 
 
 def test_the_plan_of_an_architecture_nobody_held_against_is_larger() -> None:
     known = memory_plan(_smollm2(), 2048, 2, 128)
-    other = memory_plan(replace(_smollm2(), architecture="starcoder2"), 2048, 2, 128)
+    other = memory_plan(replace(_smollm2(), architecture="plamo2"), 2048, 2, 128)
     assert other.term("compute") > 2 * known.term("compute")
     assert "not held against" in next(term.source for term in other.terms if term.name == "compute")
 

@@ -9,13 +9,26 @@ from typing import Any, Callable
 
 import pytest
 
-from gonogo.facts import parse_accelerators, parse_network, parse_programs, parse_system
+from gonogo.facts import (
+    parse_accelerators,
+    parse_network,
+    parse_programs,
+    parse_sysfs,
+    parse_system,
+    parse_tools,
+    parse_topology,
+)
 
 CASES = Path(__file__).parent.parent / "cases" / "facts"
 PARSERS: dict[str, Callable[[str], Any]] = {
     "accelerators": parse_accelerators.parse_accelerators,
+    "amd": parse_tools.parse_amd,
+    "ascend": parse_tools.parse_ascend,
     "boot_id": parse_system.parse_boot_id,
+    "capabilities": parse_accelerators.parse_capabilities,
     "cgroup_paths": parse_system.parse_cgroup_paths,
+    "container_engine": parse_tools.parse_container_engine,
+    "container_toolkit": parse_tools.parse_toolkit_version,
     "cpu_max": parse_system.parse_cpu_max,
     "cpuinfo": parse_system.parse_cpuinfo,
     "envoy_version": parse_programs.parse_envoy_version,
@@ -23,8 +36,14 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "lock": parse_programs.parse_lock,
     "meminfo": parse_system.parse_meminfo,
     "mounts": parse_system.parse_mounts,
+    "nccl_library": parse_tools.parse_nccl_library,
+    "node_memory": parse_sysfs.parse_node_memory,
+    "nodes": parse_sysfs.parse_node_list,
+    "nvcc": parse_tools.parse_nvcc_version,
+    "os_id": parse_system.parse_os_id,
     "os_release": parse_system.parse_os_release,
     "tcp": parse_network.parse_tcp,
+    "topology": parse_topology.parse_topology,
     "version_line": parse_programs.parse_version_line,
 }
 FILES = sorted(CASES.glob("*/*.txt"))

@@ -9,16 +9,21 @@ from typing import Any, Iterator, Mapping
 import pytest
 import yaml
 
-from gonogo.checks.catalogue import CHECKS
+from gonogo.checks.catalogue import CHECKS, HOST_CHECKS, of_host
 from gonogo.checks.finding import Condition, Stage
 from gonogo.checks.model import PROBLEMS
+from gonogo.facts.accelerator import AcceleratorLink, OtherAccelerator
 from gonogo.facts.gateway import StateFacts
-from gonogo.facts.host import HostFacts, PortHolder
+from gonogo.facts.host import HostFacts, PortHolder, Tools
+from gonogo.facts.measured import AcceleratorMeasured, LinkMeasured, Measured, StorageMeasured
 from gonogo.facts.model import ModelFacts, ModelProblem
+from gonogo.facts.parse_accelerators import parse_accelerators
 from gonogo.facts.replica import Deaths, Health
 from gonogo.facts.world import World
 from gonogo.plan.decide import ask
 from gonogo.spec import Gateway, Quantization, Revision
+from gonogo.spec.profile import load_profile
+from gonogo.spec.profiles import texts as profile_texts
 from gonogo.store.kinds import KINDS
 from gonogo.words import choose_language, explain, finding_text, has_message, message, page, reasons
 from gonogo.words.catalogue import FOLDER, UnknownReason, entries, files
@@ -29,7 +34,11 @@ from tests.core import worlds
 AGREED: Mapping[str, list[str]] = yaml.safe_load(
     (FOLDER.parents[2] / "tests/cases/words/values.yaml").read_text(encoding="utf-8")
 )
-OF_CHECKS = tuple(sorted({(reason, check.name) for check in CHECKS for reason in check.reasons}))
+GUIDE = load_profile(profile_texts()["guide"].replace("# hot:", "hot:"))
+EVERY = (*CHECKS, *HOST_CHECKS)
+OF_CHECKS = tuple(sorted({(reason, check.name) for check in EVERY for reason in check.reasons}))
+ALSO_PASSING = {"AcceleratorMemoryEnough", "AcceleratorSpeedEnough", "TierFastEnough", "LinkAsItsKind"}
+"""Of checks that ask several things at once: the first reason of each."""
 LANGS = ("en", "zh")
 PARTS = ("asks", "why", "see", "mend")
 
@@ -68,12 +77,13 @@ def test_words_name_no_value_that_the_check_does_not_supply(reason: str, check: 
 
 @pytest.mark.parametrize("condition", [condition.value for condition in Condition])
 def test_there_are_no_words_for_a_reason_that_no_check_gives(condition: str) -> None:
-    given = {reason for check in CHECKS if check.condition.value == condition for reason in check.reasons}
-    assert set(reasons(condition)) == given - {"NotApplicable"}
+    given = {reason for check in EVERY if check.condition.value == condition for reason in check.reasons}
+    told = {reason for file in files() if file.partition("_")[0] == condition for reason in reasons(file)}
+    assert told == given - {"NotApplicable"}
 
 
 def test_every_check_has_a_title_and_no_title_is_left_over() -> None:
-    assert set(entries("check")) == {f"check.{check.name}" for check in CHECKS}
+    assert set(entries("check")) == {f"check.{check.name}" for check in EVERY}
 
 
 def test_every_kind_of_event_has_a_sentence_and_no_sentence_is_left_over() -> None:
@@ -82,7 +92,7 @@ def test_every_kind_of_event_has_a_sentence_and_no_sentence_is_left_over() -> No
 
 
 def test_a_failing_or_unknown_reason_says_what_to_do() -> None:
-    passing = {check.reasons[0] for check in CHECKS} | {"NotApplicable"}
+    passing = {check.reasons[0] for check in EVERY} | {"NotApplicable"} | ALSO_PASSING
     for reason, _ in OF_CHECKS:
         if reason not in passing:
             assert finding_text(reason, {}, "en").remedy, reason
@@ -92,7 +102,7 @@ def test_a_failing_or_unknown_reason_says_what_to_do() -> None:
 def test_no_check_leaves_a_hole_in_its_sentence_whatever_the_world_looks_like() -> None:
     for revision, seen in _worlds():
         for stage in Stage:
-            for answer in ask(CHECKS, stage, revision, seen):
+            for answer in ask((*CHECKS, *of_host(GUIDE, measured=True)), stage, revision, seen):
                 finding = answer.finding
                 given = {name for name, value in finding.values.items() if value is not None}
                 for lang in LANGS:
@@ -243,6 +253,24 @@ def _worlds() -> Iterator[tuple[Revision, World]]:
     expired = replace(worlds.CERTIFICATE, not_after=worlds.NOW - 1)
     yield revision, replace(good, host=poor, state=state, certificate=expired)
     yield worlds.revision(gateway=Gateway(address="0.0.0.0", hostnames=("other",))), good
+    for host in _hosts():
+        yield revision, replace(good, host=host)
+
+
+def _hosts() -> Iterator[HostFacts]:
+    """Hosts with GPUs of every recorded sort, measured and not."""
+    seen = StorageMeasured(tier="hot", path="/x", problem="full")
+    for case in sorted((FOLDER.parents[2] / "tests/cases/facts/accelerators").glob("*.txt")):
+        read = parse_accelerators(case.read_text())
+        yield replace(worlds.HOST, driver=read.driver, accelerators=read.accelerators)
+    for name, flops in (("NVIDIA H100 80GB HBM3", 1e12), ("NVIDIA H100 80GB HBM3", 9e14), ("Odd", 1e12), ("Odd", None)):
+        card = AcceleratorMeasured(index=0, name=name, flops_fp16=flops, copy_bytes_per_s=3e12)
+        links = (LinkMeasured(first=0, second=1, bytes_per_s=1e9), LinkMeasured(first=1, second=0, bytes_per_s=4e11))
+        measured = Measured(at=0.0, accelerators=(card,), storage=(seen,), links=links)
+        paths = (AcceleratorLink(first=0, second=1, kind="NVLink", nvlinks=18),)
+        yield replace(worlds.HOST, accelerators=(), measured=measured, accelerator_links=paths, tools=Tools())
+    other = OtherAccelerator(maker="AMD", name="AMD Instinct MI300X", count=8, seen_by="rocm-smi")
+    yield replace(worlds.HOST, accelerators=(), others=(other,), os_id=("debian", "12"), clock_kept=False)
 
 
 def _entry(reason: str) -> Mapping[str, Any]:

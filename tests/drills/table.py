@@ -172,7 +172,11 @@ DRILLS: Mapping[str, Drill] = {
         test="test_context_fits_model",
         breaks="12,288 tokens asked of a model that was trained for 8,192",
         saves_from="a proven service whose first long request is refused with 400",
-        companions={"failover": "the asked service has one replica", "listens_locally": "and is open to the network"},
+        companions={
+            "failover": "the asked service has one replica",
+            "listens_locally": "and is open to the network",
+            "clock_kept": "and nobody may keep the clock of the machine that this runs on",
+        },
     ),
     "chat_template_present": Drill(
         test="test_chat_template_present",
@@ -198,6 +202,7 @@ DRILLS: Mapping[str, Drill] = {
         test="test_listens_locally",
         breaks="--listen 0.0.0.0",
         saves_from="anybody on the network gets to the door, by accident",
+        companions={"clock_kept": "and nobody may keep the clock of the machine that this runs on"},
     ),
     "given_certificate": Drill(
         test="test_given_certificate",
@@ -215,5 +220,42 @@ DRILLS: Mapping[str, Drill] = {
         test="test_certificate_lasts_and_certificate_valid",
         breaks="a certificate with seconds left",
         saves_from="nobody is warned of that second",
+    ),
+    "clock_kept": Drill(
+        test="test_clock_kept",
+        breaks="the kernel's word that somebody keeps the clock (simulated: a machine's clock is not ours to break)",
+        saves_from="a certificate from a clock that drifted, which every right client turns away as not valid yet",
+        companions={"listens_locally": "only a gateway that others reach is compared with their clocks"},
+    ),
+    "accelerators_well": Drill(
+        test="test_accelerators_well",
+        breaks="a GPU that somebody else holds, and a driver that was updated under its module (recorded outputs)",
+        saves_from="a plan with memory that is not there, and `0 GPUs` where the driver only fails",
+        companions={"accelerators_as_asked": "the profile that wants the GPU hears of the driver too"},
+    ),
+    "shared_memory": Drill(
+        test="test_shared_memory",
+        breaks="a /dev/shm of 64 MiB, as containers have it (the GPUs beside it are recorded)",
+        saves_from="a process that dies of a bus error while every disk is empty",
+    ),
+    "accelerators_as_asked": Drill(
+        test="test_accelerators_as_asked",
+        breaks="cards of another maker where a profile asks for NVIDIA's (recorded outputs of both tools)",
+        saves_from="an engine that finds no device on a host full of them",
+    ),
+    "storage_as_asked": Drill(
+        test="test_storage_as_asked",
+        breaks="a wish that this disk, measured for real, does not meet",
+        saves_from="replicas that load their weights for half an hour",
+    ),
+    "versions_as_asked": Drill(
+        test="test_versions_as_asked",
+        breaks="an older docker on the search path than the profile asks for",
+        saves_from="containers that are started without their GPUs",
+    ),
+    "measured_as_its_class": Drill(
+        test="test_measured_as_its_class",
+        breaks="two H100 that compute like a toy (a pretended torch; the measuring is real)",
+        saves_from="a card that looks right in every table and serves a thousandth of the requests",
     ),
 }

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from gonogo.checks.catalogue import CHECKS
+from gonogo.checks.catalogue import CHECKS, HOST_CHECKS
 from tests.drills.table import DRILLS
 
 FILES = sorted(path.stem for path in Path(__file__).parent.glob("test_drills_*.py"))
 
 
 def test_each_check_has_one_drill_and_each_drill_a_check() -> None:
-    assert sorted(DRILLS) == sorted(check.name for check in CHECKS)
+    assert sorted(DRILLS) == sorted(check.name for check in (*CHECKS, *HOST_CHECKS))
 
 
 @pytest.mark.parametrize("check", sorted(DRILLS))
@@ -28,7 +28,7 @@ def test_the_drill_of_a_check_exists_and_looks_for_that_check_alone(check: str) 
 
 
 def test_each_companion_has_a_reason_and_is_a_check() -> None:
-    names = {check.name for check in CHECKS}
+    names = {check.name for check in (*CHECKS, *HOST_CHECKS)}
     for drill in DRILLS.values():
         assert set(drill.companions) <= names
         assert all(drill.companions.values())

@@ -20,7 +20,6 @@ from gonogo.runtimes.look import (
     PORTS,
     gateway_binary,
     listening_by_pid,
-    look_at_accelerators,
     look_at_host,
     look_at_installed,
 )
@@ -153,24 +152,3 @@ def test_packages_are_held_against_the_lock_for_this_python() -> None:
     assert found["pytest"].wanted == "0.0.1" and found["pytest"].version == pytest.__version__
     assert "psutil" not in found
     assert (found["no-such-package"].version, found["no-such-package"].error) == (None, "not installed")
-
-
-@pytest.mark.parametrize(
-    ("program", "seen"),
-    [("echo 'No devices were found'; exit 6", ()), ("echo 'Failed to initialize NVML'; exit 18", None), (None, None)],
-)
-def test_accelerators_are_unknown_unless_the_driver_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str | None, seen: tuple[()] | None
-) -> None:
-    if program is not None:
-        _program(tmp_path / "nvidia-smi", program)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert look_at_accelerators() == seen
-
-
-def test_a_driver_that_hangs_is_left_after_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _program(tmp_path / "nvidia-smi", "exec /bin/sleep 60")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    began = time.monotonic()
-    assert look_at_accelerators() is None
-    assert 4.5 < time.monotonic() - began < 8.0

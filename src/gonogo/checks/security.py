@@ -170,6 +170,21 @@ def clock_steady(_: Revision, world: World) -> Iterator[Finding]:
     )
 
 
+def clock_kept(revision: Revision, world: World) -> Iterator[Finding]:
+    """Does somebody keep this host's clock right? Only who is reached from other machines is compared with theirs."""
+    host = world.host
+    subject = "host/local" if host is None else f"host/{host.name}"
+    if _loopback(revision.spec.gateway.address):
+        why = {"why": "OneClock"}
+        yield Finding(reason="NotApplicable", verdict=Verdict.NOT_APPLICABLE, subject=subject, values=why)
+    elif host is None or host.clock_kept is None:
+        yield Finding(reason="ClockKeptUnknown", verdict=Verdict.UNKNOWN, subject=subject)
+    elif host.clock_kept:
+        yield Finding(reason="ClockKept", verdict=Verdict.PASS, subject=subject)
+    else:
+        yield Finding(reason="ClockNotKept", verdict=Verdict.FAIL, subject=subject)
+
+
 def _loopback(address: str) -> bool:
     try:
         return ipaddress.ip_address(address).is_loopback
@@ -256,5 +271,13 @@ CHECKS = (
         blocks=False,
         reasons=("ClockSteady", "ClockJumped", "ClockUnknown"),
         ask=clock_steady,
+    ),
+    Check(
+        name="clock_kept",
+        condition=Condition.SECURITY,
+        stages=(Stage.PREFLIGHT,),
+        blocks=False,
+        reasons=("ClockKept", "ClockNotKept", "ClockKeptUnknown"),
+        ask=clock_kept,
     ),
 )

@@ -33,7 +33,7 @@ def _table(session: Session, answers: Iterable[Mapping[str, Any]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    found = tuple(answers)
+    found = tuple(_once(session, answers))
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, min_width=_widest(found) if session.out.width >= 72 else None)
@@ -45,9 +45,25 @@ def _table(session: Session, answers: Iterable[Mapping[str, Any]]) -> Table:
             told = _told(session, answer, text.seen, text.remedy)
             style = style if answer["blocks"] else ADVICE
         else:
-            told = Text(text.seen)
+            told = Text(f"{answer['titles']}: {text.seen}" if "titles" in answer else text.seen)
         table.add_row(Text(f" {sign}", style=style), Text(answer["reason"], style=style), told)
     return table
+
+
+def _once(session: Session, answers: Iterable[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+    """Questions that do not arise for one and the same reason share a line, which names them."""
+    kept: list[dict[str, Any]] = []
+    for answer in answers:
+        if answer["verdict"] != "not_applicable":
+            kept.append(dict(answer))
+            continue
+        title, why = session.told(f"check.{answer['check']}"), answer["values"].get("why")
+        same = [one for one in kept if one["verdict"] == "not_applicable" and one["values"].get("why") == why]
+        if same:
+            same[0]["titles"] += f"{'、' if session.lang == 'zh' else ', '}{title}"
+        else:
+            kept.append({**answer, "titles": title})
+    return kept
 
 
 def _told(session: Session, answer: Mapping[str, Any], seen: str, remedy: str | None) -> Any:

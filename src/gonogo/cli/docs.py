@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 Topic = Annotated[Optional[str], typer.Argument(metavar="TOPIC", help=told("argument.topic"), show_default=False)]
 Schema = Annotated[bool, typer.Option("--schema", help=told("option.schema"), show_default=False)]
-BUILT_IN = ("spec", "reasons", "recipes", "recipe-schema")
+BUILT_IN = ("spec", "reasons", "recipes", "recipe-schema", "profiles")
+PROFILE = "profiles/"
 
 
 def command(
@@ -43,14 +44,24 @@ def command(
         return _recipe_schema(session)
     if topic in recipes():
         return _recipe(session, topic)
+    if topic == "profiles":
+        return _profiles(session)
+    if topic in _profile_topics():
+        return _profile(session, topic)
     if topic in pages:
         text = pages[topic].read_text(encoding="utf-8")
         session.line(text)
         return Outcome(result={"topic": topic, "text": text})
     from gonogo.words import nearest
 
-    near = nearest(topic, (*BUILT_IN, *pages, *recipes()))
+    near = nearest(topic, (*BUILT_IN, *_profile_topics(), *pages, *recipes()))
     raise Refusal("TopicUnknown", WRONG_INPUT, {"asked": topic, "nearest": ", ".join(near) or None})
+
+
+def _profile_topics() -> tuple[str, ...]:
+    from gonogo.spec.profiles import built_in
+
+    return tuple(f"{PROFILE}{name}" for name in built_in())
 
 
 def _pages(session: Session) -> dict[str, Path]:
@@ -89,10 +100,10 @@ def _spec(session: Session) -> Outcome:
 
 
 def _reasons(session: Session) -> Outcome:
-    from gonogo.checks.catalogue import CHECKS
+    from gonogo.checks.catalogue import CHECKS, HOST_CHECKS
 
     listed = []
-    for check in CHECKS:
+    for check in (*CHECKS, *HOST_CHECKS):
         session.out.print(f"{session.told('condition.' + check.condition.value)} · {check.name}", style="bold")
         for reason in check.reasons:
             session.line(f"  {reason}")
@@ -145,3 +156,24 @@ def _recipe_schema(session: Session) -> Outcome:
     found = recipe_schema()
     session.line(json.dumps(found, indent=2, ensure_ascii=False))
     return Outcome(result=found)
+
+
+def _profiles(session: Session) -> Outcome:
+    from gonogo.spec.profiles import built_in
+
+    listed = {}
+    for name, profile in built_in().items():
+        description = profile.description.zh if session.lang == "zh" else profile.description.en
+        session.out.print(f"profiles/{name}", style="bold", markup=False)
+        session.out.print(f"  {description}", markup=False)
+        listed[name] = {"description": description}
+    return Outcome(result={"profiles": listed})
+
+
+def _profile(session: Session, topic: str) -> Outcome:
+    """The YAML of one profile and nothing else, to copy and to edit."""
+    from gonogo.spec.profiles import texts
+
+    text = texts()[topic.removeprefix(PROFILE)]
+    session.line(text.rstrip("\n"))
+    return Outcome(result={"topic": topic, "text": text})

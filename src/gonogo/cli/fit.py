@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Optional, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Mapping, Optional, Sequence
 
 import typer
 
@@ -13,11 +13,15 @@ from gonogo.cli.refusal import BLOCKED, WRONG_INPUT, Outcome, Refusal
 
 if TYPE_CHECKING:
     from gonogo.cli.fit_model import Found
+    from gonogo.cli.session import Session
+    from gonogo.engines.planners import Planner
     from gonogo.plan.answer import Answer
     from gonogo.plan.choose import Way
+    from gonogo.plan.hardware import Hardware
+    from gonogo.plan.prices import CardPrice
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help=told("argument.fit_model"), show_default=False)]
-On = Annotated[str, typer.Option("--on", metavar="COUNTxCARD", help=told("option.on"), show_default=False)]
+On = Annotated[Optional[str], typer.Option("--on", metavar="COUNTxCARD", help=told("option.on"), show_default=False)]
 Requests = Annotated[
     int, typer.Option("--concurrent-requests", "-n", metavar="N", help=told("option.concurrent_requests"))
 ]
@@ -42,12 +46,19 @@ Tensor = Annotated[Optional[int], typer.Option("--tensor", metavar="N", help=tol
 CacheType = Annotated[
     Optional[str], typer.Option("--kv-cache", metavar="auto|fp8", help=told("option.kv_cache"), show_default=False)
 ]
+AnswerTokens = Annotated[
+    Optional[int], typer.Option("--answer-tokens", metavar="N", help=told("option.answer_tokens"), show_default=False)
+]
+Prices = Annotated[
+    Optional[str], typer.Option("--prices", metavar="FILE", help=told("option.prices"), show_default=False)
+]
 PrintedLog = Annotated[
     Optional[str], typer.Option("--printed", metavar="LOG", help=told("option.printed"), show_default=False)
 ]
 Hub = Annotated[Optional[str], typer.Option("--hub", metavar="URL", help=told("option.hub"), show_default=False)]
 Offline = Annotated[bool, typer.Option("--offline", help=told("option.offline"), show_default=False)]
 Terms = Annotated[bool, typer.Option("--terms", help=told("option.all_terms"), show_default=False)]
+HERE = "local"
 CACHE_TYPES = {"auto": None, "fp8": 1.0}
 """Bytes of one cached value; None: as the model's own type."""
 TOKENS_PER_K, MOST_TOKENS, MOST_REQUESTS = 1024, 10_485_760, 1_000_000
@@ -55,15 +66,17 @@ TOKENS_PER_K, MOST_TOKENS, MOST_REQUESTS = 1024, 10_485_760, 1_000_000
 
 def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     model: ModelName,
-    on: On,
+    on: On = None,
     concurrent_requests: Requests = 1,
     context_tokens: Context = None,
     engine: EngineName = None,
     engine_version: Version = None,
     quantization: Form = None,
+    answer_tokens: AnswerTokens = None,
     share: Share = None,
     tensor: Tensor = None,
     kv_cache: CacheType = None,
+    prices: Prices = None,
     printed: PrintedLog = None,
     terms: Terms = False,
     hub: Hub = None,
@@ -76,7 +89,8 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     from gonogo.cli.fit_page import print_answer
     from gonogo.cli.session import open_session
     from gonogo.engines.planners import PLANNERS
-    from gonogo.plan.answer import answer, as_plain
+    from gonogo.plan.answer import answer, as_plain, with_paces
+    from gonogo.plan.calibration import calibration
     from gonogo.plan.capacity import Ask
     from gonogo.plan.choose import Demand
     from gonogo.plan.hardware import HardwareError, parse_hardware
@@ -84,13 +98,17 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
 
     session = open_session(state_dir, json, lang)
     try:
-        hardware = parse_hardware(on)
+        hardware = _cards_here() if on in (None, HERE) else parse_hardware(on or "")
     except HardwareError as error:
         raise Refusal(error.reason, WRONG_INPUT, error.values) from None
+    if answer_tokens is not None and not 1 <= answer_tokens <= MOST_TOKENS:
+        raise _option("--answer-tokens", str(answer_tokens), f"1 … {MOST_TOKENS}")
     if not 1 <= concurrent_requests <= MOST_REQUESTS:
         raise _option("--concurrent-requests", str(concurrent_requests), f"1 … {MOST_REQUESTS}")
     if share is not None and not 0.05 <= share <= 0.99:
         raise _option("--share", str(share), "0.05 … 0.99")
+    if tensor is not None and not 1 <= tensor <= hardware.count:
+        raise _option("--tensor", str(tensor), f"1 … {hardware.count}")
     if engine is not None and engine not in PLANNERS:
         raise _option("--engine", engine, " | ".join(PLANNERS))
     seen = find_model(session, model, Where(hub=hub, offline=offline, engine=engine))
@@ -99,13 +117,17 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     demand = Demand(concurrent_requests=concurrent_requests, context_tokens=asked)
     if kv_cache not in (None, *CACHE_TYPES):
         raise _option("--kv-cache", str(kv_cache), " | ".join(CACHE_TYPES))
+    served = engine or ways[0].engine
     ask = Ask(
-        version=_version(engine_version),
+        engine=served,
+        version=_version(engine_version, PLANNERS[served]),
         share=share,
         kv_bytes=CACHE_TYPES[kv_cache or "auto"],
         lessons=lessons(session.paths.root),
     )
+    priced = _prices(session, prices)
     found = answer(seen.name, ways, hardware, demand, ask)
+    found = with_paces(found, answer_tokens, calibration(), priced)
     plain = {**as_plain(found), "origin": seen.origin}
     print_answer(session, plain, terms)
     if printed is not None:
@@ -118,9 +140,39 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     return Outcome(result=plain)
 
 
+def _cards_here() -> Hardware:
+    """The cards of this machine. Raises HardwareError, with the driver's own words where it says why."""
+    from gonogo.plan.hardware import HardwareError, hardware_here
+    from gonogo.runtimes.look_accelerators import look_at_accelerators
+
+    seen = look_at_accelerators()
+    try:
+        return hardware_here(seen.accelerators)
+    except HardwareError as error:
+        words = seen.driver.words if seen.driver is not None else None
+        raise HardwareError(error.reason, **{**error.values, **({"words": words} if words else {})}) from None
+
+
+def _prices(session: Session, file: str | None) -> Mapping[str, CardPrice]:
+    """Ours, and the user's before them. Raises Refusal with line and column."""
+    from pathlib import Path
+
+    from gonogo.cli.specs import mistaken, text_of
+    from gonogo.plan.price_list import texts
+    from gonogo.plan.prices import load_prices
+    from gonogo.spec.mistakes import SpecMistakes
+
+    given = {} if file is None else {file: text_of(session, Path(file))}
+    try:
+        return load_prices({**texts(), **given})
+    except SpecMistakes as mistakes:
+        raise mistaken(session, mistakes, str(file)) from None
+
+
 def _left(seen: Found, engine: str | None, quantization: str | None) -> Sequence[Way]:
     """The ways that `--engine` and `--quantization` leave. Raises Refusal when none is left."""
-    left = [way for way in seen.ways if engine in (None, way.engine) and quantization in (None, way.quantization)]
+    form = None if quantization is None else quantization.casefold()
+    left = [way for way in seen.ways if engine in (None, way.engine) and form in (None, way.quantization.casefold())]
     if not left:
         named = {"--engine": engine, "--quantization": quantization}
         asked = " ".join(f"{option} {value}" for option, value in named.items() if value is not None)
@@ -159,12 +211,16 @@ def _tokens(text: str | None) -> int | None:
     return tokens
 
 
-def _version(text: str | None) -> tuple[int, ...] | None:
+def _version(text: str | None, planner: Planner) -> tuple[int, ...] | None:
+    """Raises Refusal for what is no version of this engine, or older than anything that was read of it."""
     if text is None:
         return None
-    if not re.fullmatch(r"\d{1,4}(\.\d{1,6}){1,2}", text):
-        raise _option("--engine-version", text, "0.19.0")
-    return tuple(int(part) for part in text.split("."))
+    oldest = ".".join(map(str, planner.oldest))
+    found = re.fullmatch(r"\d{1,6}(\.\d{1,6}){0,2}", text)
+    version = tuple(int(part) for part in text.split(".")) if found else ()
+    if len(version) != len(planner.newest) or version < planner.oldest:
+        raise _option("--engine-version", text, f"{planner.title} {oldest} … {planner.newest_text}")
+    return version
 
 
 def _option(name: str, given: str, expected: str) -> Refusal:

@@ -59,8 +59,10 @@ def find_model(session: Session, asked: str, where: Where) -> Found:
 def _of_recipe(session: Session, recipe: Recipe, where: Where) -> Found:
     from gonogo.facts.numbers import ConfigError
     from gonogo.plan.ways import ways_of_recipe
-    from gonogo.spec.recipe import HubSource
+    from gonogo.spec.recipe import HubSource, PackageSource
 
+    if isinstance(recipe.source, PackageSource):
+        raise Refusal("RecipeNeedsNoCard", BLOCKED, {"asked": recipe.name})
     seen = None
     if isinstance(recipe.source, HubSource):
         seen = _hub(session, recipe.source.hugging_face, where, ask=where.hub is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Mapping
 
+from gonogo.cli.fit_pace import print_pace
 from gonogo.words import finding_text
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def print_answer(session: Session, answer: Plain, terms: bool) -> None:
     _verdict(session, answer, best)
     if best is not None:
         _addition(session, best, asked["context_tokens"], terms)
+        print_pace(session, best["pace"])
     elif answer["fallen"] and answer["fallen"][0]["capacity"] is not None:
         _addition(session, answer["fallen"][0], asked["context_tokens"], terms)
     _runners_up(session, answer)
@@ -44,6 +46,8 @@ def way_text(session: Session, entry: Plain) -> str:
     quantization = entry["quantization"]
     if entry["online"]:
         form = session.told("fit.form.online", quantization=quantization.upper())
+    elif entry["gguf"]:
+        form = session.told("fit.form.gguf", quantization=quantization, source=entry["source"])
     elif quantization == "none":
         form = session.told("fit.form.none")
     else:
@@ -73,10 +77,10 @@ def _verdict(session: Session, answer: Plain, best: Plain | None) -> None:
         _more(session, "fit.holds", requests=best["requests_in_all"], tokens=tokens)
     else:
         _more(session, "fit.holds_less", requests=best["requests_in_all"], asked=wanted, tokens=tokens)
-    if capacity["margin_bytes"] is not None:
-        _more(session, "fit.margin", gib=capacity["margin_bytes"] / GIB)
+    if best["spare_bytes"] is not None and answer["holds_demand"]:
+        _more(session, "fit.margin", gib=best["spare_bytes"] / GIB)
     if capacity["fit"] == "tight":
-        _more(session, "fit.tight_why")
+        _more(session, "fit.strained_why" if capacity["strained"] else "fit.tight_why", share=capacity["share"])
     if answer["oddity"] is not None:
         _more(session, "fit.oddity", oddity=answer["oddity"])
     if not answer["hardware"]["usable_printed"]:
@@ -101,10 +105,10 @@ def _addition(session: Session, entry: Plain, context_tokens: int, terms: bool) 
         table.add_row(Text("  " + label, style=style), Text(f"{size_bytes / GIB:8.2f}", style=style), Text(note))
 
     row(session.told("fit.row.card"), memory["card_bytes"])
-    row(session.told("fit.row.budget", share=capacity["share"]), memory["budget_bytes"], _flag(capacity))
+    row(_budget(session, capacity), memory["budget_bytes"], _flag(capacity))
     for term in memory["terms"]:
         row(f"− {session.told('term.' + term['name'])}", term["size_bytes"], _note(session, entry, term, terms))
-    held = _held(session, cache) if cache is not None else ""
+    held = _held(session, cache) if cache is not None and memory["cache_bytes"] > 0 else ""
     row(session.told("fit.row.cache"), memory["cache_bytes"], held, "bold" if memory["cache_bytes"] > 0 else NO[1])
     if cache is not None:
         row("  " + session.told("fit.row.one", tokens=context_tokens), cache["request_bytes"])
@@ -114,6 +118,12 @@ def _addition(session: Session, entry: Plain, context_tokens: int, terms: bool) 
     session.line()
     session.out.print(session.told("fit.addition"), style="bold", markup=False)
     session.out.print(table)
+
+
+def _budget(session: Session, capacity: Plain) -> str:
+    if capacity["share_flag"] is None:
+        return session.told("fit.row.free")
+    return session.told("fit.row.budget", share=capacity["share"])
 
 
 def _flag(capacity: Plain) -> str:
@@ -129,9 +139,10 @@ def _held(session: Session, cache: Plain) -> str:
 def _note(session: Session, entry: Plain, term: Plain, terms: bool) -> str:
     if terms:
         return str(term["source"])
-    if term["name"] == "weights":
-        tensor = entry["capacity"]["tensor_parallel"]
-        return session.told("fit.note.weights", bytes=entry["bytes_per_weight"], tensor=tensor)
+    if term["name"] == "weights" and entry["bytes_per_weight"] is not None:
+        tensor, stages = entry["capacity"]["tensor_parallel"], entry["capacity"]["pipeline_parallel"]
+        words = {"tensor": tensor, "stages": stages if stages > 1 else None}
+        return session.told("fit.note.weights", bytes=entry["bytes_per_weight"], **words)
     return ""
 
 
@@ -175,12 +186,14 @@ def _fallen(session: Session, answer: Plain) -> None:
     session.out.print(session.told("fit.fell"), style="bold", markup=False)
     for entry in answer["fallen"]:
         seen = finding_text(entry["reason"], _in_gib(entry["values"]), session.lang).seen
-        _signed(session, NO, session.told("fit.fallen.line", way=way_text(session, entry), why=seen))
+        cards = entry["tensor_parallel"] * entry["pipeline_parallel"]
+        line = {"way": way_text(session, entry), "cards": cards if cards > 1 else None, "why": seen}
+        _signed(session, NO, session.told("fit.fallen.line", **line))
 
 
 def _in_gib(values: Plain) -> dict[str, Any]:
     """The values with sizes as people read them; what is left below zero is what is missing."""
-    sizes = {f"{name}_gib": values[name] / GIB for name in ("slack", "reserve") if name in values}
+    sizes = {f"{name}_gib": values[name] / GIB for name in ("slack", "reserve", "free", "budget") if name in values}
     missing = {"missing_gib": -values["left"] / GIB} if "left" in values else {}
     return {**values, **sizes, **missing}
 

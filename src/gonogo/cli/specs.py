@@ -88,7 +88,8 @@ def _listen(text: str) -> dict[str, Any]:
     return {"address": found["address"].strip("[]"), "port": int(found["port"])}
 
 
-def _read(session: Session, path: Path) -> Spec:
+def text_of(session: Session, path: Path) -> str:
+    """The text of a file. Raises `Refusal` with exit code 2: not there, not readable, not UTF-8."""
     from gonogo.spec.load import decode
     from gonogo.spec.mistakes import SpecMistakes
 
@@ -100,10 +101,13 @@ def _read(session: Session, path: Path) -> Spec:
     except OSError as error:
         raise Refusal("SpecUnreadable", WRONG_INPUT, {"path": str(path), "error": error.strerror}) from None
     try:
-        text = decode(content, str(path))
+        return decode(content, str(path))
     except SpecMistakes as mistakes:
-        raise _mistaken(session, mistakes, str(path)) from None
-    return _parsed(session, text, str(path))
+        raise mistaken(session, mistakes, str(path)) from None
+
+
+def _read(session: Session, path: Path) -> Spec:
+    return _parsed(session, text_of(session, path), str(path))
 
 
 def _parsed(session: Session, text: str, filename: str) -> Spec:
@@ -113,10 +117,10 @@ def _parsed(session: Session, text: str, filename: str) -> Spec:
     try:
         return parse(text, filename)
     except SpecMistakes as mistakes:
-        raise _mistaken(session, mistakes, filename) from None
+        raise mistaken(session, mistakes, filename) from None
 
 
-def _mistaken(session: Session, found: Any, filename: str) -> Refusal:
+def mistaken(session: Session, found: Any, filename: str) -> Refusal:
     """All mistakes on screen at once, and the same for programs."""
     told = [
         {

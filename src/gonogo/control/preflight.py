@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 
-from gonogo.checks.catalogue import CHECKS
+from gonogo.checks.catalogue import CHECKS, of_host
 from gonogo.checks.finding import Answer, Stage
 from gonogo.control.sight import HostSight, ModelSight, given_certificates, state_facts
 from gonogo.facts.gateway import GatewayFacts
+from gonogo.facts.host import HostFacts
 from gonogo.facts.world import World
 from gonogo.plan.decide import ask, decide
 from gonogo.plan.model import DesiredService, Plan
 from gonogo.runtimes.local import LocalRuntime
 from gonogo.runtimes.paths import StatePaths
-from gonogo.spec import Revision
+from gonogo.spec import Revision, Spec
+from gonogo.spec.profile import Profile
 
 
 def look(paths: StatePaths, revision: Revision) -> World:
@@ -30,6 +32,18 @@ def look(paths: StatePaths, revision: Revision) -> World:
         given_certificates=given_certificates(paths, (revision.spec.gateway,)),
         state=state_facts(paths),
     )
+
+
+def look_at_this_host(paths: StatePaths) -> HostFacts:
+    """The host alone, whatever runs on it."""
+    return HostSight(paths).look(frozenset(), [process.pid for process in LocalRuntime(paths.root).scan()])
+
+
+def judge_host(host: HostFacts, profile: Profile) -> tuple[Answer, ...]:
+    """The answers of the checks that this profile, and what was measured, give rise to. They are of no service."""
+    nobody = Revision(number=1, spec=Spec(service="host", model="none"))
+    world = World(observation=1, at=time.time(), host=host)
+    return tuple(ask(of_host(profile, measured=host.measured is not None), Stage.PREFLIGHT, nobody, world))
 
 
 def preflight(paths: StatePaths, revision: Revision, world: World | None = None) -> tuple[Answer, ...]:

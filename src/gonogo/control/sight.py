@@ -5,16 +5,25 @@ from __future__ import annotations
 import os
 import stat
 import time
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Thread
 from typing import Iterable, Mapping
 
 import gonogo
 from gonogo.facts.gateway import CertificateFacts, StateFacts
-from gonogo.facts.host import Accelerator, HostFacts, Installed
+from gonogo.facts.host import HostFacts, Installed, Tools
 from gonogo.facts.model import ModelFacts, ModelProblem
 from gonogo.runtimes.gguf_file import read_model
-from gonogo.runtimes.look import listening_by_pid, look_at_accelerators, look_at_host, look_at_installed
+from gonogo.runtimes.look import (
+    AcceleratorsSeen,
+    listening_by_pid,
+    look_at_accelerators,
+    look_at_host,
+    look_at_installed,
+    look_at_tools,
+)
 from gonogo.runtimes.paths import StatePaths
 from gonogo.security.certificates import read_certificate
 from gonogo.security.verify import verify_chain
@@ -29,17 +38,38 @@ CERTIFICATE_EVERY_S = 2.0
 FREE_PORTS = 64
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slow:
+    """What takes a process each to see: programs, packages, accelerators."""
+
+    installed: tuple[Installed, ...]
+    accelerators: AcceleratorsSeen
+    tools: Tools
+
+    @classmethod
+    def look(cls) -> Slow:
+        """All of it at the same time, so that it lasts as long as the slowest: 20 s where everything hangs."""
+        with ThreadPoolExecutor(3) as pool:
+            installed = pool.submit(look_at_installed, lock_text())
+            accelerators, tools = pool.submit(look_at_accelerators), pool.submit(look_at_tools)
+            return cls(installed=installed.result(), accelerators=accelerators.result(), tools=tools.result())
+
+
 class HostSight:
-    """This host. Numbers are at most 2 s old, installed versions 5 minutes."""
+    """This host. Numbers are at most 2 s old, installed versions and accelerators 5 minutes and one look.
+
+    Only the first look waits for what is slow; later ones go on with what is known while a thread looks again, so a
+    driver that hangs costs control nothing.
+    """
 
     def __init__(self, paths: StatePaths) -> None:
         self._paths = paths
         self._host: HostFacts | None = None
         self._looked_at = 0.0
         self._ports: frozenset[int] = frozenset()
-        self._installed: tuple[Installed, ...] | None = None
-        self._installed_at = 0.0
-        self._accelerators: tuple[Accelerator, ...] | None = None
+        self._slow: Slow | None = None
+        self._slow_at = 0.0
+        self._looking: Thread | None = None
         self._clock_offset_s = time.time() - time.monotonic()
 
     def look(self, wanted_ports: frozenset[int], own_pids: Iterable[int]) -> HostFacts:
@@ -48,10 +78,7 @@ class HostSight:
         if self._host is None or self._ports != wanted_ports or now - self._looked_at > HOST_EVERY_S:
             self._host = look_at_host((str(self._paths.root),), tuple(sorted(wanted_ports)), FREE_PORTS)
             self._looked_at, self._ports = now, wanted_ports
-        if self._installed is None or now - self._installed_at > INSTALLED_EVERY_S:
-            self._installed = look_at_installed(lock_text())
-            self._accelerators = look_at_accelerators()
-            self._installed_at = now
+        slow = self._slow_facts(now)
         own = set(own_pids)
         others = self._host.listening
         if others is not None:
@@ -59,10 +86,26 @@ class HostSight:
         return replace(
             self._host,
             listening=others,
-            installed=self._installed,
-            accelerators=self._accelerators,
+            installed=slow.installed,
+            accelerators=slow.accelerators.accelerators,
+            driver=slow.accelerators.driver,
+            accelerator_links=slow.accelerators.links,
+            others=slow.accelerators.others,
+            tools=slow.tools,
             clock_jump_s=time.time() - time.monotonic() - self._clock_offset_s,
         )
+
+    def _slow_facts(self, now: float) -> Slow:
+        if self._slow is None:
+            self._slow, self._slow_at = Slow.look(), now
+        elif now - self._slow_at > INSTALLED_EVERY_S and (self._looking is None or not self._looking.is_alive()):
+            self._slow_at = now
+            self._looking = Thread(target=self._look_again, name="slow facts", daemon=True)
+            self._looking.start()
+        return self._slow
+
+    def _look_again(self) -> None:
+        self._slow = Slow.look()
 
     def listens_on(self, pid: int) -> tuple[str, ...] | None:
         """The addresses that a process of ours accepts TCP connections on; None when it cannot be seen."""

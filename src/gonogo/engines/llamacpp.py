@@ -1,7 +1,8 @@
 """llama.cpp on the CPU: the command line, the memory plan, and how to read its metrics and its log.
 
-Not here: the program that runs it (`gonogo.runners.llamacpp`). The formulas reproduce what llama.cpp prints of its
-buffers; the cases in `tests/cases/engines/llamacpp` hold planned beside printed.
+Not here: the program that runs it (`gonogo.runners.llamacpp`) and how its buffers follow from a model
+(`gonogo.engines.llamacpp_memory`); the cases in `tests/cases/engines/llamacpp` hold planned beside printed. The runner
+turns off llama-server's cache of former prompts (8 GiB by default), so that no plan here needs one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from gonogo.engines.llamacpp_facts import shape_from
+from gonogo.engines.llamacpp_memory import memory_of
+from gonogo.engines.llamacpp_settings import LlamaSettings
 from gonogo.engines.memory import MemoryPlan, Term
 from gonogo.engines.model import Launch, Placement, Progress
 from gonogo.facts.model import ModelFacts
@@ -25,12 +29,6 @@ MOST_SLOTS, CONTEXT_STEP = 16, 256
 DEFAULT_REPLICAS = 2
 OVERLOAD, SPARE_CONNECTIONS, FEWEST_CONNECTIONS, MOST_CONNECTIONS = 4, 32, 128, 1024
 RUNTIME_BYTES, RUNTIME_UNDER_LOAD_BYTES, VOCABULARY_ENTRY_BYTES = 34 * MIB, 17 * MIB, 480
-HALF, SINGLE = 2, 4
-"""Bytes of one f16 and one f32."""
-COMPUTE_CHECKED = frozenset({"llama", "qwen2", "qwen3", "gemma3"})
-"""Architectures whose printed compute buffers were held against the formula."""
-FULL_ATTENTION_EVERY = {"gemma3": 6}
-"""Of a model with a sliding window: every n-th layer still keeps the whole context. Others: planned as if all did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,103 +112,26 @@ def connections(spec: Spec) -> int:
 
 def memory_plan(model: ModelFacts, context: int, slot_count: int, batch: int) -> MemoryPlan:
     """The plan of one replica with slots of `context` tokens. Raises ValueError for a model that was not read."""
-    numbers = _Numbers.of(model)
-    return MemoryPlan(
-        terms=(
-            Term(
-                name="weights",
-                size_bytes=numbers.weights_bytes,
-                source="sum of the model file's tensors; replicas on one host share it through the page cache",
-            ),
-            _kv_cache(model, numbers, context, slot_count, batch),
-            _compute(model, numbers, context, slot_count, batch),
-            Term(
-                name="output",
-                size_bytes=slot_count * numbers.vocabulary * SINGLE,
-                source=f"{slot_count} slots × {numbers.vocabulary} words × 4 B",
-            ),
-            Term(
-                name="runtime",
-                size_bytes=RUNTIME_BYTES + RUNTIME_UNDER_LOAD_BYTES + numbers.vocabulary * VOCABULARY_ENTRY_BYTES,
-                source="measured: Python and libraries 34 MiB, 17 MiB more under load, 480 B per vocabulary word",
-            ),
-        )
+    shape = shape_from(model)
+    weights = {tensor.name: tensor.size_bytes for tensor in model.tensors or ()}
+    settings = LlamaSettings(
+        context_tokens=context * slot_count, sequences=slot_count, batch_tokens=batch, step_tokens=batch
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Numbers:
-    """What the formulas need of a model, with llama.cpp's own defaults filled in."""
-
-    weights_bytes: int
-    vocabulary: int
-    embedding: int
-    feed_forward: int
-    heads: int
-    kv_heads: tuple[int, ...]
-    key: int
-    value: int
-
-    @classmethod
-    def of(cls, model: ModelFacts) -> _Numbers:
-        if model.tensors is None or model.layers is None or model.embedding_length is None:
-            raise ValueError(f"the model {model.asked!r} was not read: {model.problem or 'metadata is missing'}")
-        heads = model.heads or 0
-        head = model.embedding_length // heads if heads else 0
-        return cls(
-            weights_bytes=sum(tensor.size_bytes for tensor in model.tensors),
-            vocabulary=model.vocabulary or 0,
-            embedding=model.embedding_length,
-            feed_forward=model.feed_forward_length or 4 * model.embedding_length,
-            heads=heads,
-            kv_heads=model.kv_heads or (heads,) * model.layers,
-            key=model.key_length or head,
-            value=model.value_length or head,
-        )
-
-
-def _kv_cache(model: ModelFacts, numbers: _Numbers, context: int, slot_count: int, batch: int) -> Term:
-    every = FULL_ATTENTION_EVERY.get(model.architecture or "")
-    window = model.sliding_window
-    windowed = min(context, _pad(window + batch)) if window and every else context
-    per_head = (numbers.key + numbers.value) * HALF
-    cells = [windowed if every and (layer + 1) % every else context for layer in range(len(numbers.kv_heads))]
-    size = slot_count * sum(heads * per_head * count for heads, count in zip(numbers.kv_heads, cells, strict=True))
-    layers = len(numbers.kv_heads)
-    if not size:
-        return Term(name="kv_cache", size_bytes=0, source="no attention heads; a recurrent state is not counted")
-    shape = f"{slot_count} slots × {context} tokens × {layers} layers × {max(numbers.kv_heads)} heads × {per_head} B"
-    if window and every:
-        return Term(name="kv_cache", size_bytes=size, source=f"{shape}, less where the window is {window} tokens")
-    bound = ", an upper bound: some layers may keep only a window" if window else ""
-    return Term(name="kv_cache", size_bytes=size, source=shape + bound)
-
-
-def _compute(model: ModelFacts, numbers: _Numbers, context: int, slot_count: int, batch: int) -> Term:
-    tokens = -(-batch // slot_count) * slot_count
-    queries, keys = numbers.heads * numbers.key, max(numbers.kv_heads, default=0) * numbers.key
-    widest = max(3 * numbers.feed_forward, 2 * queries + 2 * keys)
-    inputs = HALF * context + (HALF * _pad(model.sliding_window + batch) if model.sliding_window else 0) + 36
-    shared = 5 * SINGLE * numbers.embedding + inputs
-    peak = max(tokens * SINGLE * widest, slot_count * SINGLE * numbers.vocabulary)
-    size = tokens * shared + peak
-    source = f"{tokens} tokens × {shared} B + {peak} B at the widest layer"
-    if model.architecture in COMPUTE_CHECKED:
-        source += f"; held against what {model.architecture} printed"
-    else:
-        size = 2 * size + tokens * SINGLE * numbers.heads * context
-        source = f"twice ({source}) + attention scores: a bound, not held against this architecture"
-    return Term(name="compute", size_bytes=size, source=source)
+    memory = memory_of(shape, weights, settings)
+    vocabulary = model.vocabulary or 0
+    runtime = Term(
+        name="runtime",
+        size_bytes=RUNTIME_BYTES + RUNTIME_UNDER_LOAD_BYTES + vocabulary * VOCABULARY_ENTRY_BYTES,
+        source="measured: Python and libraries 34 MiB, 17 MiB more under load, 480 B per vocabulary word; the runner "
+        "keeps no cache of former prompts (8,192 MiB by default)",
+    )
+    return MemoryPlan(terms=(*memory.plan.terms, runtime))
 
 
 def _last_start(log_text: str) -> str:
     """The part of an appended log that belongs to the last start."""
     start = log_text.rfind(_FIRST_LINE)
     return log_text[start:] if start >= 0 else log_text
-
-
-def _pad(tokens: int) -> int:
-    return -(-tokens // CONTEXT_STEP) * CONTEXT_STEP
 
 
 _METRIC = re.compile(r"^llamacpp:(\w+) ([0-9.eE+]+)$", re.MULTILINE)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Mapping, Sequence
 
-from gonogo.engines import sglang_memory, transformers_memory, vllm_memory
+from gonogo.engines import llamacpp_cards, sglang_memory, transformers_memory, vllm_memory
 from gonogo.engines.replica_memory import ReplicaMemory
 from gonogo.engines.serving import Device, Serving, Version
 from gonogo.facts.architecture import Architecture
@@ -20,18 +20,22 @@ Capability = tuple[int, int]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planner:
     """One engine. `schemes`: least compute capability for each way to store weights; `online`: schemes that it can
-    make of 16-bit weights while it loads them. `newest`: the version that plans are made for when none is asked.
-    `alone`: it serves one request at a time, so that it is planned only when it is asked for."""
+    make of 16-bit weights while it loads them. `newest`: the version that plans are made for when none is asked;
+    `oldest`: nothing was read of those before it, so that they are refused.
+    `most_tensor`: cards that may divide a layer, None: as the model divides. `alone`: it serves one request at a time,
+    so that it is planned only when it is asked for."""
 
     name: str
     title: str
     newest: Version
+    oldest: Version
     replica_memory: Callable[[Architecture, Sequence[Group], Serving, Device], ReplicaMemory]
     schemes: Mapping[str, Capability]
     online: Mapping[str, Capability]
     least_capability: Capability
     pipelines: bool
     alone: bool
+    most_tensor: int | None
     share_flag: str
     default_share: Callable[[Architecture, Serving, Device], float]
 
@@ -48,6 +52,11 @@ class Planner:
 def _vllm_share(model: Architecture, serving: Serving, device: Device) -> float:
     del model, serving, device
     return vllm_memory.DEFAULT_SHARE
+
+
+def _whole(model: Architecture, serving: Serving, device: Device) -> float:
+    del model, serving, device
+    return 1.0
 
 
 _MARLIN: Mapping[str, Capability] = {
@@ -67,12 +76,14 @@ PLANNERS: Mapping[str, Planner] = {
         name="vllm",
         title="vLLM",
         newest=(0, 33, 0),
+        oldest=(0, 6, 5),
         replica_memory=vllm_memory.replica_memory,
         schemes=_MARLIN,
         online={"fp8": (8, 0), "bnb4": (7, 0)},
         least_capability=(7, 0),
         pipelines=True,
         alone=False,
+        most_tensor=None,
         share_flag="--gpu-memory-utilization",
         default_share=_vllm_share,
     ),
@@ -80,26 +91,45 @@ PLANNERS: Mapping[str, Planner] = {
         name="sglang",
         title="SGLang",
         newest=(0, 5, 23),
+        oldest=(0, 5, 0),
         replica_memory=sglang_memory.replica_memory,
         schemes={name: max(least, (8, 0)) for name, least in _MARLIN.items()},
         online={"fp8": (8, 9)},
         least_capability=(7, 5),
         pipelines=True,
         alone=False,
+        most_tensor=None,
         share_flag="--mem-fraction-static",
         default_share=sglang_memory.default_share,
+    ),
+    "llama.cpp": Planner(
+        name="llama.cpp",
+        title="llama.cpp",
+        newest=(11549,),
+        oldest=(4463,),
+        replica_memory=llamacpp_cards.replica_memory,
+        schemes={},
+        online={},
+        least_capability=(6, 0),
+        pipelines=False,
+        alone=False,
+        most_tensor=1,
+        share_flag="",
+        default_share=_whole,
     ),
     "transformers": Planner(
         name="transformers",
         title="transformers",
         newest=(5, 23, 0),
+        oldest=(5, 0, 0),
         replica_memory=transformers_memory.replica_memory,
         schemes={"int4": (7, 5), "bnb4": (7, 0), "int8": (7, 0), "mxfp4": (7, 5)},
         online={"bnb4": (7, 0)},
         least_capability=(7, 0),
         pipelines=False,
         alone=True,
+        most_tensor=1,
         share_flag="",
-        default_share=lambda _model, _serving, _device: 1.0,
+        default_share=_whole,
     ),
 }

@@ -17,7 +17,7 @@ class RankMemory:
 
     `budget_bytes`: what the engine may take. `cache_bytes`: what its terms leave for the cache, negative when they do
     not fit. `free_bytes`: free before it starts. `outside`: what is taken beside the budget, `reserve_bytes` what must
-    still be free then.
+    still be free then. `loading_bytes`: held at once while weights load, 0: no more than is left of them.
     """
 
     stage: int
@@ -27,6 +27,7 @@ class RankMemory:
     cache_bytes: int
     outside: tuple[Term, ...] = ()
     reserve_bytes: int = 0
+    loading_bytes: int = 0
 
     @property
     def slack_bytes(self) -> int:
@@ -58,12 +59,14 @@ class Pool:
 class ReplicaMemory:
     """All ranks of one replica, one of each stage, and its cache. `pool` None: nothing with a size is remembered.
 
-    `sequences`: the most that the engine takes into one step; None: as many as the cache holds.
+    `sequences`: the most that the engine takes into one step; None: as many as the cache holds. `strained`: less is
+    left beside the cache than the engine leaves by itself, and nobody measured whether that is enough.
     """
 
     ranks: tuple[RankMemory, ...]
     pool: Pool | None
     sequences: int | None = None
+    strained: bool = False
 
     @property
     def tightest(self) -> RankMemory:

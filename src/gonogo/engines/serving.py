@@ -50,8 +50,10 @@ class Serving:
     `context_tokens`: of the longest request, prompt and answer. `share` of each card's memory that the engine may take
     (`gpu_memory_utilization`, `mem_fraction_static`). `sequences`: at most in one step; `batch_tokens`: in one step.
     `tensor`, `pipeline`: accelerators that divide each layer, and stages of layers. `scheme`: quantized while loading,
-    instead of what the checkpoint holds. `images`: per request; `image_tokens`: of the largest one. `adapter_rank`: of
-    the LoRA adapters that may be loaded, None: none.
+    instead of what the checkpoint holds. `gguf`: the quantization
+    of a GGUF file, as its name says it. `images`: per request; `image_tokens`: of the largest one. `adapter_rank`: of
+    the LoRA adapters that may be loaded, None: none. `encoder_copied`: each card of a layer holds the whole image
+    encoder (`--mm-encoder-tp-mode data`), instead of a part of it.
     """
 
     version: Version
@@ -65,11 +67,13 @@ class Serving:
     kv_bytes: float | None = None
     dtype_bytes: int | None = None
     scheme: Scheme | None = None
+    gguf: str | None = None
     block_tokens: int = 16
     graphs: bool = True
     image_tokens: int | None = None
     images: int | None = None
     adapter_rank: int | None = None
+    encoder_copied: bool = False
     corrections: Corrections = Corrections()
 
     @property

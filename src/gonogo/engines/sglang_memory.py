@@ -2,7 +2,8 @@
 
 Source: `arg_groups/memory_hook.py` and `mem_cache/kv_cache_configurator.py` of the 0.5.23 wheel; the arithmetic is held
 against a printed pool (Qwen3-14B on 4 × 24 GB: 298,447 tokens). Where the fraction is not given SGLang derives it from
-the card's memory, so that activations and graphs have room outside it.
+the card's memory, so that activations and graphs have room outside it. A higher fraction leaves them less: that is told
+as strained, and as no room where not even its fixed reserve and its graphs remain.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ GIB, MIB = 1024**3, 1024**2
 CONTEXT_BYTES = round(0.5 * GIB)
 """Taken before SGLang looks: 23.08 of 23.58 GiB were free (Qwen3-14B on 4 × 24 GB)."""
 RUNTIME_BYTES = round(0.19 * GIB)
+FIXED_MIB = 512
+ROUNDING = 0.005
 FLOOR_MIB, FLOOR_ABOVE_MIB = 10 * 1024, 60 * 1024
 WINDOW_SHARE = 0.8
 """`swa_full_tokens_ratio`: tokens of the windowed pool per token of the full one."""
@@ -54,6 +57,7 @@ def replica_memory(model: Architecture, groups: Sequence[Group], serving: Servin
                 Term(name="runtime", size_bytes=RUNTIME_BYTES, source="0.19 GiB more were gone after loading (1 log)"),
             ),
             cache_bytes=round(share * free) - weights - RUNTIME_BYTES,
+            reserve_bytes=round((FIXED_MIB + _graphs_mib(model, serving, device)) * MIB),
         )
         found.append(rank)
         each = token_bytes(model, serving, stage)
@@ -67,7 +71,8 @@ def replica_memory(model: Architecture, groups: Sequence[Group], serving: Servin
         requests=count / serving.context_tokens,
         request_bytes=round(each * serving.context_tokens),
     )
-    return ReplicaMemory(ranks=tuple(found), pool=pool, sequences=serving.sequences)
+    strained = share > default_share(model, serving, device) + ROUNDING
+    return ReplicaMemory(ranks=tuple(found), pool=pool, sequences=serving.sequences, strained=strained)
 
 
 def token_bytes(model: Architecture, serving: Serving, stage: int) -> float:
@@ -90,12 +95,9 @@ def token_bytes(model: Architecture, serving: Serving, stage: int) -> float:
 def default_share(model: Architecture, serving: Serving, device: Device) -> float:
     """`mem_fraction_static` as SGLang derives it when it is not given."""
     card_mib = device.total_bytes / MIB
-    chunk, small, large = next(row[1:] for row in _BY_MEMORY if card_mib < row[0] * 1024)
-    batch = small if serving.tensor < 4 else large
-    graphs = 0.0
-    if serving.graphs:
-        graphs = 2 * batch + (LATENT_PREFILL_MIB if model.latent is not None else PREFILL_GRAPHS * 8)
-    reserved = 512 + 1.5 * max(serving.batch_tokens or chunk, 2048) + serving.devices / 8 * 1024 + graphs
+    chunk = _by_memory(device)[0]
+    graphs = _graphs_mib(model, serving, device)
+    reserved = FIXED_MIB + 1.5 * max(serving.batch_tokens or chunk, 2048) + serving.devices / 8 * 1024 + graphs
     if card_mib > FLOOR_ABOVE_MIB:
         reserved = max(reserved, FLOOR_MIB)
     share = round((card_mib - reserved) / card_mib, 3)
@@ -103,3 +105,16 @@ def default_share(model: Architecture, serving: Serving, device: Device) -> floa
         score = model.vision.layers * model.vision.hidden**2 / (24 * 1024**2)
         share *= 0.95 * max(0.8, min(1.05, 1.0 - 0.1 * (score - 1.0)))
     return share
+
+
+def _by_memory(device: Device) -> tuple[int, int, int]:
+    return next(row[1:] for row in _BY_MEMORY if device.total_bytes / MIB < row[0] * 1024)
+
+
+def _graphs_mib(model: Architecture, serving: Serving, device: Device) -> float:
+    """What SGLang sets aside for CUDA graphs; 0 without them."""
+    if not serving.graphs:
+        return 0.0
+    _, small, large = _by_memory(device)
+    batch = small if serving.tensor < 4 else large
+    return 2 * batch + (LATENT_PREFILL_MIB if model.latent is not None else PREFILL_GRAPHS * 8)

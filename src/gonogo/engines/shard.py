@@ -21,11 +21,12 @@ MXFP4_STEP = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """Which rank: stage `stage` of `pipeline`, one of `tensor`."""
+    """Which rank: stage `stage` of `pipeline`, one of `tensor`; whether it holds the whole image encoder."""
 
     tensor: int
     pipeline: int
     stage: int
+    encoder_copied: bool = False
 
     @property
     def last(self) -> bool:
@@ -88,6 +89,8 @@ def _share(group: Group, model: Architecture, cut: Cut) -> float:
     if group.part in (Part.EMBEDDING, Part.HEAD):
         step = max(VOCABULARY_STEP, cut.tensor)
         return -(-model.vocabulary // step) * step / cut.tensor * model.hidden
+    if group.part is Part.VISION and cut.encoder_copied:
+        return group.elements
     ways = cut.tensor if group.ways is None else min(cut.tensor, group.ways)
     return group.elements / ways
 

@@ -28,6 +28,9 @@ GIB, MIB = 1024**3, 1024**2
 DEFAULT_SHARE = 0.9
 TRITON_SAMPLER_SINCE, SHARED_EXPERT_BUFFERS_SINCE, GRAPHS_INSIDE_SINCE = (0, 16, 1), (0, 17), (0, 20)
 CHUNKED_PREFILL_SINCE, BIG_BATCHES_SINCE = (0, 8), (0, 8, 4)
+LOADS_TWICE_SINCE, STREAMS_SINCE = (0, 13), (0, 15)
+"""Weights quantized while loading: all in 16 bit at first, from 0.13 beside the quantized ones, since 0.15 one by one
+(vllm pull requests 29196, 31914, 32773)."""
 SORT_BYTES, SAMPLE_BYTES, SINGLE = 38, 12, 4
 LARGE_CARD_BYTES = 70 * GIB
 FORWARD_HIDDEN = 3.75
@@ -83,7 +86,7 @@ def replica_memory(model: Architecture, groups: Sequence[Group], serving: Servin
 
 
 def _rank(model: Architecture, groups: Sequence[Group], serving: Serving, device: Device, stage: int) -> RankMemory:
-    cut = Cut(tensor=serving.tensor, pipeline=serving.pipeline, stage=stage)
+    cut = Cut(tensor=serving.tensor, pipeline=serving.pipeline, stage=stage, encoder_copied=serving.encoder_copied)
     budget = round((serving.share or DEFAULT_SHARE) * device.total_bytes)
     weights = rank_weights(model, groups, serving.dtype_bytes or model.dtype_bytes, serving.scheme or model.scheme, cut)
     terms = [
@@ -97,7 +100,8 @@ def _rank(model: Architecture, groups: Sequence[Group], serving: Serving, device
     inside = serving.version >= GRAPHS_INSIDE_SINCE
     if inside:
         terms += graphs
-    free = device.total_bytes - _context(serving) if device.free_bytes is None else device.free_bytes
+    idle = device.total_bytes - _context(serving)
+    free = idle if device.free_bytes is None else min(idle, device.free_bytes)
     return RankMemory(
         stage=stage,
         budget_bytes=budget,
@@ -106,7 +110,17 @@ def _rank(model: Architecture, groups: Sequence[Group], serving: Serving, device
         cache_bytes=budget - sum(term.size_bytes for term in terms),
         outside=() if inside else graphs,
         reserve_bytes=_reserve(model, serving, device),
+        loading_bytes=_loading(model, groups, serving, cut, weights),
     )
+
+
+def _loading(model: Architecture, groups: Sequence[Group], serving: Serving, cut: Cut, weights: int) -> int:
+    """Bytes held at once while weights are made FP8; 0 where they are stored so, or made one by one (bitsandbytes)."""
+    made = serving.scheme is not None and serving.scheme != model.scheme and serving.scheme.method.startswith("fp8")
+    if not made or serving.version >= STREAMS_SINCE:
+        return 0
+    stored = rank_weights(model, groups, serving.dtype_bytes or model.dtype_bytes, model.scheme, cut)
+    return stored + weights if serving.version >= LOADS_TWICE_SINCE else stored
 
 
 def _reserve(model: Architecture, serving: Serving, device: Device) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Mapping, Sequence
 
@@ -46,7 +45,7 @@ class Numbers:
         value = self._first(names)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < LARGEST:
             raise _not_positive(names[0], value)
         return float(value)
 
@@ -74,5 +73,12 @@ class Numbers:
         return next((self.section_[name] for name in names if self.section_.get(name) is not None), None)
 
 
+def shown(value: object) -> str:
+    """What a stranger wrote, short enough for a sentence."""
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"a number of {value.bit_length()} bits"
+    return repr(str(value)[:40])
+
+
 def _not_positive(name: str, value: object) -> ConfigError:
-    return ConfigError("config_contradicts", f"{name} is {str(value)[:40]!r}, a positive number was expected")
+    return ConfigError("config_contradicts", f"{name} is {shown(value)}, a positive number was expected")

@@ -19,7 +19,7 @@ from gonogo.facts.architecture import (
     Recurrent,
 )
 from gonogo.facts.families import FAMILIES, Family
-from gonogo.facts.numbers import ConfigError, Numbers
+from gonogo.facts.numbers import ConfigError, Numbers, shown
 from gonogo.facts.parse_vision import parse_vision
 from gonogo.facts.schemes import parse_scheme
 
@@ -68,7 +68,7 @@ def family_of(config: Mapping[str, Any]) -> Family:
     for name in named:
         if isinstance(name, str) and name in FAMILIES:
             return FAMILIES[name]
-    raise ConfigError("unknown_architecture", f"model_type {named[0]!r}")
+    raise ConfigError("unknown_architecture", f"model_type {shown(named[0])}")
 
 
 def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,6 +81,8 @@ def _head_dim(numbers: Numbers) -> int:
     if given is not None:
         return given
     hidden, heads = numbers.count("hidden_size"), numbers.count("num_attention_heads")
+    if hidden < heads:
+        raise ConfigError("config_contradicts", f"{heads} heads of a hidden size of {hidden}")
     return hidden // heads
 
 
@@ -92,6 +94,10 @@ def _layers(numbers: Numbers, family: Family) -> tuple[Layer, ...]:
     count = numbers.count("num_hidden_layers")
     if count > MOST_LAYERS:
         raise ConfigError("config_contradicts", f"num_hidden_layers is {count}, more than {MOST_LAYERS}")
+    for name in ("mlp_layer_types", "moe_layer_freq"):
+        listed = numbers.items(name)
+        if listed is not None:
+            _agree(numbers, len(listed), f"{len(listed)} {name}")
     kinds = _kinds(numbers, family, count)
     dense = numbers.maybe("intermediate_size_mlp", "dense_intermediate_size", "intermediate_size", "ffn_dim")
     found = []
@@ -112,7 +118,7 @@ def _kinds(numbers: Numbers, family: Family, count: int) -> Sequence[AttentionKi
         kinds = [_KINDS.get(str(name)) for name in listed]
         unknown = [name for name, kind in zip(listed, kinds, strict=True) if kind is None]
         if unknown:
-            raise ConfigError("unknown_architecture", f"layer type {unknown[0]!r}")
+            raise ConfigError("unknown_architecture", f"layer type {shown(unknown[0])}")
         if len(kinds) != count:
             raise ConfigError("config_contradicts", f"{count} layers, and {len(kinds)} layer_types")
         found = [kind for kind in kinds if kind is not None]
@@ -124,7 +130,7 @@ def _kinds(numbers: Numbers, family: Family, count: int) -> Sequence[AttentionKi
         return [AttentionKind.SLIDING if one else AttentionKind.FULL for one in pattern]
     delta = numbers.section("linear_attn_config")
     if delta is not None:
-        recurrent = frozenset(delta.items("kda_layers") or ())  # counted from 1
+        recurrent = [at for at in delta.items("kda_layers") or () if isinstance(at, int)]  # counted from 1
         return [AttentionKind.RECURRENT if at in recurrent else AttentionKind.LATENT for at in range(1, count + 1)]
     if family.latent:
         return [AttentionKind.LATENT] * count
@@ -181,7 +187,7 @@ def _has_experts(numbers: Numbers, index: int) -> bool:
         return False
     step = numbers.maybe("decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_freq") or 1
     first = numbers.maybe("first_k_dense_replace") or 0
-    offset = step if numbers.maybe("first_k_dense_replace") is None else 1
+    offset = 1 if numbers.maybe("first_k_dense_replace") is None else 0  # counted from the first, or from 0 (DeepSeek)
     return index >= first and (index + offset) % step == 0
 
 
@@ -279,6 +285,7 @@ def _letters(numbers: Numbers) -> tuple[Layer, ...]:
     unknown = set(letters) - set("M*-E")
     if not letters or unknown or len(letters) > MOST_LAYERS:
         raise ConfigError("config_contradicts", f"a pattern of layers {letters[:40]!r}")
+    _agree(numbers, len(letters), f"a pattern of {len(letters)}")
     recurrent = Attention(kind=AttentionKind.RECURRENT, heads=0, kv_heads=0, key_dim=0, value_dim=0)
     full = _attention(numbers, AttentionKind.FULL)
     made = {
@@ -295,19 +302,32 @@ def _searched(numbers: Numbers) -> tuple[Layer, ...]:
     blocks = numbers.items("block_configs")
     if not blocks or len(blocks) > MOST_LAYERS:
         raise ConfigError("config_contradicts", "no block_configs")
+    _agree(numbers, len(blocks), f"{len(blocks)} block_configs")
     heads, hidden, dim = numbers.count("num_attention_heads"), numbers.count("hidden_size"), _head_dim(numbers)
-    found = []
+    found: list[Layer] = []
     for block in blocks:
-        attention, ffn = Numbers(block["attention"]), Numbers(block["ffn"])
+        parts = Numbers(block) if isinstance(block, Mapping) else Numbers({})
+        attention, ffn = parts.section("attention"), parts.section("ffn")
+        if attention is None or ffn is None:
+            raise ConfigError("config_contradicts", f"block {len(found)} says nothing of its attention or feed-forward")
         group = attention.maybe("n_heads_in_group")
         seen = None
         if group is not None:
             kind, kv = AttentionKind.FULL, heads // group
+            if heads % group:
+                raise ConfigError("config_contradicts", f"{heads} heads do not divide into groups of {group}")
             seen = Attention(kind=kind, heads=heads, kv_heads=kv, key_dim=dim, value_dim=dim)
         multiplier = ffn.real("ffn_mult")
         width = None if multiplier is None else -(-int(2 * multiplier * hidden / 3) // 256) * 256
         found.append(Layer(attention=seen, dense_width=width))
     return tuple(found)
+
+
+def _agree(numbers: Numbers, listed: int, what: str) -> None:
+    """Layers that are listed one by one are as many as the configuration says."""
+    count = numbers.maybe("num_hidden_layers")
+    if count is not None and count != listed:
+        raise ConfigError("config_contradicts", f"{count} layers, and {what}")
 
 
 def _position_cells(numbers: Numbers, family: Family) -> int:

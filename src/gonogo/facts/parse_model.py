@@ -47,7 +47,7 @@ def model_facts(header: Header, known_architectures: Collection[str], file_types
         embedding_length=embedding,
         feed_forward_length=_feed_forward(at),
         heads=heads,
-        kv_heads=_per_layer(at("attention.head_count_kv"), heads, layers),
+        kv_heads=_attending(_per_layer(at("attention.head_count_kv"), heads, layers), at("full_attention_interval")),
         key_length=_largest(at("attention.key_length")) or head_length,
         value_length=_largest(at("attention.value_length")) or head_length,
         sliding_window=_largest(at("attention.sliding_window")) or None,
@@ -55,7 +55,62 @@ def model_facts(header: Header, known_architectures: Collection[str], file_types
         context_tokens=_largest(at("context_length")),
         chat_template=_text(metadata.get("tokenizer.chat_template")),
         tensors=header.tensors,
+        window_every=_pattern(at("attention.sliding_window_pattern")),
+        windowed_layers=_windowed(at("attention.sliding_window_pattern"), layers),
+        draft_layers=_largest(at("nextn_predict_layers")),
+        experts_used=_largest(at("expert_used_count")) or None,
+        expert_groups=_largest(at("expert_group_count")),
+        expert_groups_used=_largest(at("expert_group_used_count")),
+        expert_weights_normed=_flag(at("expert_weights_norm")),
+        expert_weights_scaled=_scaled(at("expert_weights_scale")),
+        latent_rank=_latent(at),
+        latent_key_length=_largest(at("attention.key_length_mla")),
+        latent_value_length=_largest(at("attention.value_length_mla")),
+        rope_length=_largest(at("rope.dimension_count")),
+        state_elements=_state(at),
+        index_length=_largest(at("attention.indexer.key_length")),
+        index_layers=_count(at("attention.indexer.types")),
     )
+
+
+def _pattern(value: Value) -> int | None:
+    """Every how manyth layer is whole. A list with a flag per layer is not one number."""
+    return _largest(value) if _is_number(value) and value > 1 else None
+
+
+def _windowed(value: Value, layers: int) -> tuple[bool, ...] | None:
+    """A flag per layer, where the file lists them."""
+    if not isinstance(value, Array) or value.numbers is None or len(value.numbers) != layers:
+        return None
+    return tuple(bool(number) for number in value.numbers)
+
+
+def _count(value: Value) -> int | None:
+    """How many layers a list of flags names."""
+    return sum(bool(number) for number in value.numbers or ()) if isinstance(value, Array) else None
+
+
+def _flag(value: Value) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _scaled(value: Value) -> bool | None:
+    """Whether the weights of experts are multiplied by a factor: none, 0 and 1 mean no."""
+    return None if not isinstance(value, float) else value not in (0.0, 1.0)
+
+
+def _state(at: Callable[[str], Value]) -> int | None:
+    """Mamba and Gated DeltaNet: a window of convolution inputs and a matrix. None: no such layers."""
+    inner, state, kernel = (_largest(at(f"ssm.{name}")) for name in ("inner_size", "state_size", "conv_kernel"))
+    if not inner or not state or not kernel:
+        return None
+    groups = _largest(at("ssm.group_count")) or 0
+    return (kernel - 1) * (inner + 2 * groups * state) + state * inner
+
+
+def _latent(at: Callable[[str], Value]) -> int | None:
+    """The rank of the latent keys; None for a file from before llama.cpp cached them, which has full keys."""
+    return _largest(at("attention.kv_lora_rank")) if at("attention.key_length_mla") is not None else None
 
 
 def _needed(value: Value, key: str, limit: int) -> int:
@@ -85,6 +140,13 @@ def _per_layer(value: Value, heads: int | None, layers: int) -> tuple[int, ...] 
         return numbers
     each = _largest(value) if value is not None else heads
     return None if each is None else (each,) * layers
+
+
+def _attending(kv_heads: tuple[int, ...] | None, interval: Value) -> tuple[int, ...] | None:
+    """Without those of layers that keep a state instead: all but every so manyth (Qwen3-Next and later)."""
+    if kv_heads is None or not _is_number(interval) or interval < 1:
+        return kv_heads
+    return tuple(heads if (layer + 1) % interval == 0 else 0 for layer, heads in enumerate(kv_heads))
 
 
 def _feed_forward(at: Callable[[str], Value]) -> int | None:

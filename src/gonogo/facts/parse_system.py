@@ -49,6 +49,13 @@ def parse_os_release(text: str) -> str | None:
     return fields.get("PRETTY_NAME") or " ".join(filter(None, (fields.get("NAME"), fields.get("VERSION")))) or None
 
 
+def parse_os_id(text: str) -> tuple[str, str] | None:
+    """ID and VERSION_ID, like `("ubuntu", "22.04")`; None where either is missing (rolling releases have none)."""
+    fields = dict(re.findall(r"""^([A-Z_]+)=["']?(.*?)["']?$""", text, re.MULTILINE))
+    name, version = fields.get("ID"), fields.get("VERSION_ID")
+    return (name, version) if name and version else None
+
+
 def parse_boot_id(text: str) -> str | None:
     """The kernel's id of this boot."""
     found = re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text.strip())

@@ -65,7 +65,7 @@ def _columns(numbers: Numbers, family: str, width: int) -> int:
 def _merge(numbers: Numbers, family: str) -> int:
     kernel = numbers.items("merge_kernel_size")
     if kernel:
-        return int(kernel[0])
+        return Numbers({"merge_kernel_size": kernel[0]}).count("merge_kernel_size")
     return 2 if family in ("mistral3", "qwen2_vl", "qwen2_5_vl") else 1
 
 

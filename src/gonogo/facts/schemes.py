@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Mapping, Sequence
 
 from gonogo.facts.architecture import Scheme
+from gonogo.facts.numbers import ConfigError, shown
 
 QUANTIZED_PARTS = ("attention", "latent", "dense", "expert", "shared_expert", "recurrent", "vision")
 _SAMPLES = {
@@ -26,6 +27,9 @@ _SAMPLES = {
 """Module names inside a block, by part: when a checkpoint's list of exceptions names one, the part is left as it is."""
 
 
+LONGEST_PATTERN, MOST_REPEATS = 256, 5
+_REPEATS, _NESTED = re.compile(r"[*+{]"), re.compile(r"\)[*+{]|\\[1-9]")
+"""A stranger's pattern runs only when it surely ends: no repeated groups, few repeats."""
 _EXCEPTIONS = ("ignore", "modules_to_not_convert", "exclude_modules", "llm_int8_skip_modules")
 
 
@@ -51,7 +55,10 @@ SCHEMES: Mapping[str, Stored] = {
 
 
 def parse_scheme(config: Mapping[str, Any], inner: Mapping[str, Any]) -> Scheme | None:
-    """The scheme that a configuration names; None: weights are as `torch_dtype` says."""
+    """The scheme that a configuration names; None: weights are as `torch_dtype` says.
+
+    Raises ConfigError for a way of storing weights that is not known here: 16 bit would be a guess.
+    """
     found = config.get("quantization_config") or inner.get("quantization_config")
     if not isinstance(found, Mapping):
         return None
@@ -81,14 +88,23 @@ def _method(found: Mapping[str, Any]) -> str | None:
     if method == "mxfp4":
         return "mxfp4"
     if method in ("gptq", "awq", "gptq_marlin", "awq_marlin"):
-        return "int8" if found.get("bits") == 8 else "int4"
+        bits = found.get("bits", found.get("w_bit", 4))
+        if bits not in (4, 8):
+            raise _unknown(f"{method} of {shown(bits)} bits")
+        return f"int{bits}"
     if method == "bitsandbytes":
         if not found.get("load_in_4bit", found.get("_load_in_4bit")):
             return "int8"
         return "bnb4" if found.get("bnb_4bit_use_double_quant") else "bnb4_plain"
     if method == "compressed-tensors":
         return _compressed(found)
+    if algorithm or method not in ("", "modelopt", "modelopt_fp4"):
+        raise _unknown(shown(f"{method} {algorithm}".strip()))
     return None
+
+
+def _unknown(what: str) -> ConfigError:
+    return ConfigError("unknown_quantization", f"a way of storing weights that is not known here: {what}")
 
 
 def _compressed(found: Mapping[str, Any]) -> str | None:
@@ -107,7 +123,7 @@ def _compressed(found: Mapping[str, Any]) -> str | None:
     if bits == 8:
         block = weights.get("strategy") == "block"
         return "int8" if kind == "int" else "fp8_block" if block else "fp8"
-    return None
+    raise _unknown(f"compressed-tensors of {shown(bits)} bits")
 
 
 def _excepted(part: str, patterns: Sequence[str]) -> bool:
@@ -121,6 +137,8 @@ def _excepted(part: str, patterns: Sequence[str]) -> bool:
 
 def _matches(name: str, pattern: str) -> bool:
     if pattern.startswith("re:"):
+        if len(pattern) > LONGEST_PATTERN or len(_REPEATS.findall(pattern)) > MOST_REPEATS or _NESTED.search(pattern):
+            raise ConfigError("config_contradicts", f"a pattern of exceptions that may never end: {shown(pattern)}")
         try:
             return re.match(pattern[3:], name) is not None
         except re.error:

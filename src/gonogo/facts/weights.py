@@ -6,6 +6,7 @@ engine divides them over accelerators, and stores them, is in `gonogo.engines`.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from enum import Enum
@@ -67,6 +68,8 @@ def groups_from(tensors: Iterable[Tensor], model: Architecture) -> tuple[Group, 
     sums: dict[tuple[Part, int | None, int | None], tuple[int, int]] = {}
     for tensor in tensors:
         layer, part = _layer_of(tensor.name), _part_of(tensor.name)
+        if part is Part.HEAD and model.tied:
+            continue  # some checkpoints hold it all the same; engines use the embedding
         if part is Part.VISION:
             layer = None
         elif layer is not None and layer >= len(model.layers):
@@ -160,10 +163,10 @@ def _ways(part: Part, name: str, model: Architecture, layer: int | None) -> int 
 
 
 def _elements(tensor: Tensor) -> int:
-    count = 1
-    for extent in tensor.shape:
-        count *= extent
-    return count * _PACKED.get(tensor.kind, 1) if tensor.name.endswith(_PACKED_NAMES) else count
+    """Weights of the tensor: several in one number where they are packed, none where it holds scales."""
+    if _SCALES.search(tensor.name):
+        return 0
+    return math.prod(tensor.shape) * (_PACKED.get(tensor.kind, 1) if tensor.name.endswith(_PACKED_NAMES) else 1)
 
 
 def _layer_of(name: str) -> int | None:
@@ -177,23 +180,26 @@ def _part_of(name: str) -> Part:
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blk|decoder\.layers)\.(\d+)\.")
 _WHOLE = re.compile(r"q_a_proj|kv_a_proj|indexer|attn_q_a|attn_kv_a")
-_KEYS = re.compile(r"(?:k_proj|v_proj|attn_k|attn_v)\.")
-_PACKED_NAMES = (".qweight", ".weight_packed", "_blocks")
+_KEYS = re.compile(r"\b(?:k_proj|v_proj|attn_k|attn_v)\.")
+_SCALES = re.compile(
+    r"scales?(?:_inv|_2)?$|\.qzeros$|\.g_idx$|_zero_point$|\.weight_shape$|\.weight\.(?:absmax|nested|quant)|\.SCB$"
+)
+_PACKED_NAMES = (".qweight", ".weight_packed", "_blocks", ".weight")
 _PACKED: Mapping[str, int] = {"I32": 8, "U8": 2}
 _PARTS: tuple[tuple[Part, re.Pattern[str]], ...] = tuple(
     (part, re.compile(pattern))
     for part, pattern in (
         (Part.VISION, r"visual|vision|multi_modal_projector|mm_projector|^v\.|^mm\."),
         (Part.DRAFT, r"(?:^|\.)mtp\.|nextn"),
-        (Part.EMBEDDING, r"embed_tokens|word_embeddings|\bwte\b|token_embd|embed_in"),
+        (Part.EMBEDDING, r"embed_tokens|word_embeddings|\bembeddings\.weight|\bwte\b|token_embd|embed_in"),
         (Part.HEAD, r"lm_head|output_layer|^output\.weight"),
         (Part.NORM, r"norm|ln_"),
-        (Part.SHARED_EXPERT, r"shared_expert|_shexp"),
+        (Part.SHARED_EXPERT, r"shared?_expert|_shexp"),
         (Part.EXPERT, r"\.experts\.|_exps"),
         (Part.ROUTER, r"\.gate\.|router|ffn_gate_inp|e_score_correction"),
         (Part.RECURRENT, r"linear_attn|mixer\.(?:in_proj|out_proj|conv1d|A_log|D|dt_bias)|ssm_"),
         (Part.LATENT, r"q_a_proj|q_b_proj|kv_a_proj|kv_b_proj|indexer|attn_q_a|attn_q_b|attn_kv"),
         (Part.ATTENTION, r"attn|attention|q_proj|k_proj|v_proj|o_proj"),
-        (Part.DENSE, r"mlp|ffn|feed_forward|fc1|fc2|w[123]\b"),
+        (Part.DENSE, r"mlp|ffn|feed_forward|fc1|fc2|w[123]\b|(?:up|down|gate)_proj"),
     )
 )

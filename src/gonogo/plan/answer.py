@@ -5,7 +5,8 @@ Sizes are in bytes under names that end in `_bytes`; shares are fractions; a key
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, Mapping, Sequence
 
 from gonogo.engines.planners import PLANNERS
@@ -13,8 +14,13 @@ from gonogo.facts.schemes import SCHEMES
 from gonogo.facts.weights import parameters
 from gonogo.plan.capacity import Ask, Capacity, Fit
 from gonogo.plan.choose import Choice, Demand, Fallen, Option, Way, bits, choose
+from gonogo.plan.efficiency import Calibration
+from gonogo.plan.fleet import Cost
 from gonogo.plan.hardware import Hardware
+from gonogo.plan.pace import Pace, lengths_of, pace_of
+from gonogo.plan.prices import CardPrice
 from gonogo.plan.remedies import Remedy, remedies
+from gonogo.plan.speed import Range, Speed
 
 MOST_FALLEN = 12
 
@@ -28,6 +34,8 @@ class Answer:
     choice: Choice
     first: Way
     remedies: tuple[Remedy, ...]
+    paces: tuple[Pace | None, ...] = ()
+    """Of each option, in their order; empty: not asked for."""
 
     @property
     def fit(self) -> Fit:
@@ -43,6 +51,19 @@ def answer(name: str, ways: Sequence[Way], hardware: Hardware, demand: Demand, a
     content = best is not None and best.way is ways[0] and choice.holds_demand
     found = () if content else remedies(ways, hardware, demand, ask)
     return Answer(name=name, hardware=hardware, choice=choice, first=ways[0], remedies=found)
+
+
+def with_paces(
+    found: Answer, answer_tokens: int | None, calibration: Calibration, prices: Mapping[str, CardPrice]
+) -> Answer:
+    """The answer with the speed and cost of each option under the demand."""
+    demand = found.choice.demand
+    lengths = lengths_of(demand.context_tokens, answer_tokens)
+    paces = tuple(
+        pace_of(option, found.hardware, lengths, demand.concurrent_requests, calibration, prices)
+        for option in found.choice.options
+    )
+    return replace(found, paces=paces)
 
 
 def as_plain(found: Answer) -> dict[str, Any]:
@@ -67,7 +88,11 @@ def as_plain(found: Answer) -> dict[str, Any]:
         "holds_demand": found.choice.holds_demand,
         "first": way_as_plain(found.first),
         "chosen_first": found.choice.best is not None and found.choice.best.way is found.first,
-        "options": [_option(option) for option in found.choice.options],
+        "options": [
+            {**_option(option, demand), "pace": _pace(pace)}
+            for option, pace in zip_longest(found.choice.options, found.paces)
+            if option is not None
+        ],
         "fallen": [_fallen(fallen) for fallen in found.choice.fallen[:MOST_FALLEN]],
         "remedies": [_remedy(remedy) for remedy in found.remedies],
     }
@@ -81,8 +106,9 @@ def way_as_plain(way: Way) -> dict[str, Any]:
         "engine_title": PLANNERS[way.engine].title,
         "quantization": way.quantization,
         "bits": bits(way),
-        "bytes_per_weight": SCHEMES[method].bytes_per_weight if method is not None else 2.0,
+        "bytes_per_weight": None if way.gguf else SCHEMES[method].bytes_per_weight if method is not None else 2.0,
         "online": way.online,
+        "gguf": way.gguf,
         "source": way.source,
         "official": way.official,
     }
@@ -99,6 +125,7 @@ def capacity_as_plain(seen: Capacity) -> dict[str, Any]:
         "share": seen.share,
         "share_flag": seen.planner.share_flag or None,
         "margin_bytes": seen.margin_bytes,
+        "strained": memory is not None and memory.strained,
         "requests": seen.requests,
         "questions": [
             {"question": one.question.value, "holds": one.holds, "margin_bytes": one.margin_bytes}
@@ -129,15 +156,55 @@ def capacity_as_plain(seen: Capacity) -> dict[str, Any]:
     return plain
 
 
-def _option(option: Option) -> dict[str, Any]:
+def _option(option: Option, demand: Demand) -> dict[str, Any]:
     return {
         **way_as_plain(option.way),
+        "spare_bytes": option.spare_bytes(demand),
         "replicas": option.replicas,
         "replicas_needed": option.needed,
         "cards_needed": option.cards,
         "requests_in_all": option.requests,
         "capacity": capacity_as_plain(option.capacity),
     }
+
+
+def _pace(pace: Pace | None) -> dict[str, Any] | None:
+    if pace is None:
+        return None
+    return {
+        "prompt_tokens": pace.lengths.prompt_tokens,
+        "answer_tokens": pace.lengths.answer_tokens,
+        "alone": _speed(pace.alone),
+        "loaded": {"concurrent_requests": pace.concurrent, **_speed(pace.loaded)},
+        "price_on_demand": _cost(pace.on_demand),
+        "price_spot": _cost(pace.spot),
+    }
+
+
+def _speed(speed: Speed) -> dict[str, Any]:
+    return {
+        "ttft_ms": None if speed.ttft_ms is None else _range(speed.ttft_ms),
+        "itl_ms": _range(speed.itl_ms),
+        "output_tokens_per_s": _range(speed.output_tokens_per_s),
+        "measured_on": speed.level,
+        "step": [{"work": term.kind.value, "ms": round(term.ms, 3), "bound": term.bound} for term in speed.step],
+    }
+
+
+def _cost(price: Cost | None) -> dict[str, Any] | None:
+    if price is None:
+        return None
+    return {
+        "usd_per_hour": round(price.usd_per_hour, 4),
+        "usd_per_million_output": _range(price.per_million_output),
+        "usd_per_million_total": _range(price.per_million_total),
+        "source": price.source,
+        "date": price.date,
+    }
+
+
+def _range(found: Range) -> dict[str, float]:
+    return {name: float(f"{getattr(found, name):.4g}") for name in ("low", "middle", "high")}
 
 
 def _fallen(fallen: Fallen) -> dict[str, Any]:

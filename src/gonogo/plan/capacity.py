@@ -25,6 +25,7 @@ from gonogo.engines.shard import divides
 from gonogo.facts.architecture import Architecture, Scheme
 from gonogo.facts.model import Tensor
 from gonogo.facts.parse_config import parse_config
+from gonogo.facts.schemes import SCHEMES
 from gonogo.facts.weights import Group, groups_from, groups_of, merge
 from gonogo.plan.hardware import Hardware
 
@@ -35,7 +36,8 @@ BYTES_PER_FP16_WEIGHT = 2
 
 
 class Fit(str, Enum):
-    """tight: it fits with less than half a GiB to spare. unknown: no formula here covers the model."""
+    """tight: it fits with less than half a GiB to spare, or with less than the engine itself leaves free. unknown: no
+    formula here covers the model."""
 
     FITS = "fits"
     TIGHT = "tight"
@@ -82,12 +84,14 @@ class Ask:
     """What is asked of one replica. None: as the engine, or the model, has it.
 
     `context_tokens`: of the longest request, prompt and answer. `quantization`: a scheme made while loading.
+    `gguf`: the quantization of a GGUF file (llama.cpp).
     """
 
     engine: str = "vllm"
     version: Version | None = None
     context_tokens: int | None = None
     quantization: str | None = None
+    gguf: str | None = None
     tensor: int = 1
     pipeline: int = 1
     share: float | None = None
@@ -96,6 +100,7 @@ class Ask:
     kv_bytes: float | None = None
     image_tokens: int | None = None
     images: int | None = None
+    encoder_copied: bool = False
     graphs: bool = True
     lessons: Mapping[str, Corrections] = field(default_factory=dict)
     """What engines printed before, by `lesson_key`."""
@@ -144,10 +149,18 @@ def model_of(name: str, config: Mapping[str, Any], tensors: Iterable[Tensor] | N
 
 
 def capacity(model: Model, device: Device | Hardware, ask: Ask) -> Capacity:
-    """One replica of `ask.tensor` × `ask.pipeline` such cards. Raises ValueError for an engine that is not planned."""
+    """One replica of `ask.tensor` × `ask.pipeline` such cards.
+
+    Raises ValueError for an engine or a quantization that is not planned, and for numbers below one.
+    """
     planner = PLANNERS.get(ask.engine)
     if planner is None:
         raise ValueError(f"no plan for the engine {ask.engine!r}; planned: {', '.join(PLANNERS)}")
+    if ask.quantization is not None and ask.quantization not in SCHEMES:
+        raise ValueError(f"no plan for the quantization {ask.quantization!r}; planned: {', '.join(SCHEMES)}")
+    counts = (ask.tensor, ask.pipeline, ask.context_tokens, ask.sequences, ask.batch_tokens)
+    if any(count is not None and count < 1 for count in counts):
+        raise ValueError(f"cards, stages, tokens and sequences are one or more: {counts}")
     card = device.device if isinstance(device, Hardware) else device
     serving = serving_of(model, planner, ask)
     learned = ask.lessons.get(lesson_key(planner.name, serving.version, card.name, serving.devices))
@@ -184,8 +197,10 @@ def serving_of(model: Model, planner: Planner, ask: Ask) -> Serving:
         pipeline=ask.pipeline,
         kv_bytes=ask.kv_bytes,
         scheme=scheme,
+        gguf=ask.gguf,
         image_tokens=ask.image_tokens,
         images=ask.images,
+        encoder_copied=ask.encoder_copied,
         graphs=ask.graphs,
     )
 
@@ -209,11 +224,13 @@ def estimate_gpu_memory(billion_parameters: float) -> float:
 def _predicates(memory: ReplicaMemory, serving: Serving) -> tuple[Predicate, ...]:
     rank, pool = memory.tightest, memory.pool
     begins = min(one.free_bytes - one.budget_bytes for one in memory.ranks)
+    loads = min(one.free_bytes - one.loading_bytes for one in memory.ranks)
+    left = min(rank.cache_bytes, loads)
     starts = Predicate(
         question=Question.STARTS,
-        holds=begins >= 0 and rank.cache_bytes > 0,
-        margin_bytes=min(begins, rank.cache_bytes) if begins < 0 or rank.cache_bytes <= 0 else rank.cache_bytes,
-        values={"free": rank.free_bytes, "budget": rank.budget_bytes, "left": rank.cache_bytes},
+        holds=begins >= 0 and left > 0,
+        margin_bytes=min(begins or left, left),  # 0: the engine takes what is free, and asks for no share
+        values={"free": rank.free_bytes, "budget": rank.budget_bytes, "left": left, "loads": loads},
     )
     if pool is None:
         return (starts,)
@@ -249,7 +266,7 @@ def _answer(
     elif model.architecture.oddity is not None or memory is None or memory.pool is None:
         fit = Fit.UNKNOWN
     else:
-        fit = Fit.TIGHT if min(margins, default=0) < TIGHT_BYTES else Fit.FITS
+        fit = Fit.TIGHT if memory.strained or min(margins, default=0) < TIGHT_BYTES else Fit.FITS
     return Capacity(
         model=model,
         planner=planner,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from typing import Iterator, Mapping, Sequence
 
+from packaging.specifiers import SpecifierSet
+
 from gonogo.engines.planners import PLANNERS
+from gonogo.engines.serving import Version
 from gonogo.facts.architecture import Scheme
 from gonogo.facts.schemes import SCHEMES
 from gonogo.plan.capacity import Ask, Capacity, Fit, Model, Question, capacity
@@ -21,9 +25,11 @@ NONE = "none"
 class Way:
     """One form of the weights that can be obtained, and the engine that serves it.
 
-    `quantization`: its name, `none` for 16 bit as trained. `online`: made by the engine from 16 bit while loading.
+    `quantization`: its name, `none` for 16 bit as trained. `online`: made by the engine from 16 bit while loading;
+    `gguf`: a GGUF file.
     `source`: the repository or file. `official`: published by the model's authors. `most_tensor`: accelerators per
-    layer at most, None: as the model divides; `tensor`: exactly so many, where the user fixed it.
+    layer at most, None: as the model divides; `tensor`: exactly so many, where the user fixed it. `encoder_copied`: as
+    in `Serving`. `versions`: of the engine, that serve the model right (`>=0.12.0`); None: nobody says.
     """
 
     engine: str
@@ -31,15 +37,20 @@ class Way:
     model: Model
     source: str
     online: bool = False
+    gguf: bool = False
     official: bool = True
     most_tensor: int | None = None
     tensor: int | None = None
     image_tokens: int | None = None
     images: int | None = None
+    encoder_copied: bool = False
+    versions: str | None = None
 
     @property
     def scheme(self) -> Scheme | None:
-        """How the engine holds the weights; None: in 16 bit."""
+        """How the engine holds the weights; None: in 16 bit, or as GGUF."""
+        if self.gguf:
+            return None
         if self.online:
             return Scheme(method=self.quantization, skipped=frozenset({"vision"}))
         return self.model.architecture.scheme
@@ -65,6 +76,14 @@ class Option:
     @property
     def requests(self) -> int:
         return self.replicas * self.capacity.requests
+
+    def spare_bytes(self, demand: Demand) -> int | None:
+        """Left per card when the replicas that are needed hold the demand; None where nothing could be added up."""
+        memory, margin = self.capacity.memory, self.capacity.margin_bytes
+        if memory is None or memory.pool is None or margin is None:
+            return margin
+        held = min(math.ceil(demand.concurrent_requests / self.needed), self.capacity.requests)
+        return min(margin, memory.tightest.cache_bytes - held * memory.pool.request_bytes)
 
     @property
     def cards(self) -> int:
@@ -120,7 +139,8 @@ def choose(ways: Sequence[Way], hardware: Hardware, demand: Demand, ask: Ask) ->
 
 def divisions(cards: int, way: Way) -> Iterator[tuple[int, int]]:
     """(accelerators per layer, stages) that so many cards allow, fewest cards first."""
-    planner, most = PLANNERS[way.engine], min(cards, way.most_tensor or cards)
+    planner = PLANNERS[way.engine]
+    most = min(cards, way.most_tensor or cards, planner.most_tensor or cards)
     widths = [width for width in WIDTHS if width <= most] if way.tensor is None else [way.tensor]
     stages = [depth for depth in WIDTHS if depth <= cards] if planner.pipelines else [1]
     pairs = [(tensor, pipeline) for tensor in widths for pipeline in stages if tensor * pipeline <= cards]
@@ -132,12 +152,15 @@ def ask_for(way: Way, demand: Demand, ask: Ask, tensor: int = 1, pipeline: int =
     return replace(
         ask,
         engine=way.engine,
+        version=_version_of(way, ask),
         quantization=way.quantization if way.online else None,
+        gguf=way.quantization if way.gguf else None,
         context_tokens=demand.context_tokens,
         tensor=tensor,
         pipeline=pipeline,
         image_tokens=ask.image_tokens or way.image_tokens,
         images=ask.images if ask.images is not None else way.images,
+        encoder_copied=ask.encoder_copied or way.encoder_copied,
     )
 
 
@@ -148,6 +171,13 @@ def barred(way: Way, hardware: Hardware, ask: Ask) -> Fallen | None:
     if capability < planner.least_capability:
         values = {"card": hardware.card.name, "seen": seen, "needed": _dotted(planner.least_capability)}
         return Fallen(way=way, reason="CardTooOldForEngine", values={**values, "engine": planner.title})
+    version = _version_of(way, ask) or planner.newest
+    if way.versions is not None and not SpecifierSet(way.versions, prereleases=True).contains(_dotted(version)):
+        return Fallen(
+            way=way,
+            reason="VersionUnfit",
+            values={"engine": planner.title, "version": _dotted(version), "versions": way.versions},
+        )
     method = way.scheme.method if way.scheme is not None else None
     served = planner.online if way.online else planner.schemes
     least = served.get(method) if method is not None else None
@@ -185,6 +215,10 @@ def _fell(way: Way, seen: Capacity, tensor: int, pipeline: int) -> Fallen:
     failed = seen.failed
     reason = _REASONS[failed.question] if failed is not None else "DoesNotFit"
     values = failed.values if failed is not None else {}
+    if failed is not None and failed.question is Question.STARTS and int(values["free"]) < int(values["budget"]):
+        reason = "CardInUse"
+    elif failed is not None and failed.question is Question.STARTS and int(values["loads"]) <= 0:
+        reason = "NoRoomToQuantize"
     return Fallen(way=way, reason=reason, values=values, tensor=tensor, pipeline=pipeline, capacity=seen)
 
 
@@ -212,10 +246,18 @@ def _rank(option: Option, demand: Demand, order: int) -> tuple[object, ...]:
 
 def bits(way: Way) -> int:
     """Bits of a weight, as its scheme is named: 16 for weights as trained."""
+    if way.gguf:
+        named = re.search(r"\d+", way.quantization)
+        return int(named.group()) if named is not None else 16
     return SCHEMES[way.scheme.method].bits if way.scheme is not None else 16
 
 
-def _dotted(version: tuple[int, ...]) -> str:
+def _version_of(way: Way, ask: Ask) -> Version | None:
+    """The version that was asked for, where it was asked of this engine."""
+    return ask.version if ask.engine == way.engine else None
+
+
+def _dotted(version: Version) -> str:
     return ".".join(map(str, version))
 
 

@@ -102,7 +102,9 @@ def _form(recipe: Recipe, way: Way, demand: Demand, cards: Sequence[Hardware]) -
     return FormRow(
         recipe=recipe.name,
         way=way,
-        weights_bytes=rank_weights(model, way.model.merged, model.dtype_bytes, way.scheme, whole),
+        weights_bytes=planned.ranks[0].term("weights")
+        if way.gguf and planned is not None
+        else rank_weights(model, way.model.merged, model.dtype_bytes, way.scheme, whole),
         request_bytes=pool.request_bytes if pool is not None else None,
         cards=tuple(served),
     )

@@ -6,6 +6,7 @@ hardware. A remedy names only forms of the weights that can be obtained. Pure.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Iterator, Mapping, Sequence
 
@@ -35,8 +36,11 @@ class Remedy:
 
 
 def remedies(ways: Sequence[Way], hardware: Hardware, demand: Demand, ask: Ask) -> tuple[Remedy, ...]:
-    """All that would make the first way fit, cheapest first; the other ways that fit as they are among them."""
-    if not ways:
+    """All that would make the first way fit, cheapest first; the other ways that fit as they are among them.
+
+    None where the first way holds the demand as it is.
+    """
+    if not ways or _best(ways[0], hardware, demand, ask) is not None:
         return ()
     first = ways[0]
     found = [*_settings(first, hardware, demand, ask), *_other_ways(ways, hardware, demand, ask)]
@@ -72,11 +76,13 @@ def _settings(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> Iterato
     planner = PLANNERS[way.engine]
     if not planner.share_flag:
         return
-    share = ask.share or planner.default_share(
-        way.model.architecture, _plain(way, hardware, demand, ask).serving, hardware.device
-    )
-    raised = [ask] if share >= HIGHEST_SHARE else [replace(ask, share=HIGHEST_SHARE), ask]
-    for asked in raised:
+    device, serving = hardware.device, _plain(way, hardware, demand, ask).serving
+    usual = math.floor(1000 * planner.default_share(way.model.architecture, serving, device)) / 1000
+    share = ask.share or usual
+    spare = math.floor(100 * (device.free_bytes or device.total_bytes) / device.total_bytes) / 100
+    shares = [HIGHEST_SHARE] if share < HIGHEST_SHARE <= spare else [spare] if spare < share else []
+    shares += [usual] if usual < share and usual <= spare else []
+    for asked in (*(replace(ask, share=one) for one in shares), ask):
         for sequences in (None, *FEWER_SEQUENCES):
             for graphs in (True, False):
                 changed = replace(asked, sequences=sequences or asked.sequences, graphs=graphs and asked.graphs)
@@ -133,10 +139,11 @@ def _other_ways(ways: Sequence[Way], hardware: Hardware, demand: Demand, ask: As
 
 def _less(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> Iterator[Remedy]:
     if demand.concurrent_requests > 1:
-        choice = choose((way,), hardware, demand, ask)
-        if choice.best is not None and 0 < choice.best.requests < demand.concurrent_requests:
-            values: dict[str, str | int | float] = {"requests": choice.best.requests}
-            yield Remedy(reason="RemedyFewerRequests", cost=LESS, values=values, capacity=choice.best.capacity)
+        best = choose((way,), hardware, demand, ask).best
+        known = best is not None and best.capacity.fit is not Fit.UNKNOWN
+        if best is not None and known and 0 < best.requests < demand.concurrent_requests:
+            values: dict[str, str | int | float] = {"requests": best.requests}
+            yield Remedy(reason="RemedyFewerRequests", cost=LESS, values=values, capacity=best.capacity)
     seen = longest_context(way, hardware, ask, demand)
     if seen is not None:
         tokens = seen.serving.context_tokens
@@ -144,12 +151,16 @@ def _less(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> Iterator[Re
 
 
 def _hardware(way: Way, hardware: Hardware, demand: Demand, ask: Ask) -> Iterator[Remedy]:
+    idle = replace(hardware, free_bytes=None)
+    if hardware.free_bytes is not None and (seen := _best(way, idle, demand, ask)) is not None:
+        values: dict[str, str | int | float] = {"requests": seen.requests}
+        yield Remedy(reason="RemedyFreeCards", cost=SETTING, values=values, capacity=seen)
     count = hardware.count * 2
     while count <= MOST_CARDS:
         more = replace(hardware, count=count)
         seen = _best(way, more, demand, ask)
         if seen is not None:
-            values: dict[str, str | int | float] = {"count": count, "card": hardware.card.name}
+            values = {"count": count, "card": hardware.card.name}
             yield Remedy(reason="RemedyMoreCards", cost=HARDWARE, values=values, capacity=seen)
             break
         count *= 2

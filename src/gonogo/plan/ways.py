@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Iterable, Mapping
 
+from gonogo.engines.llamacpp_cards import planned as llamacpp_planned
 from gonogo.engines.planners import PLANNERS
 from gonogo.facts.architecture import Architecture, Scheme
 from gonogo.facts.catalogue import known_model
@@ -26,6 +27,8 @@ PUBLISHED: Mapping[str, str] = {
 }
 """What a published checkpoint of this name usually holds, where its own configuration is not known here."""
 ONLINE = "fp8"
+ENCODER_COPIED = ("--mm-encoder-tp-mode", "data")
+"""vLLM's flag for an image encoder that each card holds whole."""
 
 
 def ways_of_recipe(
@@ -41,7 +44,13 @@ def ways_of_recipe(
     tokens = most_tokens(FAMILIES[budget.family], budget.max_pixels) if budget is not None else None
     found = [_way(option, base, recipe) for option in recipe.quantizations if option.engine in PLANNERS]
     return tuple(
-        replace(way, image_tokens=tokens, images=budget.most_per_request if budget is not None else None)
+        replace(
+            way,
+            image_tokens=tokens,
+            images=budget.most_per_request if budget is not None else None,
+            encoder_copied=any((one.flag, one.value) == ENCODER_COPIED for one in recipe.engines[way.engine].flags),
+            versions=recipe.engines[way.engine].versions,
+        )
         for way in found
         if way is not None
     )
@@ -59,8 +68,8 @@ def ways_of_config(
     quantization = stored.method if stored is not None else NONE
     found = []
     for title, planner in PLANNERS.items():
-        if planner.alone and engine != title:
-            continue
+        if (planner.alone and engine != title) or not (planner.schemes or planner.online):
+            continue  # GGUF files are not made of a checkpoint here: a recipe says where there are some
         found.append(Way(engine=title, quantization=quantization, model=model, source=name))
         if stored is None and ONLINE in planner.online:
             found.append(Way(engine=title, quantization=ONLINE, online=True, model=model, source=name, official=False))
@@ -81,9 +90,9 @@ def _base(recipe: Recipe, config: Mapping[str, Any] | None, tensors: Iterable[Te
 
 def _way(option: QuantizationOption, base: Model, recipe: Recipe) -> Way | None:
     known = known_model(option.hugging_face) if option.hugging_face is not None else None
-    if option.how is How.GGUF:
-        return None
     model = base
+    if option.how is How.GGUF and not llamacpp_planned(base.architecture):
+        return None
     if option.how is How.CHECKPOINT and known is not None:
         model = model_of(recipe.name, known.config)
     elif option.how is How.CHECKPOINT:
@@ -92,6 +101,7 @@ def _way(option: QuantizationOption, base: Model, recipe: Recipe) -> Way | None:
         engine=option.engine,
         quantization=option.name,
         online=option.how is How.ONLINE,
+        gguf=option.how is How.GGUF,
         model=model,
         source=option.hugging_face or base.name,
         official=option.official,

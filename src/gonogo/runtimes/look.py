@@ -1,6 +1,7 @@
 """Looks at this host: the only place that reads its tables and asks its programs. Judges nothing.
 
-`look_at_host` is cheap (control asks every few seconds), `look_at_installed` and `look_at_accelerators` start programs.
+`look_at_host` is cheap (control asks every few seconds); `look_at_installed`, `look_at_accelerators` and
+`look_at_tools` start programs.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ from typing import Callable, Iterable, Mapping, Sequence, TypeVar
 
 from gonogo.facts import table
 from gonogo.facts.fact import Fact
-from gonogo.facts.host import Accelerator, Disk, HostFacts, PortHolder
+from gonogo.facts.host import Disk, HostFacts, PortHolder
 from gonogo.facts.parse_network import Listener
 from gonogo.facts.parse_system import (
-    UNLIMITED_BYTES,
     Memory,
     Mount,
     cores_usable,
@@ -28,9 +28,20 @@ from gonogo.facts.parse_system import (
     parse_reclaimable,
     tightest,
 )
-from gonogo.runtimes.programs import gateway_binary, look_at_accelerators, look_at_installed
+from gonogo.runtimes import look_system
+from gonogo.runtimes.look_accelerators import AcceleratorsSeen, look_at_accelerators
+from gonogo.runtimes.look_tools import look_at_tools
+from gonogo.runtimes.programs import gateway_binary, look_at_installed
 
-__all__ = ["gateway_binary", "listening_by_pid", "look_at_accelerators", "look_at_host", "look_at_installed"]
+__all__ = [
+    "AcceleratorsSeen",
+    "gateway_binary",
+    "listening_by_pid",
+    "look_at_accelerators",
+    "look_at_host",
+    "look_at_installed",
+    "look_at_tools",
+]
 
 Seen = TypeVar("Seen")
 CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -39,16 +50,11 @@ PORTS = range(18100, 20100)
 PIECE_BYTES, MOST_PIECES = 65536, 1024
 
 
-def look_at_host(
-    paths: Sequence[str],
-    wanted_ports: Sequence[int],
-    free_ports: int,
-    accelerators: tuple[Accelerator, ...] | None = None,
-) -> HostFacts:
+def look_at_host(paths: Sequence[str], wanted_ports: Sequence[int], free_ports: int) -> HostFacts:
     """This host now, in under 50 ms. Whatever cannot be read is None; this never raises.
 
     `paths`: whose file systems to measure (they need not exist yet). `wanted_ports`: ports whose holder is to be named.
-    `free_ports`: how many ports for replicas to find. `accelerators`: what `look_at_accelerators` saw.
+    `free_ports`: how many ports for replicas to find. What takes a process to see is not among these facts.
     """
     system = os.uname()
     cpu, limits = _read(table.CPU), _memory()
@@ -69,7 +75,14 @@ def look_at_host(
         disks=tuple(filter(None, (_disk(path, _read(table.MOUNTS) or ()) for path in paths))),
         listening=None if listeners is None else _holders(listeners, frozenset(wanted_ports)),
         free_ports=None if listeners is None else _free_ports(listeners, free_ports),
-        accelerators=accelerators,
+        os_id=_read(table.OS_ID),
+        glibc=look_system.glibc_version(),
+        locked_memory_limit_bytes=look_system.limit(resource.RLIMIT_MEMLOCK),
+        processes_limit=look_system.limit(resource.RLIMIT_NPROC),
+        shared_memory=look_system.shared_memory(),
+        numa_nodes=look_system.numa_nodes(),
+        block_devices=look_system.block_devices(),
+        clock_kept=look_system.clock_is_kept(),
     )
 
 
@@ -157,11 +170,8 @@ def _memory() -> Memory:
 
 
 def _open_files() -> int | None:
-    try:
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    except (OSError, ValueError):
-        return _read(table.OPEN_FILES)
-    return UNLIMITED_BYTES if soft == resource.RLIM_INFINITY else soft
+    limit = look_system.limit(resource.RLIMIT_NOFILE)
+    return limit if limit is not None else _read(table.OPEN_FILES)
 
 
 def _disk(path: str, mounts: tuple[Mount, ...]) -> Disk | None:

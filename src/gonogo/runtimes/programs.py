@@ -9,8 +9,6 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
-import signal
-import subprocess
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -20,8 +18,9 @@ from packaging.markers import InvalidMarker, Marker, UndefinedEnvironmentName
 
 from gonogo.facts import table
 from gonogo.facts.fact import Fact
-from gonogo.facts.host import Accelerator, Installed
+from gonogo.facts.host import Installed
 from gonogo.facts.parse_programs import Pin, last_words, parse_lock
+from gonogo.runtimes.ask import ask
 
 Seen = TypeVar("Seen")
 ENGINE, GATEWAY = "engine", "gateway"
@@ -35,13 +34,6 @@ def look_at_installed(lock: str | None = None) -> tuple[Installed, ...]:
     """
     packages = () if lock is None else tuple(_package(pin) for pin in parse_lock(lock) if _applies(pin))
     return (_engine(), _gateway(), *packages)
-
-
-def look_at_accelerators() -> tuple[Accelerator, ...] | None:
-    """What the GPU driver's own tool says, waiting at most 5 s. None: no tool, or no answer."""
-    if shutil.which(table.ACCELERATORS.command[0]) is None:
-        return None
-    return _run(table.ACCELERATORS, table.ACCELERATORS.command)[0]
 
 
 def gateway_binary() -> str:
@@ -99,26 +91,11 @@ def _asked(name: str, command: tuple[str, ...], mark: tuple[str, int, int] | Non
 
 def _run(fact: Fact[Seen | None], command: tuple[str, ...]) -> tuple[Seen | None, str]:
     """What the program's output says, and why it says nothing."""
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=fact.timeout_s,
-            check=False,
-            cwd="/",
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except subprocess.TimeoutExpired:
-        return None, f"{command[0]} did not answer within {fact.timeout_s:g} s"
-    except OSError as error:
-        return None, f"{command[0]}: {error.strerror}"
-    text = done.stdout[-65536:].decode("utf-8", "replace")
-    if done.returncode < 0:
-        return None, f"{command[0]} was ended by {signal.Signals(-done.returncode).name}"
-    seen = fact.parse(text)
-    return seen, "" if seen is not None else last_words(text)
+    answer = ask(command, fact.timeout_s)
+    if answer.problem is not None:
+        return None, answer.problem
+    seen = fact.parse(answer.text)
+    return seen, "" if seen is not None else last_words(answer.text)
 
 
 def _package(pin: Pin) -> Installed:

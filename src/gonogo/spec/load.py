@@ -221,6 +221,8 @@ class _Translation:
             self._mistake("WrongType.YesOrNo", seen=seen)
         elif "array" in kinds:
             self._mistake("WrongType.List", seen=seen)
+        elif kinds >= {"string", "object"} and text:
+            self._mistake("WrongType.Quote", seen=seen, nearest=json.dumps(text[:60], ensure_ascii=False))
         elif "object" in kinds:
             self._mistake("WrongType.Section", seen=seen, allowed=", ".join(self._wanted.fields))
         elif text is not None and text:

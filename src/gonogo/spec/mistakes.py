@@ -51,6 +51,8 @@ ENGLISH: Mapping[str, str] = MappingProxyType(
         "BadName.Service": "`{field}` is {seen}; a service name has at most 63 of a-z 0-9 . - and begins and ends "
         "with a letter or digit: `{nearest}` would do",
         "BadName.Probe": "`{field}` is {seen}; a probe name has at most 40 of a-z 0-9 -",
+        "BadName.Version": '`{field}` is {seen}; a version is up to four numbers with dots, like "535.154.02"',
+        "BadName.Profile": "`{field}` is {seen}; a profile name has at most 63 of a-z 0-9 . -",
         "BadName.Host": "`{field}` is {seen}; a host name has letters, digits, dots and hyphens only",
         "NotAnAddress": "`{field}` is {seen}; wanted is an IP address, for example {nearest}",
         "BadPattern": "`{field}` is {seen}, which is not a regular expression: {problem}",

@@ -50,6 +50,10 @@ def schema_of(kind: type[Part]) -> Schema:
         section = parts["Replicas"]
         count = {name: section["properties"]["min"][name] for name in ("type", "minimum", "maximum")}
         parts["Replicas"] = {"description": section.pop("description"), "anyOf": [count, section]}
+    if "VersionRange" in parts:
+        section = parts["VersionRange"]
+        alone = next(one for one in section["properties"]["min"]["anyOf"] if one.get("type") == "string")
+        parts["VersionRange"] = {"description": section.pop("description"), "anyOf": [alone, section]}
     if "Expect" in parts:
         tokens = parts["Expect"]["properties"]["context_tokens"]
         count = {name: tokens.pop(name) for name in ("type", "minimum", "maximum")}

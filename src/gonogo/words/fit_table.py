@@ -6,12 +6,14 @@ from typing import Iterator, Sequence
 
 from gonogo.engines.planners import PLANNERS
 from gonogo.plan.capacity import Fit
-from gonogo.plan.choose import NONE, Option
+from gonogo.plan.choose import NONE, Option, Way
 from gonogo.plan.fit_table import Cell, FitTables
 from gonogo.words.catalogue import message
 from gonogo.words.language import Language
 
 GIB = 1024**3
+OTHER = {"en": "[中文](fit.zh-CN.md)", "zh": "[English](fit.md)"}
+"""The page in the other language."""
 
 
 def fit_page(tables: FitTables, lang: Language) -> str:
@@ -20,7 +22,7 @@ def fit_page(tables: FitTables, lang: Language) -> str:
 
 
 def _lines(tables: FitTables, lang: Language) -> Iterator[str]:
-    other = message("fit_table.other", lang)
+    other = f"{OTHER[lang]} · {message('fit_table.other', lang)}"
     newest = ", ".join(f"{one.title} {one.newest_text}" for one in PLANNERS.values() if not one.alone)
     yield from (message("fit_table.title", lang), "", other, "", message("fit_table.how", lang, engines=newest), "")
     yield from (message("fit_table.cells", lang), "")
@@ -38,7 +40,7 @@ def _lines(tables: FitTables, lang: Language) -> Iterator[str]:
     for recipe in tables.recipes:
         for form in tables.forms[recipe.name]:
             request = "—" if form.request_bytes is None else f"{form.request_bytes / GIB:.2f}"
-            named = _form(form.way.quantization, form.way.online, lang)
+            named = _form(form.way, lang)
             engine = PLANNERS[form.way.engine].title
             alone = _alone(form.cards, order, lang)
             yield _row([recipe.name, named, engine, f"{form.weights_bytes / GIB:.2f}", request, alone])
@@ -59,19 +61,16 @@ def _cell(cell: Cell, lang: Language) -> str:
         return "✗"
     option: Option = cell.option
     count = f"{cell.count}× " if cell.count > 1 else ""
-    form = "" if option.way.quantization == NONE else f"{_short(option, lang)} "
+    form = "" if option.way.quantization == NONE else f"{_form(option.way, lang)} "
     tight = " !" if option.capacity.fit is Fit.TIGHT else ""
     return f"{count}{form}**{option.requests}**{tight}"
 
 
-def _short(option: Option, lang: Language) -> str:
-    return _form(option.way.quantization, option.way.online, lang)
-
-
-def _form(quantization: str, online: bool, lang: Language) -> str:
-    if quantization == NONE:
+def _form(way: Way, lang: Language) -> str:
+    if way.quantization == NONE:
         return message("fit_table.none", lang)
-    return message("fit_table.online", lang, quantization=quantization) if online else quantization
+    name = "fit_table.online" if way.online else "fit_table.gguf" if way.gguf else None
+    return message(name, lang, quantization=way.quantization) if name is not None else way.quantization
 
 
 def _row(values: list[str]) -> str:

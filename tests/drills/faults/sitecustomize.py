@@ -5,7 +5,8 @@
     {"without": ["port_free"],      checks that are taken out of the catalogue
      "gateway": "old_tls",          a wrong configuration (GATEWAY below)
      "policy": "any_secret",        a wrong decision (POLICY below)
-     "clock_s": -300}               how far the wall clock is set wrong
+     "clock_s": -300,               how far the wall clock is set wrong
+     "clock_kept": false}           what the kernel says of the clock
 
 Without that variable it does nothing. Not here: the broken engine (`broken_engine.py`).
 """
@@ -132,9 +133,15 @@ def _policy(module: Any) -> None:
     module.usable = usable
 
 
+def _look_system(module: Any) -> None:
+    right = module.clock_is_kept
+    module.clock_is_kept = lambda: right() if fault("clock_kept") is None else bool(fault("clock_kept"))
+
+
 AFTER_IMPORT: dict[str, Callable[[Any], None]] = {
     "gonogo.checks.catalogue": _catalogue,
     "gonogo.actions.model": _actions,
+    "gonogo.runtimes.look_system": _look_system,
     "gonogo.gateway.resources.listeners": _listeners,
     "gonogo.gateway.resources.routes": _routes,
     "gonogo.gateway.resources.secrets": _secrets,
