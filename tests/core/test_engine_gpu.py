@@ -291,6 +291,22 @@ def test_a_flag_of_parallel_vision_waits_for_a_second_card(engine: str) -> None:
     assert (flag in alone, flag in together) == (False, True)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "tensor", "copied", "times"),
+    [
+        (None, 2, True, 1),
+        (None, 2, False, 0),
+        (None, 1, True, 0),
+        ("autoglm-phone-9b", 2, True, 1),
+    ],
+)
+def test_vllm_holds_the_image_encoder_as_it_was_planned(
+    recipe: str | None, tensor: int, copied: bool, times: int
+) -> None:
+    planned = replace(SERVING, tensor=tensor, encoder_copied=copied)
+    assert launch("vllm", recipe, serving=planned).command.count("--mm-encoder-tp-mode") == times
+
+
 @both
 def test_pictures_are_limited_to_what_was_planned(engine: str) -> None:
     command = launch(engine, serving=replace(SERVING, images=2)).command

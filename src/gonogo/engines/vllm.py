@@ -41,6 +41,7 @@ READINESS = Readiness(
     refused_while_loading=True,
 )
 IMAGES = "--limit-mm-per-prompt"
+ENCODER = "--mm-encoder-tp-mode"
 SHM_NAME, MOST_N, REDIRECTS = (
     "VLLM_OBJECT_STORAGE_SHM_BUFFER_NAME",
     "VLLM_MAX_N_SEQUENCES",
@@ -146,7 +147,7 @@ class Vllm:
 
     def _bounds(self) -> tuple[str, ...]:
         """What no client may do: fetch from any host, ask for whole vocabularies, have its prompt logged, read docs,
-        send more pictures than were planned."""
+        send more pictures than were planned; and the image encoder held as it was planned."""
         asked, images = self.settings, self.settings.serving.images
         entries: list[tuple[str, ...]] = [
             ("--allowed-media-domains", *asked.media_hosts),
@@ -157,6 +158,8 @@ class Vllm:
         ]
         if images is not None and not self._recipe_sets(IMAGES):
             entries.append((IMAGES, f'{{"image": {images}}}'))
+        if asked.serving.encoder_copied and asked.serving.tensor > 1 and not self._recipe_sets(ENCODER):
+            entries.append((ENCODER, "data"))
         return OPTIONS.only_known(entries, asked.version)
 
     def _recipe_sets(self, name: str) -> bool:
@@ -196,7 +199,7 @@ OPTIONS = Options(
         Option("--mm-processor-kwargs", _ALL),
         Option("--limit-mm-per-prompt", _ALL + "; a JSON object"),
         Option("--chat-template-content-format", _ALL),
-        Option("--mm-encoder-tp-mode", "arg_utils.py: in 0.10.2, not in 0.10.0", since="0.10.2"),
+        Option(ENCODER, "arg_utils.py: in 0.10.2, not in 0.10.0", since="0.10.2"),
         Option("--mm-processor-cache-type", "arg_utils.py: in 0.11.0, not in 0.10.2", since="0.11.0"),
         Option("--tool-call-parser", _ALL),
         Option("--enable-auto-tool-choice", _ALL),
