@@ -15,7 +15,9 @@ from gonogo.spec import Spec
 class Placement:
     """One replica on one host: where it listens and how many threads it may use.
 
-    `replicas` is how many share the service's load; None: as the spec asks, or two.
+    `replicas` is how many share the service's load; None: as the spec asks, or two. `devices`: the accelerators it may
+    use, by the driver's index or UUID; none: it runs on the CPU and sees no accelerator. `seed`: differs at every
+    start, so that names on the host which outlive a killed process are never met again.
     """
 
     name: ReplicaName
@@ -24,6 +26,8 @@ class Placement:
     port: int
     threads: int
     replicas: int | None = None
+    devices: tuple[str, ...] = ()
+    seed: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,7 @@ class Progress:
     """What the engine's metrics say: counters only grow while the process lives.
 
     `steps` grows with every computation, also in the middle of a request; None when the engine has no such counter.
+    `cache_used` is the share of the KV cache that is taken, 0 to 1; None when the engine does not say.
     (llama.cpp adds the tokens of an answer only when it ends, those of a prompt when all of it is read.)
     """
 
@@ -48,6 +53,7 @@ class Progress:
     requests_running: int
     requests_waiting: int
     steps: int | None = None
+    cache_used: float | None = None
 
     @property
     def work(self) -> int:
