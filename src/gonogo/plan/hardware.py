@@ -70,8 +70,8 @@ def parse_hardware(text: str) -> Hardware:
 def hardware_here(accelerators: Sequence[Accelerator] | None) -> Hardware:
     """The cards of this machine: of several kinds those that there are most of. What is in use on them is not free.
 
-    Raises HardwareError: not known, none, all cut into slices (MIG) or without memory of their own, or a card that neither a table nor its driver
-    says enough of.
+    Raises HardwareError: not known, none, all cut into slices (MIG) or without memory of their own, or a card that
+    neither a table nor its driver says enough of.
     """
     if accelerators is None:
         raise HardwareError("CardsHereUnknown")
