@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gonogo.api.report.facts import host_rows
 from gonogo.api.report.page import render, view
 from gonogo.words import message
 from tests.acceptance import reports
@@ -158,3 +159,27 @@ def test_planned_stands_beside_measured_with_the_difference() -> None:
     weights = next(row for row in memory["rows"] if row["name"] == "weights")
     assert weights["planned"] == "91.6 MiB" and weights["measured"][0] == {"size": "91.0 MiB", "off": "-1 %"}
     assert sum(row["percent"] for row in memory["rows"]) == pytest.approx(100, abs=0.5)
+
+
+def test_what_was_seen_of_the_host_is_told_with_its_cards_and_tools() -> None:
+    data = reports.good()
+    data["host"] |= {
+        "glibc": "2.36",
+        "instruction_sets": ["avx2", "fma", "amx_bf16"],
+        "driver": {"version": "550.54.15", "cuda_version": "12.4"},
+        "others": [{"name": "Ascend 910B", "count": 2}],
+        "tools": {
+            "container_engine": {"name": "docker", "server_version": "24.0.7", "client_version": "24.0.7"},
+            "container_toolkit": None,
+            "cuda_toolkit": {"version": "12.4"},
+            "nccl": {"version": None},
+        },
+    }
+    rows = dict(host_rows(data["host"], "en"))
+    assert rows["C library (glibc)"] == "2.36"
+    assert rows["Instruction sets"] == "avx2 amx_bf16", "those that make inference faster"
+    assert rows["NVIDIA driver"] == "550.54.15 · CUDA 12.4"
+    assert rows["Other accelerators"] == "2 × Ascend 910B"
+    assert rows["Tools"] == "docker 24.0.7 · nvcc 12.4 · NCCL ?"
+    plain = dict(host_rows(reports.good()["host"], "en"))
+    assert "NVIDIA driver" not in plain and "Other accelerators" not in plain

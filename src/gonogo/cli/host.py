@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Iterator
 
+from gonogo.api.report.facts import SHOWN_SETS
 from gonogo.api.report.numbers import size
 from gonogo.facts.measured import NO_TORCH
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from gonogo.facts.parse_sysfs import BlockDevice
 
 GB, GIGA, TERA = 10**9, 1e9, 1e12
-SHOWN_SETS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimddp", "i8mm", "bf16", "sve2")
 Row = tuple[str, str]
 
 

@@ -7,6 +7,8 @@ from typing import Any, Mapping, Sequence
 from gonogo.api.report.numbers import count, magnitude, size
 from gonogo.words import Language, message
 
+SHOWN_SETS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimddp", "i8mm", "bf16", "sve2")
+"""Instruction sets that make inference faster on a processor, of those that it has."""
 Row = tuple[str, str]
 Facts = Mapping[str, Any]
 
@@ -21,12 +23,21 @@ def host_rows(host: Facts | None, lang: Language) -> tuple[Row, ...]:
         ("host", host["name"]),
         ("os", host["os_name"]),
         ("kernel", host["kernel"]),
+        ("glibc", host.get("glibc")),
         ("python", host["python"]),
         ("cpu", host["cpu_model"] or host["machine"]),
+        ("instruction_sets", _sets(host["instruction_sets"])),
         ("cores", host["cores"]),
         ("memory", message("fact.memory_value", lang, **memory)),
         ("accelerators", _accelerators(host["accelerators"])),
     ]
+    if host.get("driver") is not None:
+        driver = host["driver"]
+        rows.append(("driver", " · CUDA ".join(one for one in (driver["version"], driver["cuda_version"]) if one)))
+    if host.get("others"):
+        rows.append(("others", ", ".join(f"{one['count']} × {one['name']}" for one in host["others"])))
+    if host.get("tools") is not None:
+        rows.append(("tools", _tools(host["tools"])))
     found = [(message(f"fact.{name}", lang), unseen if value is None else str(value)) for name, value in rows]
     for disk in host["disks"] or ():
         values = {"free": size(disk["free_bytes"]), "total": size(disk["total_bytes"])}
@@ -80,6 +91,19 @@ def _accelerators(found: list[Facts] | None) -> str | None:
     if found is None:
         return None
     return ", ".join(f"{one['name']} ({size(one['memory_total_bytes'])})" for one in found) or "0"
+
+
+def _sets(found: Sequence[str] | None) -> str | None:
+    return None if found is None else " ".join(name for name in SHOWN_SETS if name in found) or "–"
+
+
+def _tools(tools: Facts) -> str:
+    """The container engine, the NVIDIA container toolkit, the CUDA toolkit and NCCL, where they are there."""
+    engine = tools["container_engine"]
+    told = [] if engine is None else [f"{engine['name']} {engine['server_version'] or engine['client_version'] or '?'}"]
+    named = {"container_toolkit": "NVIDIA container toolkit", "cuda_toolkit": "nvcc", "nccl": "NCCL"}
+    told += [f"{name} {tools[key]['version'] or '?'}" for key, name in named.items() if tools[key] is not None]
+    return " · ".join(told) or "–"
 
 
 def _installed(found: Sequence[Facts], lang: Language) -> tuple[Row, ...]:
