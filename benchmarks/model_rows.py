@@ -28,7 +28,7 @@ def config_of(row: Mapping[str, Any]) -> dict[str, Any]:
     sparse = row.get("experts") is not None
     if not sparse:
         config.pop("num_experts_per_tok", None)
-    for field, wanted in _FIELDS.items():
+    for field, wanted in FIELDS.items():
         if row.get(field) is not None:
             config[wanted] = row[field]
     latent = row.get("kv_lora_rank") is not None
@@ -78,7 +78,7 @@ def _interleaved(pattern: Mapping[str, Any], layers: int) -> Sequence[str] | Non
     return listed
 
 
-_FIELDS: Mapping[str, str] = {
+FIELDS: Mapping[str, str] = {
     "num_layers": "num_hidden_layers",
     "hidden": "hidden_size",
     "heads": "num_attention_heads",
