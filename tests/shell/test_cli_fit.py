@@ -203,6 +203,14 @@ def test_a_form_is_named_in_any_letters(state: Path) -> None:
     assert upper == lower and upper["options"]
 
 
+def test_cards_that_are_not_used_and_replicas_of_more_than_a_machine_are_told(state: Path) -> None:
+    told = fit(state, "Qwen/Qwen3-14B", "--on", "3xH100", "--tensor", "2").out
+    assert "1 card stays unused" in told
+    assert "unused" not in fit(state, "Qwen/Qwen3-14B", "--on", "2xH100", "--tensor", "2").out
+    large = fit(state, "deepseek-ai/DeepSeek-V3", "--on", "16xH100", "--context-tokens", "8k").out
+    assert "16 cards in one replica" in large
+
+
 def test_a_hub_id_is_found_whatever_its_letters(state: Path) -> None:
     one, other = (fit(state, name, "--on", "1xH100", "--json").json for name in ("Qwen/Qwen3-8B", "qwen/qwen3-8b"))
     assert one["options"] == other["options"]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gonogo.cli.session import Session
 
 GIB = 1024**3
+CARDS_OF_A_MACHINE = 8
 SIGNS = {"fits": ("✓", "green"), "tight": ("!", "bold yellow"), "unknown": ("?", "bold yellow")}
 NO = ("✗", "bold red")
 Plain = Mapping[str, Any]
@@ -73,6 +74,11 @@ def _verdict(session: Session, answer: Plain, best: Plain | None) -> None:
     else:
         stages = capacity["pipeline_parallel"] if capacity["pipeline_parallel"] > 1 else None
         _more(session, "fit.cards", devices=devices, replicas=best["replicas"], stages=stages)
+    unused = answer["hardware"]["count"] - devices * best["replicas"]
+    if unused > 0:
+        _more(session, "fit.unused", count=unused)
+    if devices > CARDS_OF_A_MACHINE:
+        _more(session, "fit.machines", count=devices)
     asked = answer["asked"]
     tokens, wanted = asked["context_tokens"], asked["concurrent_requests"]
     if answer["holds_demand"]:
@@ -81,6 +87,12 @@ def _verdict(session: Session, answer: Plain, best: Plain | None) -> None:
         _more(session, "fit.holds_less", requests=best["requests_in_all"], asked=wanted, tokens=tokens)
     if best["spare_bytes"] is not None and answer["holds_demand"]:
         _more(session, "fit.margin", gib=best["spare_bytes"] / GIB)
+    _cautions(session, answer, best)
+
+
+def _cautions(session: Session, answer: Plain, best: Plain) -> None:
+    """What to know before relying on it."""
+    capacity = best["capacity"]
     if capacity["fit"] == "tight":
         _more(session, "fit.strained_why" if capacity["strained"] else "fit.tight_why", share=capacity["share"])
     if best["online"]:
