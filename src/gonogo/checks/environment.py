@@ -15,11 +15,18 @@ from packaging.version import InvalidVersion, Version
 from gonogo.checks.environment_ranges import can_both_hold
 from gonogo.checks.finding import Finding, Value, Verdict
 from gonogo.facts.engine_build import BadKind, EngineBuild, GuideSet, Matrix, TorchBuild
-from gonogo.facts.environment import Environment, HostLimits, Package
+from gonogo.facts.environment import Environment, HostLimits, Package, StartupFile
 from gonogo.spec.recipe import Recipe
 
-STARTUP_FILES_KNOWN = ("distutils-precedence.pth", "_virtualenv.pth", "a1_coverage.pth", "nvidia_cutlass_dsl.pth")
-"""`.pth` files that run code and are known: of setuptools, virtualenv and uv, coverage, NVIDIA's CUTLASS."""
+STARTUP_FILES_KNOWN = {
+    "distutils-precedence.pth": "setuptools",
+    "a1_coverage.pth": "coverage",
+    "_virtualenv.pth": "virtualenv",
+    "nvidia_cutlass_dsl.pth": "nvidia-cutlass-dsl",
+}
+"""Files that run code at every start and are known, by the package that brings them."""
+OF_UV = ("_virtualenv.pth", ("import _virtualenv",))
+"""The one that uv and virtualenv put into an environment themselves: its name and all of its code."""
 ADVISES = ("PackageHasHoles", "CudaCompilerMissing", "NcclUnused")
 """Reasons that are told and stop nothing."""
 MOST_NAMED = 5
@@ -82,9 +89,17 @@ def _bad_releases(environment: Environment, known: Matrix) -> Iterator[Finding]:
 
 
 def _startup_files(environment: Environment) -> Iterator[Finding]:
-    unknown = [name for name in environment.startup_files or () if name not in STARTUP_FILES_KNOWN]
+    unknown = [one.name for one in environment.startup_files or () if not _startup_file_known(one)]
     if unknown:
         yield _finding("StartupFileUnknown", {"files": ", ".join(unknown[:MOST_NAMED]), "count": len(unknown)})
+
+
+def _startup_file_known(one: StartupFile) -> bool:
+    if (one.name, one.code) == OF_UV:
+        return True
+    if one.owner is None:
+        return False
+    return not one.code or STARTUP_FILES_KNOWN.get(one.name) == one.owner
 
 
 def _changed(environment: Environment) -> Iterator[Finding]:

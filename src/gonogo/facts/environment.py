@@ -43,7 +43,7 @@ class HostLimits:
 class Package:
     """One package of an environment, or one requirement of a file. `version` None: any, or a range (`versions`).
 
-    `name` as the index compares names. `origin`: pip or conda. `file_hash`: the sha256 that a lock has for it.
+    `name` as the index compares names. `origin`: pip or conda.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Package:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangedFile:
-    """A file of a package that is not as it was installed. `how`: changed, missing."""
+    """Something that is not as it was installed. `how`: changed, missing, added (a package that the lock has not)."""
 
     package: str
     path: str
@@ -62,17 +62,28 @@ class ChangedFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Environment:
-    """One environment, or the file that describes one. `source` is its path.
+class StartupFile:
+    """A file that Python reads at every start: `*.pth`, `sitecustomize.py`.
 
-    `startup_files` are the `.pth` files that no installed package owns or that run code, by name; None: not looked at,
-    like in a file that only describes an environment. `python` None: it does not say.
+    `owner`: the package that brought it, None: nobody. `code`: its lines that run something.
+    """
+
+    name: str
+    owner: str | None
+    code: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """One environment, or the file that describes one. `source` is its path; `python` None: it does not say.
+
+    `startup_files` and `changed` are None where they were not looked at, like in a file that describes an environment.
     """
 
     source: str
     python: str | None
     packages: tuple[Package, ...]
-    startup_files: tuple[str, ...] | None = None
+    startup_files: tuple[StartupFile, ...] | None = None
     changed: tuple[ChangedFile, ...] | None = None
     conda: bool = False
 

@@ -1,0 +1,154 @@
+"""Makes the lock of an environment: asks uv which packages a release needs, and writes them down with their hashes.
+
+Only wheels: nothing is compiled, so nothing of a package runs while it is locked.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Sequence
+
+from gonogo.checks.environment import judge_lock
+from gonogo.facts.engine_build import EngineBuild, Matrix
+from gonogo.facts.environment import HostLimits, PythonAtHand
+from gonogo.facts.environment_lock import (
+    LARGEST_BYTES,
+    Lock,
+    LockedPackage,
+    LockUnreadable,
+    parse_compiled,
+    parse_environment_lock,
+    parse_wheel_sizes,
+)
+from gonogo.runtimes.package_sources import PackageSources
+from gonogo.runtimes.uv import EnvironmentFault, Uv
+
+LONGEST_RESOLVE_S = 900.0
+OLDEST_GLIBC = "2.28"
+"""Wheels are chosen for this C library where the engine does not ask for a newer one and the host has it."""
+NEVER = "python_version < '0'"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockOrder:
+    """What is to be locked. `overrides`: requirements of a recipe that go over what the packages themselves ask for."""
+
+    build: EngineBuild
+    python: PythonAtHand
+    host: HostLimits
+    overrides: tuple[str, ...] = ()
+
+
+def make_lock(
+    uv: Uv, order: LockOrder, sources: PackageSources, known: Matrix, meanwhile: Callable[[], None] | None = None
+) -> Lock:
+    """Resolve one release. Raises EnvironmentFault: why not, or a release in it that is refused."""
+    build = order.build
+    glibc = _glibc(order)
+    with tempfile.TemporaryDirectory(prefix="gonogo-lock-") as folder:
+        wanted, over = Path(folder) / "wanted.in", Path(folder) / "overrides.in"
+        wanted.write_text("\n".join((f"{build.package}=={build.version}", *build.beside)) + "\n", encoding="utf-8")
+        left_out = [f"{name}; {NEVER}" for name in build.left_out]
+        over.write_text("\n".join((*order.overrides, *left_out)) + "\n", encoding="utf-8")
+        words = [
+            "pip", "compile", str(wanted), "--override", str(over), "--only-binary", ":all:", "--no-header",
+            "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--python", order.python.path,
+            "--python-platform", _platform(order.host.machine or "x86_64", glibc), *sources.words(),
+        ]  # fmt: skip
+        if build.prereleases:
+            words += ["--prerelease", "allow"]
+        locked, measured = Path(folder) / "lock.txt", Path(folder) / "pylock.toml"
+        uv.run([*words, "--generate-hashes", "-o", str(locked), "--quiet"], LONGEST_RESOLVE_S, meanwhile)
+        uv.run([*words, "--format", "pylock.toml", "-o", str(measured), "--quiet"], LONGEST_RESOLVE_S, meanwhile)
+        compiled = parse_compiled(locked.read_text(encoding="utf-8"))
+        sizes = parse_wheel_sizes(measured.read_text(encoding="utf-8"))
+    lock = Lock(
+        engine=build.engine,
+        package=build.package,
+        version=build.version,
+        python=order.python.minor,
+        machine=order.host.machine or "x86_64",
+        glibc=glibc,
+        packages=tuple(_with_size(one, sizes) for one in compiled),
+        overridden=order.overrides,
+        left_out=build.left_out,
+        ask=build.ask,
+    )
+    refuse_bad(lock, known)
+    return lock
+
+
+def read_lock(path: Path, known: Matrix) -> Lock:
+    """A lock from a file, with the question that its engine is asked. Raises EnvironmentFault."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_BYTES + 1)
+        if len(content) > LARGEST_BYTES:
+            raise LockUnreadable("too-large")
+        lock = parse_environment_lock(content.decode("utf-8"))
+        builds = known.builds.get(lock.engine)
+        if builds is None:
+            raise LockUnreadable(f"engine:{lock.engine}")
+    except OSError as error:
+        values = {"path": str(path), "words": error.strerror or str(error)}
+        raise EnvironmentFault("LockUnreadable", values) from None
+    except (LockUnreadable, UnicodeDecodeError) as error:
+        words = error.words if isinstance(error, LockUnreadable) else "not-text"
+        raise EnvironmentFault("LockUnreadable", {"path": str(path), "words": words}) from None
+    asked = parse_environment_lock(content.decode("utf-8"), ask=builds[-1].ask)
+    refuse_bad(asked, known)
+    return asked
+
+
+def refuse_bad(lock: Lock, known: Matrix) -> None:
+    """Raises EnvironmentFault when a release in it must not be installed."""
+    for finding in judge_lock(lock.as_packages(), known):
+        raise EnvironmentFault(finding.reason, dict(finding.values))
+
+
+def refuse_misfit(lock: Lock, host: HostLimits) -> None:
+    """Raises EnvironmentFault when the lock is for another kind of machine, C library or Python."""
+    misfit = lock.misfits(host)
+    if misfit is not None:
+        what, wanted, here = misfit
+        raise EnvironmentFault("LockForeign", {"what": what, "wanted": wanted, "here": here, "engine": lock.engine})
+
+
+def _with_size(one: LockedPackage, sizes: dict[str, int] | object) -> LockedPackage:
+    """Only the file that was chosen, where it is known which that is."""
+    assert isinstance(sizes, dict)
+    chosen = [digest for digest in one.hashes if digest in sizes]
+    if len(chosen) != 1:
+        return one
+    return LockedPackage(name=one.name, version=one.version, hashes=(chosen[0],), size_bytes=sizes[chosen[0]])
+
+
+def _glibc(order: LockOrder) -> str:
+    wanted = max((order.build.glibc, OLDEST_GLIBC), key=_pair)
+    here = order.host.glibc
+    return wanted if here is None or _pair(here) >= _pair(wanted) else here
+
+
+def _platform(machine: str, glibc: str) -> str:
+    major, minor = _pair(glibc)
+    return f"{machine}-manylinux2014" if (major, minor) < (2, 28) else f"{machine}-manylinux_{major}_{minor}"
+
+
+def _pair(version: str) -> tuple[int, int]:
+    major, _, minor = version.partition(".")
+    return int(major), int(minor.split(".")[0] or 0)
+
+
+def overrides_of(companions: Sequence[tuple[str, str]], build: EngineBuild) -> tuple[str, ...]:
+    """The recipe's companions as requirements that win. One for another CUDA than the release's does not concern it."""
+    made = []
+    for package, versions in companions:
+        suffix = package.rpartition("-cu")[2]
+        major = build.cuda.cuda.split(".", maxsplit=1)[0] if build.cuda is not None else ""
+        if "-cu" in package and suffix.isdigit() and suffix != major:
+            continue
+        if build.versions_of(package) is None:
+            made.append(f"{package}{versions}")
+    return tuple(made)
