@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import time
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Iterator, Union
 
 from gonogo.facts.environment import PythonAtHand
 from gonogo.facts.environment_lock import LARGEST_BYTES, Lock, render_lock
@@ -30,11 +30,12 @@ LOCK_NAME, WHEELS = "environment.lock", "wheels"
 LONGEST_FETCH_S = 5400.0
 LARGEST_WHEEL_BYTES, MOST_WHEELS = 8_000_000_000, 5_000
 PIECE_BYTES = 1 << 20
+Meanwhile = Union[Callable[[], None], None]
 _WHEEL = re.compile(r"wheels/[A-Za-z0-9][\w.+!-]{0,250}\.whl")
 
 
 def write_bundle(
-    lock: Lock, python: PythonAtHand, sources: PackageSources, output: Path, meanwhile: Callable[[], None] | None = None
+    lock: Lock, python: PythonAtHand, sources: PackageSources, output: Path, meanwhile: Meanwhile = None
 ) -> int:
     """Fetch every wheel of a lock and put them into `output` with it; how many. Raises EnvironmentFault.
 
