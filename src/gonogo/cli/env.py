@@ -76,7 +76,7 @@ def check(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     from gonogo.cli.session import open_session
 
     session = open_session(state_dir, json, lang)
-    with faults():
+    with faults(session):
         if prefix is not None or file is not None:
             return env_check.judge_given(session, prefix, file, against)
         return env_check.check_here(session, _store(session), target, version)
@@ -101,7 +101,7 @@ def lock(  # noqa: PLR0913, PLR0917
 
     session = open_session(state_dir, json, lang)
     store = _store(session)
-    with faults():
+    with faults(session):
         order = Order(target=target, versions=version, python=python, wheels=tuple(wheels or ()), offline=offline)
         made = locked(session, store, order, fresh=True)
         path = store.keep_lock(made.lock.digest, render_lock(made.lock))
@@ -146,7 +146,7 @@ def create(  # noqa: PLR0913, PLR0917
     if target is None and lock_file is None and bundle_file is None:
         words = "ENGINE|RECIPE, --lock FILE, --bundle FILE"
         raise Refusal("WrongUsage", WRONG_INPUT, {"words": words, "command": "gonogo env create"})
-    with faults():
+    with faults(session):
         return create_environment(session, _store(session), order)
 
 
@@ -172,7 +172,7 @@ def remove(name: Name, yes: Yes = False, state_dir: StateDir = None, json: Json 
 
     session = open_session(state_dir, json, lang, yes)
     store = _store(session)
-    with faults():
+    with faults(session):
         found = store.find(name)
         if found is None:
             known = ", ".join(one.name for one in store.all())
@@ -214,12 +214,12 @@ def bundle(  # noqa: PLR0913, PLR0917
     if target is None and lock_file is None:
         words = "ENGINE|RECIPE, --lock FILE"
         raise Refusal("WrongUsage", WRONG_INPUT, {"words": words, "command": "gonogo env bundle"})
-    with faults():
+    with faults(session):
         return create_bundle(session, _store(session), order, output)
 
 
 @contextmanager
-def faults() -> Iterator[None]:
+def faults(session: Session) -> Iterator[None]:
     """What the parts below cannot do becomes a refusal with the right exit code."""
     from gonogo.runtimes.uv import EnvironmentFault
 
@@ -227,7 +227,7 @@ def faults() -> Iterator[None]:
         yield
     except EnvironmentFault as fault:
         code = WRONG_INPUT if fault.reason in WRONG else BLOCKED if fault.reason in STOPPED else WORLD_DID_NOT_COMPLY
-        values: dict[str, Any] = dict(fault.values)
+        values: dict[str, Any] = {**fault.values, "what": fault.values.get(f"what_{session.lang}")}
         raise Refusal(fault.reason, code, values) from None
 
 

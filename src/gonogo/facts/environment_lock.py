@@ -145,10 +145,33 @@ def parse_compiled(text: str) -> tuple[LockedPackage, ...]:
     return tuple(_packages(text, {}))
 
 
-def parse_wheel_sizes(text: str) -> Mapping[str, int]:
-    """From a `pylock.toml`: what the file with a hash weighs, in bytes. What it does not say is not there."""
-    found = re.findall(r"size = (\d{1,12}), hashes = \{ sha256 = \"([0-9a-f]{64})\" \}", text)
-    return {digest: int(size) for size, digest in found}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenWheel:
+    """One file that was chosen for this machine: its name, and what it weighs where the index says so."""
+
+    file: str
+    size_bytes: int | None
+
+    @property
+    def glibc(self) -> str | None:
+        """The oldest C library that its name says it runs with; None: any."""
+        tags = re.findall(r"manylinux_(\d+)_(\d+)_", self.file) + [("2", old) for old in _old_tags(self.file)]
+        return "{}.{}".format(*min(tags, key=lambda pair: (int(pair[0]), int(pair[1])))) if tags else None
+
+
+def parse_wheels(text: str) -> Mapping[str, ChosenWheel]:
+    """From a `pylock.toml`: the files by their hash. What it does not say is not there."""
+    pattern = r"/([^/\"]+\.whl)\"([^{}]*), hashes = \{ sha256 = \"([0-9a-f]{64})\" \}"
+    found = {}
+    for file, between, digest in re.findall(pattern, text):
+        size = re.search(r"size = (\d{1,12})", between)
+        found[digest] = ChosenWheel(file=file, size_bytes=int(size.group(1)) if size else None)
+    return found
+
+
+def _old_tags(file: str) -> list[str]:
+    old = {"manylinux1_": "5", "manylinux2010_": "12", "manylinux2014_": "17"}
+    return [minor for tag, minor in old.items() if tag in file]
 
 
 def _packages(text: str, sizes: Mapping[str, int]) -> list[LockedPackage]:

@@ -25,6 +25,7 @@ _KINDS = (
     ("DiskFull", r"No space left on device|os error 28|Disk quota exceeded|os error 122"),
     ("WheelHashWrong", r"Hash mismatch for `(?P<package>[^`]+)`"),
     ("WheelHashWrong", r"Hash-checking is enabled, but no hashes were [\w ]+ for: `?(?P<package>[^`\s]+)`?"),
+    ("IndexRefused", r"lack of valid authentication credentials \((?P<status>\d+)"),
     ("IndexRefused", r"HTTP status client error \((?P<status>401|403|407)[^)]*\)"),
     (
         "IndexUnreachable",
@@ -34,9 +35,8 @@ _KINDS = (
     ),
     ("VersionNotThere", r"Because there is no version of (?P<package>[\w.-]+?)(?P<versions>==[^\s,]+)"),
     ("VersionNotThere", r"Because (?P<package>[\w.-]+) was not found in the (?:package registry|provided|cache)"),
-    ("NoWheelHere", r"Because (?P<package>[\w.-]+?)(?P<versions>==\S+) has no (?:wheels|usable wheels|wheel)"),
-    ("NoWheelHere", r"Because only (?P<package>[\w.-]+?)(?P<versions>[=<>]\S+) is available and .* has no wheels"),
-    ("NoWheelHere", r"Because all versions of (?P<package>[\w.-]+) have no (?:wheels|usable wheels)"),
+    ("NoWheelHere", r"Because (?:only )?(?P<package>[\w.-]+?)(?P<versions>[=<>]\S+) has no (?:usable )?wheels?"),
+    ("NoWheelHere", r"Because all versions of (?P<package>[\w.-]+) have no (?:usable )?wheels?"),
     ("PythonNotThere", r"No interpreter found|No virtual environment found|Python interpreter not found"),
     ("RequirementsClash", r"No solution found when resolving"),
 )  # fmt: skip
@@ -45,7 +45,7 @@ _KINDS = (
 def parse_uv_failure(text: str) -> UvFailure:
     """The kind of a failure from what uv printed. What is not known is `UvFailed`, with its last words."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    flat = re.sub(r"\s+", " ", plain)
+    flat = re.sub(r"\s+", " ", re.sub(r"\{[^{}]*\}", "", plain))
     words = _shown(flat)
     for reason, pattern in _KINDS:
         found = re.search(pattern, flat)

@@ -152,8 +152,8 @@ def _has_card(host: HostLimits) -> bool | None:
 
 
 def _driver_runs(build: EngineBuild, host: HostLimits) -> bool | None:
-    if build.driver_least is None:
-        return True
+    if build.driver_least is None or host.accelerators == 0:
+        return True  # no card at all is another constraint's to say
     return None if host.driver is None else Version(host.driver) >= Version(build.driver_least)
 
 

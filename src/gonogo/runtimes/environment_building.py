@@ -23,8 +23,8 @@ from gonogo.runtimes.package_sources import PackageSources
 from gonogo.runtimes.uv import EnvironmentFault, Uv
 
 LONGEST_INSTALL_S, LONGEST_ANSWER_S = 5400.0, 300.0
-ROOM_PER_DOWNLOADED = 5
-"""Room for the download, uv's unpacked copy of it, and the environment's own."""
+ROOM_PER_DOWNLOADED, COPIES = 7, 2
+"""Room for uv's unpacked copy and the environment's own: 6.4 times the download for xllamacpp 2026.10 (measured)."""
 LEAST_BYTES = 200_000_000
 MIB = 1024**2
 Tell = Callable[[str, dict[str, object]], None]
@@ -33,7 +33,7 @@ Tell = Callable[[str, dict[str, object]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildOrder:
-    """What is to be made, and from where. `needed_bytes`: a measured size, where there is one."""
+    """What is to be made, and from where. `measured_bytes`: what such an environment took elsewhere, where known."""
 
     lock: Lock
     python: PythonAtHand
@@ -66,8 +66,7 @@ def make_environment(store: EnvironmentStore, uv: Uv, order: BuildOrder, tell: T
 def refuse_full_disk(folder: Path, order: BuildOrder) -> None:
     """Raises EnvironmentFault when there is not enough room, before anything is downloaded."""
     downloads = order.lock.download_bytes
-    needed = order.measured_bytes or (downloads or 0) * ROOM_PER_DOWNLOADED
-    needed = max(needed, LEAST_BYTES)
+    needed = max((order.measured_bytes or 0) * COPIES or (downloads or 0) * ROOM_PER_DOWNLOADED, LEAST_BYTES)
     free = shutil.disk_usage(folder).free
     if free < needed:
         values = {"free_gib": free / 1024**3, "needed_gib": needed / 1024**3, "path": str(folder)}

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Iterator
 
@@ -70,6 +71,16 @@ def _globbed(pattern: str) -> list[Path]:
 
 
 def _version(path: str) -> str | None:
+    try:
+        return _asked(path, os.stat(path).st_mtime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=64)
+def _asked(path: str, changed_ns: int) -> str | None:
+    """`changed_ns` is only here to ask again when the interpreter was replaced."""
+    del changed_ns
     said = _said((path, "-I", "-S", "-c", _SAYS))
     found = re.fullmatch(r"(3\.(?:9|1\d)\.\d+) CPython", (said or "").strip())
     return found.group(1) if found else None

@@ -8,26 +8,27 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, Mapping, Sequence
 
 from gonogo.checks.environment import judge_lock
 from gonogo.facts.engine_build import EngineBuild, Matrix
 from gonogo.facts.environment import HostLimits, PythonAtHand
 from gonogo.facts.environment_lock import (
     LARGEST_BYTES,
+    ChosenWheel,
     Lock,
     LockedPackage,
     LockUnreadable,
     parse_compiled,
     parse_environment_lock,
-    parse_wheel_sizes,
+    parse_wheels,
 )
 from gonogo.runtimes.package_sources import PackageSources
 from gonogo.runtimes.uv import EnvironmentFault, Uv
 
 LONGEST_RESOLVE_S = 900.0
-OLDEST_GLIBC = "2.28"
-"""Wheels are chosen for this C library where the engine does not ask for a newer one and the host has it."""
+PLATFORMS = ("2.17", "2.28", *(f"2.{minor}" for minor in range(31, 41)))
+"""The C libraries that uv knows as platforms. Wheels are chosen for the newest that this host has."""
 NEVER = "python_version < '0'"
 
 
@@ -46,7 +47,6 @@ def make_lock(
 ) -> Lock:
     """Resolve one release. Raises EnvironmentFault: why not, or a release in it that is refused."""
     build = order.build
-    glibc = _glibc(order)
     with tempfile.TemporaryDirectory(prefix="gonogo-lock-") as folder:
         wanted, over = Path(folder) / "wanted.in", Path(folder) / "overrides.in"
         wanted.write_text("\n".join((f"{build.package}=={build.version}", *build.beside)) + "\n", encoding="utf-8")
@@ -55,7 +55,7 @@ def make_lock(
         words = [
             "pip", "compile", str(wanted), "--override", str(over), "--only-binary", ":all:", "--no-header",
             "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--python", order.python.path,
-            "--python-platform", _platform(order.host.machine or "x86_64", glibc), *sources.words(),
+            "--python-platform", _platform(order.host), *sources.words(),
         ]  # fmt: skip
         if build.prereleases:
             words += ["--prerelease", "allow"]
@@ -63,15 +63,15 @@ def make_lock(
         uv.run([*words, "--generate-hashes", "-o", str(locked), "--quiet"], LONGEST_RESOLVE_S, meanwhile)
         uv.run([*words, "--format", "pylock.toml", "-o", str(measured), "--quiet"], LONGEST_RESOLVE_S, meanwhile)
         compiled = parse_compiled(locked.read_text(encoding="utf-8"))
-        sizes = parse_wheel_sizes(measured.read_text(encoding="utf-8"))
+        wheels = parse_wheels(measured.read_text(encoding="utf-8"))
     lock = Lock(
         engine=build.engine,
         package=build.package,
         version=build.version,
         python=order.python.minor,
         machine=order.host.machine or "x86_64",
-        glibc=glibc,
-        packages=tuple(_with_size(one, sizes) for one in compiled),
+        glibc=_glibc(build, compiled, wheels),
+        packages=tuple(_narrowed(one, wheels) for one in compiled),
         overridden=order.overrides,
         left_out=build.left_out,
         ask=build.ask,
@@ -116,24 +116,26 @@ def refuse_misfit(lock: Lock, host: HostLimits) -> None:
         raise EnvironmentFault("LockForeign", {"what": what, "wanted": wanted, "here": here, "engine": lock.engine})
 
 
-def _with_size(one: LockedPackage, sizes: dict[str, int] | object) -> LockedPackage:
+def _narrowed(one: LockedPackage, wheels: Mapping[str, ChosenWheel]) -> LockedPackage:
     """Only the file that was chosen, where it is known which that is."""
-    assert isinstance(sizes, dict)
-    chosen = [digest for digest in one.hashes if digest in sizes]
+    chosen = [digest for digest in one.hashes if digest in wheels]
     if len(chosen) != 1:
         return one
-    return LockedPackage(name=one.name, version=one.version, hashes=(chosen[0],), size_bytes=sizes[chosen[0]])
+    size = wheels[chosen[0]].size_bytes
+    return LockedPackage(name=one.name, version=one.version, hashes=(chosen[0],), size_bytes=size)
 
 
-def _glibc(order: LockOrder) -> str:
-    wanted = max((order.build.glibc, OLDEST_GLIBC), key=_pair)
-    here = order.host.glibc
-    return wanted if here is None or _pair(here) >= _pair(wanted) else here
+def _glibc(build: EngineBuild, compiled: Sequence[LockedPackage], wheels: Mapping[str, ChosenWheel]) -> str:
+    """The oldest C library that all chosen files run with."""
+    digests = [digest for one in compiled for digest in one.hashes]
+    asked = [wheels[digest].glibc or build.glibc for digest in digests if digest in wheels]
+    return max([build.glibc, *asked], key=_pair)
 
 
-def _platform(machine: str, glibc: str) -> str:
-    major, minor = _pair(glibc)
-    return f"{machine}-manylinux2014" if (major, minor) < (2, 28) else f"{machine}-manylinux_{major}_{minor}"
+def _platform(host: HostLimits) -> str:
+    newest = max((one for one in PLATFORMS if _pair(one) <= _pair(host.glibc or "2.28")), key=_pair, default="2.17")
+    tag = "manylinux2014" if newest == "2.17" else f"manylinux_{newest.replace('.', '_')}"
+    return f"{host.machine or 'x86_64'}-{tag}"
 
 
 def _pair(version: str) -> tuple[int, int]:
