@@ -21,6 +21,7 @@ def _around(ranges: str) -> Iterator[Version]:
         base = Version(text.rstrip("."))
         yield base
         release = [*base.release, 0, 0][:3]
+        yield Version(".".join(map(str, [*release, 1])))
         for place in range(3):
             after = [*release[: place + 1]]
             after[place] += 1

@@ -10,7 +10,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from gonogo.cli.refusal import BLOCKED, WRONG_INPUT, Refusal
 from gonogo.facts.matrix import matrix
-from gonogo.plan.environment import Choice, Clash, choose_build
+from gonogo.plan.environment import Choice, choose_build
 from gonogo.plan.environment_constraints import Wish, constraints
 from gonogo.runtimes.environment_host import look_at_limits
 from gonogo.runtimes.environment_locking import (
@@ -111,24 +111,10 @@ def locked(session: Session, store: EnvironmentStore, order: Order, fresh: bool)
 
 def refusal_of(session: Session, engine: str, choice: Choice) -> Refusal:
     """Why no release fits, with the two constraints that clash and the command that mends it."""
-    if choice.clash is not None:
-        return Refusal("VersionsClash", BLOCKED, {"engine": engine, **clash_values(session, choice.clash)})
-    unseen = "; ".join(session.told(f"env.unseen.{side.name}", needs=side.needs) for side in choice.unseen)
-    title = choice.would_be.title if choice.would_be is not None else engine
-    version = choice.would_be.version if choice.would_be is not None else ""
-    return Refusal("EngineNeedsUnseen", BLOCKED, {"engine": title, "version": version, "unseen": unseen})
+    from gonogo.words.environment import choice_reason
 
-
-def clash_values(session: Session, clash: Clash) -> dict[str, Any]:
-    """The sides and the remedy of a clash in the session's language."""
-    title = clash.nearest.title if clash.nearest is not None else ""
-    sides = [
-        session.told(f"env.side.{side.name}", has=side.has, needs=side.needs, release=side.release, engine=title)
-        for side in clash.sides
-    ]
-    mends = [session.told(f"env.mend.{mend.kind}", **mend.values) for mend in clash.mends]
-    mend = session.told("env.and").join(mends) or session.told("env.mend.none")
-    return {"sides": session.told("env.against").join(sides), "mend": mend, "kinds": [one.name for one in clash.sides]}
+    reason, values = choice_reason(engine, choice, session.lang)
+    return Refusal(reason, BLOCKED, values)
 
 
 def uv_for(store: EnvironmentStore) -> Uv:

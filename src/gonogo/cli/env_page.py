@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 from gonogo.checks.environment import blocks
 from gonogo.checks.finding import Finding, Verdict
-from gonogo.words import finding_text
+from gonogo.words.environment import environment_finding_text
 
 if TYPE_CHECKING:
     from gonogo.cli.session import Session
@@ -53,36 +53,28 @@ def environment_lines(session: Session, made: Made) -> list[str]:
     return [shown, f"  {made.path}", f"  {session.told('env.column.lock')} {made.lock}"]
 
 
-def spoken(session: Session, finding: Finding) -> tuple[str, str | None]:
-    """What was seen and what to do; a text that is data comes in the session's language."""
-    values = {name: value for name, value in finding.values.items() if not name.startswith("what_")}
-    what = finding.values.get(f"what_{session.lang}")
-    text = finding_text(finding.reason, {**values, "what": what}, session.lang)
-    return text.seen, text.remedy
-
-
 def print_findings(session: Session, findings: Sequence[Finding]) -> None:
     """One finding a paragraph, as in the checklist."""
     for finding in findings:
-        seen, remedy = spoken(session, finding)
+        text = environment_finding_text(finding, session.lang)
         sign, style = SIGNS.get(finding.verdict, SIGNS[Verdict.UNKNOWN])
         if finding.verdict is Verdict.FAIL and not blocks(finding):
             sign, style = ADVICE
         session.out.print(f"{sign} {finding.reason}", style=style, markup=False, highlight=False)
-        session.out.print(f"    {seen}", markup=False, highlight=False)
-        if remedy and finding.verdict is not Verdict.PASS:
-            session.out.print(f"    → {remedy}", markup=False, highlight=False)
+        session.out.print(f"    {text.seen}", markup=False, highlight=False)
+        if text.remedy and finding.verdict is not Verdict.PASS:
+            session.out.print(f"    → {text.remedy}", markup=False, highlight=False)
 
 
 def plain_finding(session: Session, finding: Finding) -> dict[str, Any]:
     """For `--json`."""
-    seen, remedy = spoken(session, finding)
+    text = environment_finding_text(finding, session.lang)
     return {
         "reason": finding.reason,
         "verdict": finding.verdict.value,
         "blocks": blocks(finding),
         "subject": finding.subject,
         "values": dict(finding.values),
-        "seen": seen,
-        "remedy": remedy,
+        "seen": text.seen,
+        "remedy": text.remedy,
     }
