@@ -9,11 +9,12 @@ from typing import Any, Callable
 
 import pytest
 
-from gonogo.facts import parse_accelerators, parse_network, parse_programs, parse_system
+from gonogo.facts import parse_accelerators, parse_cards, parse_network, parse_programs, parse_system, parse_uv
 
 CASES = Path(__file__).parent.parent / "cases" / "facts"
 PARSERS: dict[str, Callable[[str], Any]] = {
     "accelerators": parse_accelerators.parse_accelerators,
+    "cards": parse_cards.parse_cards,
     "boot_id": parse_system.parse_boot_id,
     "cgroup_paths": parse_system.parse_cgroup_paths,
     "cpu_max": parse_system.parse_cpu_max,
@@ -25,6 +26,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "mounts": parse_system.parse_mounts,
     "os_release": parse_system.parse_os_release,
     "tcp": parse_network.parse_tcp,
+    "uv": parse_uv.parse_uv_failure,
     "version_line": parse_programs.parse_version_line,
 }
 FILES = sorted(CASES.glob("*/*.txt"))

@@ -241,7 +241,7 @@ def test_a_lock_for_another_machine_c_library_or_python_is_refused(state: Path, 
         ran = env(state, index, cache, "create", "--lock", str(other), "--json")
 
         assert (ran.code, ran.json["error"]["reason"]) == (3, "LockForeign"), part
-        assert (ran.json["error"]["values"]["what"], value in ran.json["error"]["message"]) == (part, True)
+        assert (ran.json["error"]["values"]["part"], value in ran.json["error"]["message"]) == (part, True)
     assert index.asked == []
 
 

@@ -228,6 +228,7 @@ def faults(session: Session) -> Iterator[None]:
     except EnvironmentFault as fault:
         code = WRONG_INPUT if fault.reason in WRONG else BLOCKED if fault.reason in STOPPED else WORLD_DID_NOT_COMPLY
         values: dict[str, Any] = {**fault.values, "what": fault.values.get(f"what_{session.lang}")}
+        values = {name: value for name, value in values.items() if value is not None and not name.startswith("what_")}
         raise Refusal(fault.reason, code, values) from None
 
 

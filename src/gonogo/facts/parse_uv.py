@@ -37,6 +37,7 @@ _KINDS = (
     ("VersionNotThere", r"Because (?P<package>[\w.-]+) was not found in the (?:package registry|provided|cache)"),
     ("NoWheelHere", r"Because (?:only )?(?P<package>[\w.-]+?)(?P<versions>[=<>]\S+) has no (?:usable )?wheels?"),
     ("NoWheelHere", r"Because all versions of (?P<package>[\w.-]+) have no (?:usable )?wheels?"),
+    ("NoWheelHere", r"the requested Python version \([^)]*\) does not satisfy Python(?P<python>\S+)"),
     ("PythonNotThere", r"No interpreter found|No virtual environment found|Python interpreter not found"),
     ("RequirementsClash", r"No solution found when resolving"),
 )  # fmt: skip
@@ -63,6 +64,6 @@ def without_secrets(text: str) -> str:
 
 def _shown(flat: str) -> str:
     """From the first complaint on, cut to a length that fits a line or three."""
-    found = re.search(r"(?:error:|× )(.*)$", flat)
+    found = re.search(r"(?:error:|× )(.*?)(?: hint:|$)", flat)
     shown = (found.group(1) if found else flat).strip()
     return without_secrets(shown)[:LONGEST_WORDS]

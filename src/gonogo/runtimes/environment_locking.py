@@ -112,8 +112,8 @@ def refuse_misfit(lock: Lock, host: HostLimits) -> None:
     """Raises EnvironmentFault when the lock is for another kind of machine, C library or Python."""
     misfit = lock.misfits(host)
     if misfit is not None:
-        what, wanted, here = misfit
-        raise EnvironmentFault("LockForeign", {"what": what, "wanted": wanted, "here": here, "engine": lock.engine})
+        part, wanted, here = misfit
+        raise EnvironmentFault("LockForeign", {"part": part, "wanted": wanted, "here": here, "engine": lock.engine})
 
 
 def _narrowed(one: LockedPackage, wheels: Mapping[str, ChosenWheel]) -> LockedPackage:
