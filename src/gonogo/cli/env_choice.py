@@ -15,8 +15,8 @@ from gonogo.plan.environment_constraints import Wish, constraints
 from gonogo.runtimes.environment_host import look_at_limits
 from gonogo.runtimes.environment_locking import (
     LockOrder,
+    companions_of,
     make_lock,
-    overrides_of,
     read_lock,
     refuse_misfit,
 )
@@ -156,10 +156,10 @@ def _resolved(
     companions = (
         recipe.engines[build.engine].companions if recipe is not None and build.engine in recipe.engines else ()
     )
-    overrides = overrides_of([(one.package, one.versions) for one in companions], build)
+    requirements, overrides = companions_of([(one.package, one.versions) for one in companions], build)
     with Progress(session) as progress:
         progress.step("env.resolving", engine=build.title, version=build.version, python=choice.python.version)
-        asked = LockOrder(build=build, python=choice.python, host=host, overrides=overrides)
+        asked = LockOrder(build=build, python=choice.python, host=host, requirements=requirements, overrides=overrides)
         lock = make_lock(uv_for(store), asked, sources_here(order.wheels, order.offline), matrix())
     return Locked(lock=lock, python=choice.python, build=build, fresh=True)
 

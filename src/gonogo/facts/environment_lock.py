@@ -12,6 +12,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Mapping
 
+from packaging.tags import Tag, compatible_tags, cpython_tags
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
 from gonogo.facts.environment import HostLimits, Package
 from gonogo.facts.parse_programs import normalised
 
@@ -158,12 +161,35 @@ class ChosenWheel:
         tags = re.findall(r"manylinux_(\d+)_(\d+)_", self.file) + [("2", old) for old in _old_tags(self.file)]
         return "{}.{}".format(*min(tags, key=lambda pair: (int(pair[0]), int(pair[1])))) if tags else None
 
+    def rank(self, tags: Mapping[Tag, int]) -> int | None:
+        """How well it fits, 0 is best; None: it does not fit, or its name is no wheel's."""
+        try:
+            found = [tags[tag] for tag in parse_wheel_filename(self.file)[3] if tag in tags]
+        except InvalidWheelFilename:
+            return None
+        return min(found, default=None)
+
+
+def wheel_tags(python: str, machine: str, glibc: str) -> Mapping[Tag, int]:
+    """The tags of wheels that a CPython runs on a Linux with this C library, best first."""
+    major, minor = (int(part) for part in python.split(".")[:2])
+    newest = _numbers(glibc)[1]
+    named = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+    platforms = []
+    for libc in range(newest, 4, -1):
+        platforms.append(f"manylinux_2_{libc}_{machine}")
+        platforms += [f"{named[libc]}_{machine}"] if libc in named else []
+    platforms.append(f"linux_{machine}")
+    found = [*cpython_tags((major, minor), platforms=platforms), *compatible_tags((major, minor), platforms=platforms)]
+    return {tag: place for place, tag in reversed(list(enumerate(found)))}
+
 
 def parse_wheels(text: str) -> Mapping[str, ChosenWheel]:
     """From a `pylock.toml`: the files by their hash. What it does not say is not there."""
     pattern = r"/([^/\"]+\.whl)\"([^{}]*), hashes = \{ sha256 = \"([0-9a-f]{64})\" \}"
     found = {}
-    for file, between, digest in re.findall(pattern, text):
+    for named, between, digest in re.findall(pattern, text):
+        file = named.replace("%2B", "+").replace("%2b", "+")
         size = re.search(r"size = (\d{1,12})", between)
         found[digest] = ChosenWheel(file=file, size_bytes=int(size.group(1)) if size else None)
     return found

@@ -54,13 +54,13 @@ class MatrixTables:
 
 def matrix_tables(recipes: Mapping[str, Recipe], known: Matrix) -> MatrixTables:
     """Every recipe with every engine that it describes, or with its own where it describes none."""
-    rows = [
-        _row(recipe, engine, known)
-        for recipe in recipes.values()
-        for engine in (recipe.engines or {recipe.engine: None})
-    ]
+    rows = [_row(recipe, engine, known) for recipe in recipes.values() for engine in _engines(recipe)]
     builds = {engine: tuple(reversed(found)) for engine, found in known.builds.items()}
     return MatrixTables(rows=tuple(rows), builds=builds)
+
+
+def _engines(recipe: Recipe) -> tuple[str, ...]:
+    return tuple(recipe.engines) or (recipe.engine,)
 
 
 def _row(recipe: Recipe, engine: str, known: Matrix) -> MatrixRow:

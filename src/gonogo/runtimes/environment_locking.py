@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Mapping, Sequence
 
+from packaging.tags import Tag
+
 from gonogo.checks.environment import judge_lock
 from gonogo.facts.engine_build import EngineBuild, Matrix
 from gonogo.facts.environment import HostLimits, PythonAtHand
@@ -22,6 +24,7 @@ from gonogo.facts.environment_lock import (
     parse_compiled,
     parse_environment_lock,
     parse_wheels,
+    wheel_tags,
 )
 from gonogo.runtimes.package_sources import PackageSources
 from gonogo.runtimes.uv import EnvironmentFault, Uv
@@ -34,11 +37,12 @@ NEVER = "python_version < '0'"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockOrder:
-    """What is to be locked. `overrides`: requirements of a recipe that go over what the packages themselves ask for."""
+    """What is to be locked. `requirements` are a recipe's; `overrides` go over what the packages themselves ask for."""
 
     build: EngineBuild
     python: PythonAtHand
     host: HostLimits
+    requirements: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
 
 
@@ -49,7 +53,8 @@ def make_lock(
     build = order.build
     with tempfile.TemporaryDirectory(prefix="gonogo-lock-") as folder:
         wanted, over = Path(folder) / "wanted.in", Path(folder) / "overrides.in"
-        wanted.write_text("\n".join((f"{build.package}=={build.version}", *build.beside)) + "\n", encoding="utf-8")
+        named = (f"{build.package}=={build.version}", *build.beside, *order.requirements)
+        wanted.write_text("\n".join(named) + "\n", encoding="utf-8")
         left_out = [f"{name}; {NEVER}" for name in build.left_out]
         over.write_text("\n".join((*order.overrides, *left_out)) + "\n", encoding="utf-8")
         words = [
@@ -64,14 +69,16 @@ def make_lock(
         uv.run([*words, "--format", "pylock.toml", "-o", str(measured), "--quiet"], LONGEST_RESOLVE_S, meanwhile)
         compiled = parse_compiled(locked.read_text(encoding="utf-8"))
         wheels = parse_wheels(measured.read_text(encoding="utf-8"))
+    tags = wheel_tags(order.python.version, order.host.machine or "x86_64", _newest_platform(order.host))
+    packages = tuple(_narrowed(one, wheels, tags) for one in compiled)
     lock = Lock(
         engine=build.engine,
         package=build.package,
         version=build.version,
         python=order.python.minor,
         machine=order.host.machine or "x86_64",
-        glibc=_glibc(build, compiled, wheels),
-        packages=tuple(_narrowed(one, wheels) for one in compiled),
+        glibc=_glibc(build, packages, wheels),
+        packages=packages,
         overridden=order.overrides,
         left_out=build.left_out,
         ask=build.ask,
@@ -116,13 +123,14 @@ def refuse_misfit(lock: Lock, host: HostLimits) -> None:
         raise EnvironmentFault("LockForeign", {"part": part, "wanted": wanted, "here": here, "engine": lock.engine})
 
 
-def _narrowed(one: LockedPackage, wheels: Mapping[str, ChosenWheel]) -> LockedPackage:
-    """Only the file that was chosen, where it is known which that is."""
-    chosen = [digest for digest in one.hashes if digest in wheels]
-    if len(chosen) != 1:
+def _narrowed(one: LockedPackage, wheels: Mapping[str, ChosenWheel], tags: Mapping[Tag, int]) -> LockedPackage:
+    """Only the file that fits best here, where it is known which that is."""
+    ranked = [(wheels[digest].rank(tags), digest) for digest in one.hashes if digest in wheels]
+    fitting = sorted((rank, digest) for rank, digest in ranked if rank is not None)
+    if not fitting:
         return one
-    size = wheels[chosen[0]].size_bytes
-    return LockedPackage(name=one.name, version=one.version, hashes=(chosen[0],), size_bytes=size)
+    chosen = fitting[0][1]
+    return LockedPackage(name=one.name, version=one.version, hashes=(chosen,), size_bytes=wheels[chosen].size_bytes)
 
 
 def _glibc(build: EngineBuild, compiled: Sequence[LockedPackage], wheels: Mapping[str, ChosenWheel]) -> str:
@@ -132,8 +140,12 @@ def _glibc(build: EngineBuild, compiled: Sequence[LockedPackage], wheels: Mappin
     return max([build.glibc, *asked], key=_pair)
 
 
+def _newest_platform(host: HostLimits) -> str:
+    return max((one for one in PLATFORMS if _pair(one) <= _pair(host.glibc or "2.28")), key=_pair, default="2.17")
+
+
 def _platform(host: HostLimits) -> str:
-    newest = max((one for one in PLATFORMS if _pair(one) <= _pair(host.glibc or "2.28")), key=_pair, default="2.17")
+    newest = _newest_platform(host)
     tag = "manylinux2014" if newest == "2.17" else f"manylinux_{newest.replace('.', '_')}"
     return f"{host.machine or 'x86_64'}-{tag}"
 
@@ -143,14 +155,17 @@ def _pair(version: str) -> tuple[int, int]:
     return int(major), int(minor.split(".")[0] or 0)
 
 
-def overrides_of(companions: Sequence[tuple[str, str]], build: EngineBuild) -> tuple[str, ...]:
-    """The recipe's companions as requirements that win. One for another CUDA than the release's does not concern it."""
-    made = []
+def companions_of(companions: Sequence[tuple[str, str]], build: EngineBuild) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A recipe's companions as requirements, and as overrides where the release's own packages may pin another.
+
+    One for another CUDA than the release's (`nvidia-cudnn-cu12` beside CUDA 13) does not concern it.
+    """
+    requirements, overrides = [], []
     for package, versions in companions:
         suffix = package.rpartition("-cu")[2]
         major = build.cuda.cuda.split(".", maxsplit=1)[0] if build.cuda is not None else ""
         if "-cu" in package and suffix.isdigit() and suffix != major:
             continue
-        if build.versions_of(package) is None:
-            made.append(f"{package}{versions}")
-    return tuple(made)
+        known = build.versions_of(package) is not None
+        (requirements if known else overrides).append(f"{package}{versions}")
+    return tuple(requirements), tuple(overrides)
