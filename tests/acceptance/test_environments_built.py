@@ -18,6 +18,7 @@ pytestmark = [
     pytest.mark.timeout(1800),
 ]
 GIB = 1024**3
+NOT_HERE = ("IndexUnreachable", "VersionNotThere", "VersionsClash", "DiskTooSmall")
 PASSED = ("PIP_FIND_LINKS", "UV_FIND_LINKS", "UV_CACHE_DIR", "UV_DEFAULT_INDEX", "PIP_INDEX_URL", "SSL_CERT_FILE")
 
 

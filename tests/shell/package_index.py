@@ -46,13 +46,17 @@ def _hash(data: bytes) -> str:
 
 @dataclass
 class Index:
-    """What it serves and how. `hold`: wheels are sent only when it is set. `status`: every answer has this status."""
+    """What it serves and how. `hold`: wheels are sent only when it is set. `status`: every answer has this status.
+
+    `swapped` are sent in place of the wheels of that name, `broken` are answered with 503, when their event is set.
+    """
 
     wheels: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     status: int = 200
     hold: threading.Event | None = None
     swapped: dict[str, bytes] = field(default_factory=dict)
+    broken: dict[str, threading.Event] = field(default_factory=dict)
     port: int = 0
 
     @property
@@ -100,6 +104,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, _metadata(index.wheels[parts[-1].removesuffix(".metadata")]), "text/plain")
             return
         data = index.swapped.get(parts[-1], index.wheels.get(parts[-1]))
+        if parts[-1] in index.broken:
+            index.broken[parts[-1]].wait(LONGEST_HOLD_S)
+            self._send(503, b"", "text/plain")
+            return
         if index.hold is not None:
             index.hold.wait(LONGEST_HOLD_S)
         self._send(200 if data is not None else 404, data or b"", "application/octet-stream")

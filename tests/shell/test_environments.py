@@ -163,6 +163,27 @@ def test_an_index_that_never_sends_a_wheel_is_given_up(state: Path, index: Index
     assert environments(state).all() == () and left_overs(state) == []
 
 
+def test_what_was_fetched_before_the_index_failed_is_not_fetched_again(state: Path, index: Index, cache: Path) -> None:
+    index.wheels.clear()
+    other = wheel("other-part", "1.0")
+    index.add(wheel(requires=("other-part==1.0",)), other)
+    fetched = threading.Event()
+    index.broken[other[0]] = fetched
+    watcher = threading.Thread(
+        target=lambda: (until(lambda: list(cache.glob(f"archive-v0/*/{ENGINE}"))), fetched.set())
+    )
+    watcher.start()
+    first = env(state, index, cache, "create", "llama.cpp", "--json")
+    watcher.join(LIMIT_S)
+    index.broken.clear()
+    index.asked.clear()
+
+    ran = env(state, index, cache, "create", "llama.cpp", "--json")
+
+    assert (first.code, first.json["error"]["reason"]) == (4, "IndexUnreachable")
+    assert (ran.code, index.fetched) == (0, [f"/files/{other[0]}"])
+
+
 def test_an_index_that_wants_a_password_is_told_apart_and_ours_is_not_shown(
     state: Path, index: Index, cache: Path
 ) -> None:

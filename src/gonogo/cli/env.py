@@ -23,6 +23,9 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help=told("argument.env_nam
 Versions = Annotated[
     Optional[str], typer.Option("--version", metavar="X.Y.Z|RANGE", help=told("option.env_version"), show_default=False)
 ]
+EngineName = Annotated[
+    Optional[str], typer.Option("--engine", metavar="NAME", help=told("option.engine"), show_default=False)
+]
 PythonWanted = Annotated[
     Optional[str], typer.Option("--python", metavar="X.Y", help=told("option.env_python"), show_default=False)
 ]
@@ -67,24 +70,27 @@ def check(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     file: Described = None,
     against: Against = None,
     version: Versions = None,
+    engine: EngineName = None,
     state_dir: StateDir = None,
     json: Json = False,
     lang: Lang = None,
 ) -> Outcome:
     """What is here against what is needed; or an environment that somebody else made."""
     from gonogo.cli import env_check
+    from gonogo.cli.env_choice import Order
     from gonogo.cli.session import open_session
 
     session = open_session(state_dir, json, lang)
     with faults(session):
         if prefix is not None or file is not None:
             return env_check.judge_given(session, prefix, file, against)
-        return env_check.check_here(session, _store(session), target, version)
+        return env_check.check_here(session, _store(session), Order(target=target, versions=version, engine=engine))
 
 
 def lock(  # noqa: PLR0913, PLR0917
     target: Target,
     version: Versions = None,
+    engine: EngineName = None,
     python: PythonWanted = None,
     wheels: Wheels = None,
     offline: Offline = False,
@@ -102,7 +108,14 @@ def lock(  # noqa: PLR0913, PLR0917
     session = open_session(state_dir, json, lang)
     store = _store(session)
     with faults(session):
-        order = Order(target=target, versions=version, python=python, wheels=tuple(wheels or ()), offline=offline)
+        order = Order(
+            target=target,
+            versions=version,
+            engine=engine,
+            python=python,
+            wheels=tuple(wheels or ()),
+            offline=offline,
+        )
         made = locked(session, store, order, fresh=True)
         path = store.keep_lock(made.lock.digest, render_lock(made.lock))
         if output is not None:
@@ -118,6 +131,7 @@ def lock(  # noqa: PLR0913, PLR0917
 def create(  # noqa: PLR0913, PLR0917
     target: AnyTarget = None,
     version: Versions = None,
+    engine: EngineName = None,
     python: PythonWanted = None,
     wheels: Wheels = None,
     offline: Offline = False,
@@ -137,6 +151,7 @@ def create(  # noqa: PLR0913, PLR0917
     order = Order(
         target=target,
         versions=version,
+        engine=engine,
         python=python,
         wheels=tuple(wheels or ()),
         offline=offline,
@@ -189,6 +204,7 @@ def bundle(  # noqa: PLR0913, PLR0917
     target: AnyTarget = None,
     output: Output = None,
     version: Versions = None,
+    engine: EngineName = None,
     python: PythonWanted = None,
     wheels: Wheels = None,
     offline: Offline = False,
@@ -206,6 +222,7 @@ def bundle(  # noqa: PLR0913, PLR0917
     order = Order(
         target=target,
         versions=version,
+        engine=engine,
         python=python,
         wheels=tuple(wheels or ()),
         offline=offline,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 from gonogo.checks.environment import Wanted, blocks, judge
 from gonogo.checks.finding import Finding, Verdict
-from gonogo.cli.env_choice import choice_for, refusal_of, wished
+from gonogo.cli.env_choice import Order, choice_for, refusal_of, wished
 from gonogo.cli.env_page import plain_finding, print_findings
 from gonogo.cli.refusal import BLOCKED, DONE, WRONG_INPUT, Outcome, Refusal
 from gonogo.facts.matrix import matrix
@@ -36,16 +36,16 @@ def judge_given(session: Session, prefix: str | None, file: str | None, against:
     return _told(session, findings, {"source": seen.source, "python": seen.python, "packages": len(seen.packages)})
 
 
-def check_here(session: Session, store: EnvironmentStore, target: str | None, version: str | None) -> Outcome:
+def check_here(session: Session, store: EnvironmentStore, order: Order) -> Outcome:
     """Which release each engine would get on this host, and how the environments that are here are."""
-    host = look_at_limits()
+    host, target = look_at_limits(), order.target
     session.say("env.host", **_host_values(session, host))
     targets = [target] if target is not None else list(matrix().builds)
     plans = []
     for one in targets:
-        wish, recipe = wished(one, version)
+        wish, recipe = wished(one, order)
         plans.append(_plan(session, one, choice_for(wish, recipe, host), recipe))
-    engine = wished(target, version)[0].engine if target is not None else None
+    engine = wished(target, order)[0].engine if target is not None else None
     findings: list[Finding] = []
     for made in store.all() if engine is None else store.of_engine(engine):
         recipe = recipes().get(target) if target is not None else None

@@ -38,6 +38,7 @@ class Order:
 
     target: str | None = None
     versions: str | None = None
+    engine: str | None = None
     python: str | None = None
     wheels: tuple[str, ...] = ()
     offline: bool = False
@@ -67,7 +68,7 @@ class Locked:
         }
 
 
-def wished(target: str, versions: str | None) -> tuple[Wish, Recipe | None]:
+def wished(target: str, order: Order) -> tuple[Wish, Recipe | None]:
     """The engine of a target, and its recipe where it is one. Raises Refusal for a name or a range that is none."""
     from gonogo.spec.recipes import recipes
     from gonogo.words import nearest
@@ -75,11 +76,16 @@ def wished(target: str, versions: str | None) -> tuple[Wish, Recipe | None]:
     known = matrix().builds
     recipe = recipes().get(target)
     engine = recipe.engine if recipe is not None else target
+    if recipe is not None and order.engine is not None:
+        engine = order.engine
+        if engine not in recipe.engines:
+            values = {"option": "--engine", "words": f"{engine}: {' | '.join(recipe.engines) or recipe.engine}"}
+            raise Refusal("OptionMistaken", WRONG_INPUT, values)
     if engine not in known:
         near = nearest(target, (*known, *recipes()))
-        values = {"asked": target, "nearest": ", ".join(near) or None, "known": list(known)}
-        raise Refusal("EngineNotInMatrix", WRONG_INPUT, values)
-    return Wish(engine=engine, versions=_range(versions)), recipe
+        unknown: dict[str, Any] = {"asked": target, "nearest": ", ".join(near) or None, "known": ", ".join(known)}
+        raise Refusal("EngineNotInMatrix", WRONG_INPUT, unknown)
+    return Wish(engine=engine, versions=_range(order.versions)), recipe
 
 
 def choice_for(wish: Wish, recipe: Recipe | None, host: HostLimits) -> Choice:
@@ -97,7 +103,7 @@ def locked(session: Session, store: EnvironmentStore, order: Order, fresh: bool)
     if order.lock_file is not None:
         return _given(Path(order.lock_file), host)
     assert order.target is not None
-    wish, recipe = wished(order.target, order.versions)
+    wish, recipe = wished(order.target, order)
     if order.python is not None:
         host = replace(host, pythons=tuple(one for one in host.pythons if _is_python(one, order.python)))
     choice = choice_for(wish, recipe, host)

@@ -57,6 +57,13 @@ def parse_uv_failure(text: str) -> UvFailure:
     return UvFailure(reason="UvFailed", values={"words": words or "-"})
 
 
+def parse_uv_downloads(text: str) -> tuple[str, ...]:
+    """The large files that are being fetched, from what uv said so far; it does not name small ones."""
+    begun = re.findall(r"^ *Downloading ([\w.-]+) \(", text, re.MULTILINE)
+    done = set(re.findall(r"^ *Downloaded ([\w.-]+)$", text, re.MULTILINE))
+    return tuple(name for name in dict.fromkeys(begun) if name not in done)
+
+
 def without_secrets(text: str) -> str:
     """The text with user names and passwords of addresses taken out."""
     return re.sub(r"(?<=://)[^/@\s]+@", "•••@", text)

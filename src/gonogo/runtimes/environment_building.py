@@ -18,6 +18,7 @@ from typing import Callable
 from gonogo.facts.environment import PythonAtHand
 from gonogo.facts.environment_lock import Lock, render_lock
 from gonogo.facts.parse_programs import last_words
+from gonogo.facts.parse_uv import parse_uv_downloads
 from gonogo.runtimes.environments import MARKER, UNFINISHED, EnvironmentStore, Made, disk_bytes, fault_of, write_whole
 from gonogo.runtimes.package_sources import PackageSources
 from gonogo.runtimes.uv import EnvironmentFault, Uv
@@ -27,7 +28,7 @@ ROOM_PER_DOWNLOADED, COPIES = 5, 2
 """Room for uv's unpacked copy and the environment's own. xllamacpp 2026.10 takes 6.4 times its 32 MB (measured), which
 the least covers; large sets take less, for much of them is compressed little."""
 LEAST_BYTES = 400_000_000
-MIB = 1024**2
+MIB, MOST_NAMED = 1024**2, 3
 Tell = Callable[[str, dict[str, object]], None]
 """Progress: the name of a message, and its values."""
 
@@ -110,7 +111,7 @@ def _build(store: EnvironmentStore, uv: Uv, order: BuildOrder, aside: Path, tell
         "pip", "install", "--python", str(aside / "bin" / "python"), "--requirements", str(requirements), "--no-deps",
         "--require-hashes", "--only-binary", ":all:", "--link-mode", "copy", *order.sources.words(),
     )  # fmt: skip
-    uv.run(words, LONGEST_INSTALL_S, lambda: tell(*_progress(aside, lock, uv.cache)))
+    uv.run(words, LONGEST_INSTALL_S, lambda said: tell(*_progress(aside, lock, said)))
     tell("env.asking", {"engine": lock.engine})
     answered = ask_engine(aside / "bin" / "python", lock)
     made = Made(
@@ -125,14 +126,19 @@ def _build(store: EnvironmentStore, uv: Uv, order: BuildOrder, aside: Path, tell
     return made
 
 
-def _progress(aside: Path, lock: Lock, cache: Path) -> tuple[str, dict[str, object]]:
+def _progress(aside: Path, lock: Lock, said: str) -> tuple[str, dict[str, object]]:
     done = sum(1 for _ in aside.glob("lib/python*/site-packages/*.dist-info"))
     if done:
         return "env.unpacking", {"done": done, "all": len(lock.packages)}
+    left = parse_uv_downloads(said)
     whole = lock.download_bytes
-    if whole is None:
-        return "env.fetching", {"mib": disk_bytes(cache) // MIB, "all": len(lock.packages)}
-    return "env.fetching_of", {"all": len(lock.packages), "whole_mib": whole // MIB}
+    shown = ", ".join(left[:MOST_NAMED]) + (" …" if len(left) > MOST_NAMED else "")
+    values: dict[str, object] = {
+        "all": len(lock.packages),
+        "mib": None if whole is None else whole // MIB,
+        "left": shown or None,
+    }
+    return "env.fetching", values
 
 
 def _settle(folder: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Mapping, Sequence
+from typing import Mapping, Sequence
 
 from packaging.tags import Tag
 
@@ -46,9 +46,7 @@ class LockOrder:
     overrides: tuple[str, ...] = ()
 
 
-def make_lock(
-    uv: Uv, order: LockOrder, sources: PackageSources, known: Matrix, meanwhile: Callable[[], None] | None = None
-) -> Lock:
+def make_lock(uv: Uv, order: LockOrder, sources: PackageSources, known: Matrix) -> Lock:
     """Resolve one release. Raises EnvironmentFault: why not, or a release in it that is refused."""
     build = order.build
     with tempfile.TemporaryDirectory(prefix="gonogo-lock-") as folder:
@@ -65,8 +63,8 @@ def make_lock(
         if build.prereleases:
             words += ["--prerelease", "allow"]
         locked, measured = Path(folder) / "lock.txt", Path(folder) / "pylock.toml"
-        uv.run([*words, "--generate-hashes", "-o", str(locked), "--quiet"], LONGEST_RESOLVE_S, meanwhile)
-        uv.run([*words, "--format", "pylock.toml", "-o", str(measured), "--quiet"], LONGEST_RESOLVE_S, meanwhile)
+        uv.run([*words, "--generate-hashes", "-o", str(locked), "--quiet"], LONGEST_RESOLVE_S)
+        uv.run([*words, "--format", "pylock.toml", "-o", str(measured), "--quiet"], LONGEST_RESOLVE_S)
         compiled = parse_compiled(locked.read_text(encoding="utf-8"))
         wheels = parse_wheels(measured.read_text(encoding="utf-8"))
     tags = wheel_tags(order.python.version, order.host.machine or "x86_64", _newest_platform(order.host))

@@ -20,7 +20,7 @@ from typing import Callable, Iterator
 from gonogo.runtimes.uv import EnvironmentFault
 
 MARKER = "gonogo-environment.json"
-LARGEST_MARKER_BYTES = 65_536
+LARGEST_MARKER_BYTES, LARGEST_LOG_BYTES = 65_536, 16_000_000
 LONGEST_WAIT_S = 3600.0
 POLL_S = 0.2
 UNFINISHED = ".building-"
@@ -69,8 +69,10 @@ class EnvironmentStore:
     def make(self) -> None:
         """Create the folders, for the owner alone. Raises EnvironmentFault."""
         try:
-            for folder in (self.root, self.locks):
+            for folder in (self.root.parent, self.root, self.locks):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.log.exists() and self.log.stat().st_size > LARGEST_LOG_BYTES:
+                self.log.unlink()
         except OSError as error:
             raise fault_of(error, self.root) from None
 

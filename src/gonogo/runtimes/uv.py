@@ -21,7 +21,7 @@ from gonogo.facts.parse_uv import UvFailure, parse_uv_failure
 
 OVERRIDE = "GONOGO_UV"
 LONGEST_SAID_BYTES = 262_144
-POLL_S, PATIENCE_S = 0.2, 10.0
+POLL_S, PATIENCE_S = 0.5, 10.0
 PASSED = (
     "HOME", "PATH", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS",
     "UV_INSECURE_HOST", "UV_HTTP_TIMEOUT", "UV_HTTP_RETRIES", "UV_CONCURRENT_DOWNLOADS", "UV_KEYRING_PROVIDER",
@@ -46,9 +46,10 @@ class Uv:
     log: Path
     inherits: tuple[int, ...] = ()
 
-    def run(self, words: Sequence[str], limit_s: float, meanwhile: Callable[[], None] | None = None) -> str:
+    def run(self, words: Sequence[str], limit_s: float, meanwhile: Callable[[str], None] | None = None) -> str:
         """Run one command to its end; what it said. Raises EnvironmentFault when it fails or takes too long.
 
+        `meanwhile` is told, every half second, what it has said so far.
         `inherits` are descriptors that it holds too: a lock outlives us in it. An interruption ends it before us.
         """
         command = (self.binary, *words, "--no-config", "--color", "never", "--no-progress", "--no-python-downloads")
@@ -64,7 +65,7 @@ class Uv:
                 pass_fds=self.inherits,
             )
         try:
-            ended = _wait(process, limit_s, meanwhile)
+            ended = _wait(process, limit_s, lambda: meanwhile(self._said(began_bytes)) if meanwhile else None)
         except BaseException:
             _end(process)
             raise
@@ -106,7 +107,7 @@ def find_uv() -> str:
     return found
 
 
-def _wait(process: subprocess.Popen[bytes], limit_s: float, meanwhile: Callable[[], None] | None) -> bool:
+def _wait(process: subprocess.Popen[bytes], limit_s: float, meanwhile: Callable[[], None]) -> bool:
     """Whether it ended in time; one that did not is ended."""
     deadline = time.monotonic() + limit_s
     while True:
@@ -117,8 +118,7 @@ def _wait(process: subprocess.Popen[bytes], limit_s: float, meanwhile: Callable[
             if time.monotonic() > deadline:
                 _end(process)
                 return False
-            if meanwhile is not None:
-                meanwhile()
+            meanwhile()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
