@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from gonogo.facts.environment import HostLimits, PythonAtHand
 from gonogo.facts.environment_lock import (
+    ChosenWheel,
     Lock,
     LockedPackage,
     LockUnreadable,
     parse_environment_lock,
     parse_wheels,
     render_lock,
+    wheel_tags,
 )
 
 digests = st.text("0123456789abcdef", min_size=64, max_size=64)
@@ -102,3 +104,30 @@ def test_wheels_are_read_with_their_size_and_the_c_library_that_they_need() -> N
     )
     found = parse_wheels(text)
     assert [(one.size_bytes, one.glibc) for one in found.values()] == [(33827498, "2.28"), (None, "2.17"), (None, None)]
+
+
+@pytest.mark.parametrize(
+    ("python", "glibc", "best"),
+    [
+        ("3.12", "2.36", "a-1-cp312-cp312-manylinux_2_28_x86_64.whl"),
+        ("3.12.3", "2.27", "a-1-cp312-cp312-manylinux2014_x86_64.whl"),
+        ("3.13", "2.36", "a-1-cp313-cp313-manylinux_2_28_x86_64.whl"),
+        ("3.14", "2.36", "a-1-cp38-abi3-manylinux_2_31_x86_64.whl"),
+        ("3.14", "2.28", "a-1-py3-none-any.whl"),
+    ],
+)
+def test_the_wheel_that_fits_python_and_c_library_best_is_chosen(python: str, glibc: str, best: str) -> None:
+    files = (
+        "a-1-cp312-cp312-manylinux_2_28_x86_64.whl",
+        "a-1-cp312-cp312-manylinux2014_x86_64.whl",
+        "a-1-cp313-cp313-manylinux_2_28_x86_64.whl",
+        "a-1-cp312-cp312-manylinux_2_28_aarch64.whl",
+        "a-1-cp38-abi3-manylinux_2_31_x86_64.whl",
+        "a-1-py3-none-any.whl",
+        "a-1-cp312-cp312-win_amd64.whl",
+        "no wheel.whl",
+    )
+    tags = wheel_tags(python, "x86_64", glibc)
+    ranked = {file: ChosenWheel(file=file, size_bytes=None).rank(tags) for file in files}
+    fitting = {rank: file for file, rank in ranked.items() if rank is not None}
+    assert fitting[min(fitting)] == best

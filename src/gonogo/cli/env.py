@@ -24,7 +24,7 @@ Versions = Annotated[
     Optional[str], typer.Option("--version", metavar="X.Y.Z|RANGE", help=told("option.env_version"), show_default=False)
 ]
 EngineName = Annotated[
-    Optional[str], typer.Option("--engine", metavar="NAME", help=told("option.engine"), show_default=False)
+    Optional[str], typer.Option("--engine", metavar="NAME", help=told("option.env_engine"), show_default=False)
 ]
 PythonWanted = Annotated[
     Optional[str], typer.Option("--python", metavar="X.Y", help=told("option.env_python"), show_default=False)
