@@ -186,3 +186,10 @@ def test_no_release_of_an_engine_is_on_the_list_of_the_poisoned() -> None:
         for build in builds:
             bad = KNOWN.bad_release(build.package, build.version)
             assert bad is None or bad.kind is BadKind.HOLES
+
+
+def test_every_card_of_a_host_counts() -> None:
+    host = HostLimits(accelerators=2, driver="580.95.05", capabilities=("8.0", "7.0"), glibc="2.35", machine="x86_64")
+    host = replace(host, pythons=(PythonAtHand(version="3.12.3", path="/p"),))
+    assert chosen("vllm", None, "", host).build.version == "0.19.0"  # type: ignore[union-attr]
+    assert chosen("vllm", None, "", replace(host, capabilities=("8.0",))).build.version == "0.33.0"  # type: ignore[union-attr]
