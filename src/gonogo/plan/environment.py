@@ -60,6 +60,7 @@ class Clash:
     Where one alone excludes every release, the other side is the engine itself. `nearest` passes after `mends`.
     """
 
+    title: str
     sides: tuple[Side, ...]
     nearest: EngineBuild | None
     mends: tuple[Mend, ...]
@@ -111,12 +112,12 @@ def _clash(newest_first: Sequence[EngineBuild], constraints: Sequence[Constraint
     core = _core(newest_first, constraints)
     nearest, changed = _nearest(newest_first, constraints)
     sides = [_side(one, _newest_without(one, core, newest_first)) for one in core] if newest_first else []
+    title = newest_first[0].title if newest_first else "?"
     if len(sides) < 2:
-        title = newest_first[0].title if newest_first else "?"
         releases = f"{newest_first[-1].version} … {newest_first[0].version}" if newest_first else ""
         sides.append(Side(name="engine", has=title, needs=releases, release=""))
     mends = tuple(one.mend(nearest) for one in changed if one.mend is not None) if nearest is not None else ()
-    return Clash(sides=tuple(sides), nearest=nearest, mends=mends)
+    return Clash(title=title, sides=tuple(sides), nearest=nearest, mends=mends)
 
 
 def _newest_without(

@@ -27,9 +27,8 @@ def environment_finding_text(finding: Finding, lang: Language) -> Text:
 
 
 def _clash_values(clash: Clash, lang: Language) -> dict[str, Any]:
-    title = clash.nearest.title if clash.nearest is not None else ""
     sides = [
-        message(f"env.side.{side.name}", lang, has=side.has, needs=side.needs, release=side.release, engine=title)
+        message(f"env.side.{side.name}", lang, has=side.has, needs=side.needs, release=side.release, engine=clash.title)
         for side in clash.sides
     ]
     mends = [message(f"env.mend.{mend.kind}", lang, **mend.values) for mend in clash.mends]
