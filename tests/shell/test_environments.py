@@ -469,6 +469,20 @@ def test_removing_takes_one_away_and_keeps_its_lock(state: Path, index: Index, c
     assert (ran.code, ran.json["error"]["reason"]) == (2, "EnvironmentNotThere")
 
 
+@pytest.mark.parametrize("place", ["../{}", "../other/{}", "{}/.", "./{}"])
+def test_a_name_that_leads_elsewhere_removes_nothing(state: Path, index: Index, cache: Path, place: str) -> None:
+    made = Path(env(state, index, cache, "create", "llama.cpp", "--json").json["environment"]["path"])
+    outside = state / "other" / made.name
+    outside.parent.mkdir()
+    made.rename(outside)
+    outside.parent.joinpath("environments").mkdir()
+
+    ran = env(state, index, cache, "remove", place.format(made.name), "--yes", "--json")
+
+    assert (ran.code, ran.json["error"]["reason"]) == (2, "EnvironmentNotThere")
+    assert (outside / MARKER).exists()
+
+
 def test_settings_of_pip_count_too(state: Path, index: Index, cache: Path) -> None:
     ran = gonogo(
         state, "env", "lock", "llama.cpp", "--json", env={"PIP_INDEX_URL": index.url, "UV_CACHE_DIR": str(cache)}

@@ -158,7 +158,8 @@ def companions_of(companions: Sequence[tuple[str, str]], build: EngineBuild) -> 
 
     One for another CUDA than the release's (`nvidia-cudnn-cu12` beside CUDA 13) does not concern it.
     """
-    requirements, overrides = [], []
+    requirements: list[str] = []
+    overrides: list[str] = []
     for package, versions in companions:
         suffix = package.rpartition("-cu")[2]
         major = build.cuda.cuda.split(".", maxsplit=1)[0] if build.cuda is not None else ""

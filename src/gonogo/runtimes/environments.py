@@ -94,7 +94,9 @@ class EnvironmentStore:
         return path
 
     def find(self, name: str) -> Made | None:
-        """One whole environment by its name; None: there is none, or it is not whole."""
+        """One whole environment by its name; None: there is none, it is not whole, or the name leads elsewhere."""
+        if name != os.path.basename(name) or name.startswith("."):
+            return None
         return _read_marker(self.path(name))
 
     def all(self) -> tuple[Made, ...]:
