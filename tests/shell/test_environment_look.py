@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gonogo.runtimes.environment_look import look_at_file, look_at_prefix
-from gonogo.runtimes.package_sources import package_sources
+from gonogo.runtimes.package_sources import index_of_pip, package_sources
 from gonogo.runtimes.uv import EnvironmentFault
 from tests.shell.command_line import gonogo
 
@@ -141,3 +141,18 @@ def test_packages_come_from_where_uv_or_pip_were_told() -> None:
     assert package_sources({**told, "UV_DEFAULT_INDEX": "https://uv.example"}).index == "https://uv.example"
     offline = package_sources(told, ["/c"], offline=True).words()
     assert offline[-2:] == ("--no-index", "--offline") and "--default-index" not in offline
+
+
+def test_a_mirror_that_pip_was_told_of_in_its_file_is_used(tmp_path: Path) -> None:
+    texts = {
+        "missing": None,
+        "broken": "index-url = x\n[global\n",
+        "other": "[global]\ntimeout = 60\n",
+        "mirror": "[global]\nindex-url = https://mirror.example/simple\n[install]\ntrusted-host = mirror.example\n",
+        "later": "[global]\nindex-url = https://later.example/simple\n",
+    }
+    for name, text in texts.items():
+        if text is not None:
+            (tmp_path / name).write_text(text)
+    assert index_of_pip([tmp_path / name for name in texts]) == "https://mirror.example/simple"
+    assert index_of_pip([tmp_path / "missing", tmp_path / "broken", tmp_path / "other"]) is None
