@@ -17,6 +17,7 @@ from gonogo.facts import (
     parse_system,
     parse_tools,
     parse_topology,
+    parse_uv,
 )
 
 CASES = Path(__file__).parent.parent / "cases" / "facts"
@@ -44,6 +45,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "os_release": parse_system.parse_os_release,
     "tcp": parse_network.parse_tcp,
     "topology": parse_topology.parse_topology,
+    "uv": parse_uv.parse_uv_failure,
     "version_line": parse_programs.parse_version_line,
 }
 FILES = sorted(CASES.glob("*/*.txt"))
