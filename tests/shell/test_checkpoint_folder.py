@@ -96,7 +96,7 @@ def test_a_folder_of_pickles_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
-        ({}, "not_gguf"),
+        ({}, "engine"),
         ({SHARDS[0]: None}, "shard_missing"),
         ({"config.json": small(b"{")}, "config_unreadable"),
         ({"config.json": small({**CONFIG, "num_hidden_layers": 40})}, "config_contradicts"),
