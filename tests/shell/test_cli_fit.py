@@ -34,6 +34,7 @@ SHOWN = (
     ("meta-llama/Meta-Llama-3.1-405B", "1024xB200", "-n", "1000000"),
     ("nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B-NVFP4", "8xRTX PRO 6000"),
     ("Qwen/Qwen3-14B", "3xRTX3090", "--tensor", "3"),
+    ("meta-llama/Llama-3.3-70B-Instruct", "4xRTX3090", "--context-tokens", "8k"),
     ("HuggingFaceTB/SmolLM2-135M-Instruct (GGUF Q4_1)", "1xL4"),
 )
 REFUSED: dict[str, tuple[str, ...]] = {

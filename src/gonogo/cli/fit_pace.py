@@ -29,6 +29,8 @@ def print_pace(session: Session, pace: Plain | None, cards: int) -> None:
     if loaded["concurrent_requests"] > 1:
         table.add_row(session.told("fit.pace.loaded", count=loaded["concurrent_requests"]), *_numbers(loaded))
     session.out.print(table)
+    if pace["alone"]["ttft_ms"] is None:
+        _indented(session, session.told("fit.pace.no_ttft"), "dim")
     measured = session.told("fit.pace.measured", level=pace["loaded"]["measured_on"])
     _indented(session, measured, "dim")
     for name in ("on_demand", "spot"):
@@ -55,7 +57,7 @@ def _indented(session: Session, text: str, style: str = "") -> None:
 
 def _numbers(speed: Plain) -> tuple[str, str, str]:
     ttft, itl, rate = speed["ttft_ms"], speed["itl_ms"], speed["output_tokens_per_s"]
-    first = "?" if ttft is None else f"{_short(ttft['low'] / 1e3)}–{_short(ttft['high'] / 1e3)} s"
+    first = "–" if ttft is None else f"{_short(ttft['low'] / 1e3)}–{_short(ttft['high'] / 1e3)} s"
     return first, f"{_short(itl['low'])}–{_short(itl['high'])} ms", f"{_short(rate['low'])}–{_short(rate['high'])}"
 
 
