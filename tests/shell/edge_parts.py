@@ -224,7 +224,8 @@ class Edge:
         found: list[dict[str, Any]] = []
 
         def look() -> bool:
-            lines = (self.root / "access.log").read_text().splitlines()
+            whole, _, _ = (self.root / "access.log").read_text().rpartition("\n")  # Envoy may be writing the last line
+            lines = whole.splitlines()
             found[:] = [line for line in map(json.loads, lines) if line["request_id"] == request_id]
             return bool(found)
 

@@ -97,8 +97,9 @@ class Observer:
             if handle not in self._memory.watches:
                 pulse = self._runtime.pulse(handle)
                 self.watch(process, adopted=pulse is not None and pulse.age_s > ADOPTED_AGE_S)
-        for handle in tuple(self._memory.watches):
-            if handle not in alive:
+        for handle, watch in tuple(self._memory.watches.items()):
+            # one may have ended since the processes were counted: its log is read before another writes into it
+            if handle not in alive or watch.verdict is Health.DEAD:
                 self._bury(handle)
 
     def watch(self, process: Process, adopted: bool) -> None:

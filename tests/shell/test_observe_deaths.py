@@ -1,0 +1,65 @@
+"""Control's look at replicas that end while it looks: what they died of is read before the next one writes its log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+from gonogo.control.deployment import Deployment, Memory
+from gonogo.control.observe import Observer
+from gonogo.engines.model import Launch
+from gonogo.facts.world import World
+from gonogo.runtimes.local import LocalRuntime
+from gonogo.runtimes.paths import StatePaths
+from gonogo.store import open_store
+
+NAME = "svc/1/0"
+SAYS = "print('gonogo.runner: starting', flush=True); import signal; signal.pause()"
+DIES = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit('gonogo.runner: EngineOutOfMemory: x')); "
+
+
+def test_a_replica_that_ends_during_a_look_is_buried_in_it_with_its_own_reason(tmp_path: Path) -> None:
+    paths = StatePaths.of(tmp_path / "state")
+    log = paths.log("replica", NAME)
+    log.parent.mkdir(parents=True)
+    runtime = LocalRuntime(paths.root)
+    with contextlib.closing(open_store(paths.database, clock=time.time)) as store:
+        deployment = Deployment(paths=paths, runtime=runtime, store=store, epoch=1, memory=Memory())
+
+        async def story() -> tuple[World, World]:
+            observer = Observer(deployment, lambda: None, lambda: None)
+            launch = Launch(command=(sys.executable, "-c", DIES + SAYS), environment={}, niceness=0)
+            process = runtime.start(launch, ("replica", NAME, 1), log)
+            observer.watch(process, adopted=False)
+            await until(lambda: "starting" in log.read_text())
+            look, before = observer.host.look, await observer.observe(())
+
+            def while_it_dies(*asked: Any) -> Any:
+                os.kill(process.pid, signal.SIGTERM)
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+                return look(*asked)
+
+            observer.host.look = while_it_dies  # type: ignore[method-assign]
+            after = await observer.observe(())
+            for watch in deployment.memory.watches.values():
+                watch.end()
+            return before, after
+
+        before, after = asyncio.run(story())
+    assert [str(one.name) for one in before.replicas] == [NAME] and not before.deaths
+    assert after.replicas == ()
+    assert after.deaths[NAME].why == "EngineOutOfMemory", "not there yet, and another would start into its log"
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    async def waited() -> None:
+        while not happened():
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(waited(), timeout=30)
