@@ -168,6 +168,13 @@ def test_every_recipe_of_a_hub_answers_for_its_usual_request(state: Path) -> Non
         assert answer["asked"]["context_tokens"] == recipe.context_tokens
 
 
+@pytest.mark.parametrize("option", [("--kv-cache", "int4"), ("--context-tokens", "many"), ("--prices", "none.yaml")])
+def test_a_mistaken_option_is_told_before_a_hub_is_asked(state: Path, option: tuple[str, str]) -> None:
+    ran = fit(state, "nobody/no-model", "--on", "1xH100", "--hub", "http://127.0.0.1:9", *option, "--json")
+    assert (ran.code, ran.json["error"]["reason"]) == (2, "OptionMistaken")
+    assert "hub" not in ran.err
+
+
 def test_a_price_of_ones_own_replaces_ours_and_a_mistake_in_it_is_shown_with_its_line(state: Path) -> None:
     mine = state.parent / "prices.yaml"
     mine.write_text(

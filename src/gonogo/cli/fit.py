@@ -101,22 +101,20 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
         hardware = _cards_here() if on in (None, HERE) else parse_hardware(on or "")
     except HardwareError as error:
         raise Refusal(error.reason, WRONG_INPUT, error.values) from None
-    if answer_tokens is not None and not 1 <= answer_tokens <= MOST_TOKENS:
-        raise _option("--answer-tokens", str(answer_tokens), f"1 … {MOST_TOKENS}")
-    if not 1 <= concurrent_requests <= MOST_REQUESTS:
-        raise _option("--concurrent-requests", str(concurrent_requests), f"1 … {MOST_REQUESTS}")
-    if share is not None and not 0.05 <= share <= 0.99:
-        raise _option("--share", str(share), "0.05 … 0.99")
-    if tensor is not None and not 1 <= tensor <= hardware.count:
-        raise _option("--tensor", str(tensor), f"1 … {hardware.count}")
+    _refuse_mistakes(
+        ("--answer-tokens", answer_tokens, 1, MOST_TOKENS),
+        ("--concurrent-requests", concurrent_requests, 1, MOST_REQUESTS),
+        ("--share", share, 0.05, 0.99),
+        ("--tensor", tensor, 1, hardware.count),
+    )
     if engine is not None and engine not in PLANNERS:
         raise _option("--engine", engine, " | ".join(PLANNERS))
-    seen = find_model(session, model, Where(hub=hub, offline=offline, engine=engine))
-    ways = [replace(way, tensor=tensor) for way in _left(seen, engine, quantization)]
-    asked = _tokens(context_tokens) or seen.usual_tokens
-    demand = Demand(concurrent_requests=concurrent_requests, context_tokens=asked)
     if kv_cache not in (None, *CACHE_TYPES):
         raise _option("--kv-cache", str(kv_cache), " | ".join(CACHE_TYPES))
+    tokens, priced = _tokens(context_tokens), _prices(session, prices)
+    seen = find_model(session, model, Where(hub=hub, offline=offline, engine=engine))
+    ways = [replace(way, tensor=tensor) for way in _left(seen, engine, quantization)]
+    demand = Demand(concurrent_requests=concurrent_requests, context_tokens=tokens or seen.usual_tokens)
     served = engine or ways[0].engine
     ask = Ask(
         engine=served,
@@ -125,7 +123,6 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
         kv_bytes=CACHE_TYPES[kv_cache or "auto"],
         lessons=lessons(session.paths.root),
     )
-    priced = _prices(session, prices)
     found = answer(seen.name, ways, hardware, demand, ask)
     found = with_paces(found, answer_tokens, calibration(), priced)
     plain = {**as_plain(found), "origin": seen.origin, "narrowed": len(ways) < len(seen.ways)}
@@ -138,6 +135,13 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     if refusal is not None:
         raise refusal
     return Outcome(result=plain)
+
+
+def _refuse_mistakes(*bounded: tuple[str, float | None, float, float]) -> None:
+    """Before a hub is asked. Raises Refusal for an option that is below its least value or above its most."""
+    for name, given, least, most in bounded:
+        if given is not None and not least <= given <= most:
+            raise _option(name, str(given), f"{least} … {most}")
 
 
 def _cards_here() -> Hardware:
