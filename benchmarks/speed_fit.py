@@ -15,7 +15,7 @@ import numpy as np
 from speed_rows import Sample
 
 from gonogo.plan.efficiency import _AFFECTED, CONSTANTS, EFFECTS, Calibration, Effect, Spread, levels
-from gonogo.plan.roofline import Kind, operations
+from gonogo.plan.roofline import Batch, Kind, operations
 from gonogo.plan.speed import CHUNK_TOKENS, SLOWEST_LINK, decode_batch, prompt_batch, running_requests
 
 PRIOR: dict[str, tuple[float, float]] = {
@@ -154,7 +154,7 @@ def without_models(data: Table, vector: Array) -> Array:
     return np.asarray(made)
 
 
-def _arrays(one: Sample, batch) -> tuple[Array, Array, Array, float]:  # type: ignore[no-untyped-def]
+def _arrays(one: Sample, batch: Batch) -> tuple[Array, Array, Array, float]:
     """Seconds at peak to move and to compute, [kind, bits]; counts by latency; seconds at peak on the link."""
     card = one.deployment.card
     memory, flops = np.zeros((len(KINDS), 3)), np.zeros((len(KINDS), 3))

@@ -57,8 +57,9 @@ def parse_index(content: bytes) -> Index:
     if len(set(weight_map.values())) > MOST_SHARDS:
         raise ShardsError("shard_damaged", f"{INDEX_FILE}: it names more than {MOST_SHARDS} shards")
     total = metadata.get("total_size") if isinstance(metadata, dict) else None
-    plausible = isinstance(total, (int, float)) and not isinstance(total, bool) and 0 < total < 1 << 62
-    return Index(weight_map=weight_map, total_bytes=int(total) if plausible else None)  # type: ignore[arg-type]
+    if not isinstance(total, (int, float)) or isinstance(total, bool) or not 0 < total < 1 << 62:
+        total = None
+    return Index(weight_map=weight_map, total_bytes=None if total is None else int(total))
 
 
 def shards_of(names: Collection[str], index: Union[Index, None]) -> tuple[str, ...]:
