@@ -12,7 +12,7 @@ from gonogo.plan.calibration import calibration
 from gonogo.plan.capacity import Ask
 from gonogo.plan.choose import Choice, Demand, choose
 from gonogo.plan.hardware import Hardware, parse_hardware
-from gonogo.plan.pace import Pace, deployment_of, lengths_of, pace_of
+from gonogo.plan.pace import Pace, Promise, Wanted, deployment_of, lengths_of, pace_of
 from gonogo.plan.price_list import texts
 from gonogo.plan.prices import CardPrice, Offer, load_prices
 from gonogo.plan.ways import ways_of_config, ways_of_recipe
@@ -40,7 +40,9 @@ def chosen(
 def pace(name: str, on: str, requests: int = 1, tokens: int = 8192, tensor: int | None = None) -> Pace:
     choice, hardware = chosen(name, on, requests, tokens, tensor)
     assert choice.best is not None
-    found = pace_of(choice.best, hardware, lengths_of(tokens, None), requests, calibration(), PRICES)
+    found = pace_of(
+        choice.best, hardware, Wanted(lengths=lengths_of(tokens, None), requests=requests), calibration(), PRICES
+    )
     assert found is not None
     return found
 
@@ -76,7 +78,7 @@ def test_cards_in_parallel_answer_one_request_sooner() -> None:
             (replace(way, tensor=tensor),), hardware, Demand(concurrent_requests=1, context_tokens=8192), Ask()
         )
         assert best.best is not None
-        found = pace_of(best.best, hardware, lengths_of(8192, None), 1, calibration(), PRICES)
+        found = pace_of(best.best, hardware, Wanted(lengths=lengths_of(8192, None), requests=1), calibration(), PRICES)
         assert found is not None
         spent[tensor] = found.alone.itl_ms.middle
     assert spent[4] < spent[1]
@@ -90,7 +92,7 @@ def test_fewer_bytes_per_weight_are_read_sooner() -> None:
     for way in ways:
         best = choose((way,), hardware, demand, Ask()).best
         if best is not None and way.engine == "vllm":
-            found = pace_of(best, hardware, lengths_of(8192, None), 1, calibration(), PRICES)
+            found = pace_of(best, hardware, Wanted(lengths=lengths_of(8192, None), requests=1), calibration(), PRICES)
             assert found is not None
             spent[way.quantization] = found.alone.itl_ms.middle
     assert spent["fp8"] < spent["none"]
@@ -118,7 +120,7 @@ def test_a_price_is_per_hour_of_all_cards_and_a_range_per_token() -> None:
 def test_a_price_that_nobody_could_source_is_none_and_not_zero() -> None:
     choice, hardware = chosen("Qwen/Qwen3-8B", "1xH100")
     assert choice.best is not None
-    found = pace_of(choice.best, hardware, lengths_of(8192, None), 1, calibration(), {})
+    found = pace_of(choice.best, hardware, Wanted(lengths=lengths_of(8192, None), requests=1), calibration(), {})
     assert found is not None and found.on_demand is None and found.spot is None
 
 
@@ -155,3 +157,45 @@ def test_every_option_has_its_pace_in_the_plain_answer() -> None:
         assert 0 < alone["itl_ms"]["low"] <= alone["itl_ms"]["middle"] <= alone["itl_ms"]["high"]
         assert alone["step"] and all(term["ms"] >= 0 for term in alone["step"])
     assert all(option["pace"] is None for option in as_plain(found)["options"])
+
+
+def kept(requests: int, promise: Promise, on: str = "4xH100") -> Pace:
+    choice, hardware = chosen("Qwen/Qwen3-8B", on, requests, 8192, tensor=1)
+    assert choice.best is not None
+    lengths = lengths_of(8192, None)
+    found = pace_of(
+        choice.best, hardware, Wanted(lengths=lengths, requests=requests, promise=promise), calibration(), PRICES
+    )
+    assert found is not None
+    return found
+
+
+def test_a_promise_takes_more_replicas_than_memory_alone_and_they_are_what_is_paid() -> None:
+    free = kept(16, Promise())
+    assert free.kept is None and free.on_demand is not None
+    bound = (free.alone.itl_ms.high + free.loaded.itl_ms.high) / 2
+    held = kept(16, Promise(itl_ms=bound))
+    assert held.kept is not None and held.kept.replicas is not None and held.kept.replicas > 1
+    assert held.kept.speed.itl_ms.high <= bound
+    assert held.on_demand is not None
+    assert held.on_demand.usd_per_hour == pytest.approx(2.0 * held.kept.replicas)
+
+
+def test_a_promise_that_one_request_alone_breaks_is_kept_by_no_number_of_replicas() -> None:
+    found = kept(4, Promise(ttft_ms=1.0))
+    assert found.kept is not None
+    assert (found.kept.replicas, found.kept.broken, found.on_demand) == (None, "ttft_ms", None)
+
+
+def test_a_promise_never_takes_fewer_replicas_than_hold_the_demand() -> None:
+    choice, _ = chosen("Qwen/Qwen3-8B", "2xH100", requests=46, tokens=16384)
+    assert choice.best is not None and choice.best.needed == 2
+    hardware = parse_hardware("2xH100")
+    found = pace_of(
+        choice.best,
+        hardware,
+        Wanted(lengths=lengths_of(16384, None), requests=46, promise=Promise(ttft_ms=3_600_000.0)),
+        calibration(),
+        PRICES,
+    )
+    assert found is not None and found.kept is not None and found.kept.replicas == 2

@@ -53,7 +53,7 @@ OPTIONS = (
     *(("--context-tokens", "many"), ("--context-tokens", "99999999"), ("--engine-version", "newest")),
     *(("--engine-version", "1"), ("--share", "0"), ("--share", "1"), ("--share", "nan"), ("--kv-cache", "int4")),
     *(("--tensor", "0"), ("--tensor", "-1"), ("--tensor", "2"), ("--engine-version", "0.0.1")),
-    *(("--answer-tokens", "0"), ("--answer-tokens", "-5")),
+    *(("--answer-tokens", "0"), ("--answer-tokens", "-5"), ("--ttft-ms", "0"), ("--itl-ms", "nan")),
 )
 
 
@@ -166,6 +166,20 @@ def test_every_recipe_of_a_hub_answers_for_its_usual_request(state: Path) -> Non
         answer = fit(state, name, "--on", "8xH200", "--json").json
         assert answer["fit"] in ("fits", "tight"), name
         assert answer["asked"]["context_tokens"] == recipe.context_tokens
+
+
+def test_a_promise_that_the_cards_are_not_sure_to_keep_exits_with_3(state: Path) -> None:
+    words = ("Qwen/Qwen3-8B", "--on", "1xH100", "-n", "16", "--context-tokens", "8k")
+    kept = fit(state, *words, "--itl-ms", "100000", "--json")
+    assert kept.code == 0 and kept.json["options"][0]["pace"]["kept"]["cards"] == 1
+    alone = kept.json["options"][0]["pace"]["alone"]["itl_ms"]["high"]
+    more = fit(state, *words, "--itl-ms", str(alone + 1), "--json")
+    assert (more.code, more.json["error"]["reason"]) == (3, "FitTooSlow")
+    assert more.json["error"]["values"]["cards"] > 1
+    none = fit(state, *words, "--ttft-ms", "1")
+    assert none.code == 3 and "not even one request alone" in none.out and "first token" in none.out
+    chinese = fit(state, *words, "--ttft-ms", "1", "--lang", "zh")
+    assert "单个请求也无法守约" in chinese.out and "不能确保" in chinese.err
 
 
 @pytest.mark.parametrize("option", [("--kv-cache", "int4"), ("--context-tokens", "many"), ("--prices", "none.yaml")])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gonogo.plan.answer import Answer
     from gonogo.plan.choose import Way
     from gonogo.plan.hardware import Hardware
+    from gonogo.plan.pace import Promise
     from gonogo.plan.prices import CardPrice
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help=told("argument.fit_model"), show_default=False)]
@@ -49,6 +50,12 @@ CacheType = Annotated[
 AnswerTokens = Annotated[
     Optional[int], typer.Option("--answer-tokens", metavar="N", help=told("option.answer_tokens"), show_default=False)
 ]
+Wait = Annotated[
+    Optional[float], typer.Option("--ttft-ms", metavar="MS", help=told("option.ttft_ms"), show_default=False)
+]
+Step = Annotated[
+    Optional[float], typer.Option("--itl-ms", metavar="MS", help=told("option.itl_ms"), show_default=False)
+]
 Prices = Annotated[
     Optional[str], typer.Option("--prices", metavar="FILE", help=told("option.prices"), show_default=False)
 ]
@@ -62,6 +69,7 @@ HERE = "local"
 CACHE_TYPES = {"auto": None, "fp8": 1.0}
 """Bytes of one cached value; None: as the model's own type."""
 TOKENS_PER_K, MOST_TOKENS, MOST_REQUESTS = 1024, 10_485_760, 1_000_000
+LONGEST_WAIT_MS = 3_600_000
 
 
 def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
@@ -73,6 +81,8 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     engine_version: Version = None,
     quantization: Form = None,
     answer_tokens: AnswerTokens = None,
+    ttft_ms: Wait = None,
+    itl_ms: Step = None,
     share: Share = None,
     tensor: Tensor = None,
     kv_cache: CacheType = None,
@@ -94,6 +104,7 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     from gonogo.plan.capacity import Ask
     from gonogo.plan.choose import Demand
     from gonogo.plan.hardware import HardwareError, parse_hardware
+    from gonogo.plan.pace import Promise
     from gonogo.runtimes.lessons import lessons
 
     session = open_session(state_dir, json, lang)
@@ -104,6 +115,8 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     _refuse_mistakes(
         ("--answer-tokens", answer_tokens, 1, MOST_TOKENS),
         ("--concurrent-requests", concurrent_requests, 1, MOST_REQUESTS),
+        ("--ttft-ms", ttft_ms, 1, LONGEST_WAIT_MS),
+        ("--itl-ms", itl_ms, 1, LONGEST_WAIT_MS),
         ("--share", share, 0.05, 0.99),
         ("--tensor", tensor, 1, hardware.count),
     )
@@ -124,14 +137,15 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
         lessons=lessons(session.paths.root),
     )
     found = answer(seen.name, ways, hardware, demand, ask)
-    found = with_paces(found, answer_tokens, calibration(), priced)
+    promise = Promise(ttft_ms=ttft_ms, itl_ms=itl_ms)
+    found = with_paces(found, answer_tokens, calibration(), priced, promise)
     plain = {**as_plain(found), "origin": seen.origin, "narrowed": len(ways) < len(seen.ways)}
     print_answer(session, plain, terms)
     if printed is not None:
         from gonogo.cli.fit_printed import learn
 
         plain["printed"] = learn(session, found, printed, engine_version is not None)
-    refusal = _refused(found, plain)
+    refusal = _refused(found, plain, promise)
     if refusal is not None:
         raise refusal
     return Outcome(result=plain)
@@ -191,7 +205,7 @@ def _no_way(model: str, asked: str, ways: Sequence[Way]) -> Refusal:
     return Refusal("NoWayLeft", WRONG_INPUT, {"model": model, "asked": asked, "known": known})
 
 
-def _refused(found: Answer, plain: dict[str, Any]) -> Refusal | None:
+def _refused(found: Answer, plain: dict[str, Any], promise: Promise) -> Refusal | None:
     """Exit code 3 unless it fits and holds what was asked: the whole answer goes with the refusal."""
     from gonogo.plan.capacity import Fit
 
@@ -204,6 +218,10 @@ def _refused(found: Answer, plain: dict[str, Any]) -> Refusal | None:
     if best is not None and not found.choice.holds_demand:
         asked = found.choice.demand.concurrent_requests
         return Refusal("FitTooFew", BLOCKED, {**values, "requests": best.requests, "asked": asked}, plain)
+    kept = found.paces[0].kept if found.paces and found.paces[0] is not None else None
+    cards = kept.cards if kept is not None else None
+    if promise.any and (cards is None or cards > found.hardware.count):
+        return Refusal("FitTooSlow", BLOCKED, {**values, "cards": cards}, plain)
     return None
 
 

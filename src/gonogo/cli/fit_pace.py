@@ -31,6 +31,7 @@ def print_pace(session: Session, pace: Plain | None, cards: int) -> None:
     session.out.print(table)
     if pace["alone"]["ttft_ms"] is None:
         _indented(session, session.told("fit.pace.no_ttft"), "dim")
+    _kept(session, pace["kept"])
     measured = session.told("fit.pace.measured", level=pace["loaded"]["measured_on"])
     _indented(session, measured, "dim")
     for name in ("on_demand", "spot"):
@@ -40,6 +41,16 @@ def print_pace(session: Session, pace: Plain | None, cards: int) -> None:
             words = {"hour": price["usd_per_hour"], "low": span["low"], "high": span["high"], "date": price["date"]}
             seller = price["source"].split(",")[0]
             _indented(session, session.told(f"fit.price.{name}", seller=seller, cards=cards, **words))
+
+
+def _kept(session: Session, kept: Plain | None) -> None:
+    """How many replicas keep what was promised, where something was."""
+    if kept is None:
+        return
+    if kept["broken"] is not None:
+        _indented(session, session.told("fit.pace.broken", what=session.told(f"fit.pace.{kept['broken'][:-3]}")), "red")
+    else:
+        _indented(session, session.told("fit.pace.kept", **kept))
 
 
 def _dearer(pace: Plain, name: str) -> bool:

@@ -15,9 +15,9 @@ from gonogo.facts.weights import parameters
 from gonogo.plan.capacity import Ask, Capacity, Fit
 from gonogo.plan.choose import Choice, Demand, Fallen, Option, Way, bits, choose
 from gonogo.plan.efficiency import Calibration
-from gonogo.plan.fleet import Cost
+from gonogo.plan.fleet import Cost, Fleet
 from gonogo.plan.hardware import Hardware
-from gonogo.plan.pace import Pace, lengths_of, pace_of
+from gonogo.plan.pace import NOTHING, Pace, Promise, Wanted, lengths_of, pace_of
 from gonogo.plan.prices import CardPrice
 from gonogo.plan.remedies import Remedy, remedies
 from gonogo.plan.speed import Range, Speed
@@ -54,15 +54,17 @@ def answer(name: str, ways: Sequence[Way], hardware: Hardware, demand: Demand, a
 
 
 def with_paces(
-    found: Answer, answer_tokens: int | None, calibration: Calibration, prices: Mapping[str, CardPrice]
+    found: Answer,
+    answer_tokens: int | None,
+    calibration: Calibration,
+    prices: Mapping[str, CardPrice],
+    promise: Promise = NOTHING,
 ) -> Answer:
     """The answer with the speed and cost of each option under the demand."""
     demand = found.choice.demand
     lengths = lengths_of(demand.context_tokens, answer_tokens)
-    paces = tuple(
-        pace_of(option, found.hardware, lengths, demand.concurrent_requests, calibration, prices)
-        for option in found.choice.options
-    )
+    wanted = Wanted(requests=demand.concurrent_requests, lengths=lengths, promise=promise)
+    paces = tuple(pace_of(option, found.hardware, wanted, calibration, prices) for option in found.choice.options)
     return replace(found, paces=paces)
 
 
@@ -178,7 +180,13 @@ def _pace(pace: Pace | None) -> dict[str, Any] | None:
         "loaded": {"concurrent_requests": pace.concurrent, **_speed(pace.loaded)},
         "price_on_demand": _cost(pace.on_demand),
         "price_spot": _cost(pace.spot),
+        "kept": None if pace.kept is None else _kept(pace.kept),
     }
+
+
+def _kept(found: Fleet) -> dict[str, Any]:
+    """`broken`: the promise that not even one request alone keeps; then the others are None."""
+    return {"replicas": found.replicas, "cards": found.cards, "per_replica": found.per_replica, "broken": found.broken}
 
 
 def _speed(speed: Speed) -> dict[str, Any]:

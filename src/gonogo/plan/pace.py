@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Mapping
 
 from gonogo.plan.capacity import Capacity
 from gonogo.plan.card import card_of
 from gonogo.plan.choose import Option, Way
 from gonogo.plan.efficiency import Calibration
-from gonogo.plan.fleet import Cost, Fleet, Traffic, cost
+from gonogo.plan.fleet import Cost, Fleet, Traffic, cost, fleet
 from gonogo.plan.hardware import Hardware
 from gonogo.plan.prices import CardPrice
 from gonogo.plan.roofline import Layout, Stored
@@ -28,10 +28,35 @@ class Lengths:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """Milliseconds that a request may wait at most, at the slow end of the range; None: not promised."""
+
+    ttft_ms: float | None = None
+    itl_ms: float | None = None
+
+    @property
+    def any(self) -> bool:
+        return self.ttft_ms is not None or self.itl_ms is not None
+
+
+NOTHING = Promise()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """So many requests at once, their lengths, and what is promised to them."""
+
+    requests: int
+    lengths: Lengths
+    promise: Promise = NOTHING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
     """One option's speed: of a request alone, and at the demand's load; and what its cards cost then.
 
-    `concurrent`: requests at once on one replica under the demand. Prices are None where nobody could source one.
+    `concurrent`: requests at once on one replica under the demand. `kept`: the replicas that keep what was promised,
+    None where nothing was; the prices are of their cards then. Prices are None where nobody could source one.
     """
 
     lengths: Lengths
@@ -40,6 +65,7 @@ class Pace:
     concurrent: int
     on_demand: Cost | None
     spot: Cost | None
+    kept: Fleet | None = None
 
 
 def lengths_of(context_tokens: int, answer_tokens: int | None) -> Lengths:
@@ -51,12 +77,12 @@ def lengths_of(context_tokens: int, answer_tokens: int | None) -> Lengths:
 def pace_of(
     option: Option,
     hardware: Hardware,
-    lengths: Lengths,
-    requests: int,
+    wanted: Wanted,
     calibration: Calibration,
     prices: Mapping[str, CardPrice],
 ) -> Pace | None:
-    """The option's speed under `requests` at once in all; None where the card's bandwidth is not known."""
+    """The option's speed under what is wanted; None where the card's bandwidth is not known."""
+    lengths, requests, promise = wanted.lengths, wanted.requests, wanted.promise
     deployment = deployment_of(option.way, option.capacity, hardware)
     if deployment is None:
         return None
@@ -66,15 +92,22 @@ def pace_of(
     traffic = Traffic(
         prompt_tokens=lengths.prompt_tokens, answer_tokens=lengths.answer_tokens, concurrent=each * option.needed
     )
-    fleet = Fleet(replicas=option.needed, cards=option.cards, per_replica=each, speed=loaded, broken=None)
+    paid, kept = Fleet(replicas=option.needed, cards=option.cards, per_replica=each, speed=loaded, broken=None), None
+    if promise.any:
+        promised = replace(traffic, concurrent=requests, ttft_ms=promise.ttft_ms, itl_ms=promise.itl_ms)
+        kept = fleet(deployment, promised, calibration)
+        if kept.replicas is not None and kept.replicas < option.needed:
+            kept = paid  # fast enough with fewer, whose caches do not hold the demand
+        paid = kept
     price = prices.get(hardware.card.name)
     return Pace(
         lengths=lengths,
         alone=alone,
         loaded=loaded,
         concurrent=each,
-        on_demand=cost(fleet, traffic, price, spot=False),
-        spot=cost(fleet, traffic, price, spot=True),
+        on_demand=cost(paid, traffic, price, spot=False),
+        spot=cost(paid, traffic, price, spot=True),
+        kept=kept,
     )
 
 
