@@ -188,14 +188,11 @@ def test_a_promise_that_one_request_alone_breaks_is_kept_by_no_number_of_replica
 
 
 def test_a_promise_never_takes_fewer_replicas_than_hold_the_demand() -> None:
-    choice, _ = chosen("Qwen/Qwen3-8B", "2xH100", requests=46, tokens=16384)
-    assert choice.best is not None and choice.best.needed == 2
     hardware = parse_hardware("2xH100")
-    found = pace_of(
-        choice.best,
-        hardware,
-        Wanted(lengths=lengths_of(16384, None), requests=46, promise=Promise(ttft_ms=3_600_000.0)),
-        calibration(),
-        PRICES,
-    )
+    (way, *_) = ways_of_recipe(recipes()["qwen3-8b"])
+    demand = Demand(concurrent_requests=16, context_tokens=8192)
+    best = choose((replace(way, tensor=1),), hardware, demand, Ask(sequences=8)).best
+    assert best is not None and best.needed == 2, "eight in a step at most"
+    wanted = Wanted(requests=16, lengths=lengths_of(8192, None), promise=Promise(ttft_ms=3_600_000.0))
+    found = pace_of(best, hardware, wanted, calibration(), PRICES)
     assert found is not None and found.kept is not None and found.kept.replicas == 2
