@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Iterable, Union
 
 from gonogo.facts.checkpoint import Checkpoint
@@ -42,8 +43,6 @@ def describe_checkpoint(checkpoint: Checkpoint, path: str) -> ModelFacts:
 
 
 def _with_configuration(facts: ModelFacts, checkpoint: Checkpoint) -> ModelFacts:
-    from dataclasses import replace
-
     assert checkpoint.config is not None
     try:
         read = parse_config(checkpoint.config)
@@ -52,6 +51,7 @@ def _with_configuration(facts: ModelFacts, checkpoint: Checkpoint) -> ModelFacts
     scheme = read.scheme
     return replace(
         facts,
+        config=checkpoint.config,
         quantization=scheme.method if scheme is not None else _stored(checkpoint.tensors or ()),
         layers=len(read.layers),
         context_tokens=read.context_tokens,
