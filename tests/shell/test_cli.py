@@ -166,16 +166,14 @@ def test_docs_show_one_recipe_with_every_reason_in_both_languages(state: Path) -
 
 
 @pytest.mark.parametrize("verb", ["up", "plan", "check"])
-def test_a_recipe_that_another_engine_serves_is_blocked_and_says_which(state: Path, verb: str) -> None:
+def test_a_recipe_whose_engine_needs_a_card_is_refused_by_the_two_things_that_clash(state: Path, verb: str) -> None:
     write_spec(state.parent, "autoglm-phone-9b")
     ran = gonogo(state, verb, "--json")
-    assert ran.code == 3
-    found = [one for one in ran.json["answers"] if one["verdict"] not in ("pass", "not_applicable")]
-    assert [(one["reason"], one["values"]["detail"]) for one in found] == [("ModelNeedsEngine", "vllm >=0.12.0")]
-    told = gonogo(state, verb)
-    assert "gonogo fit" in told.out and "autoglm-phone-9b" in told.out
-    assert "llama.cpp" in gonogo(state, verb, "--lang", "zh").out
-    assert not state.exists(), "nothing was started"
+    assert (ran.code, ran.json["error"]["reason"]) == (3, "VersionsClash")
+    assert "vLLM" in ran.json["error"]["message"] and "0.33.0" in ran.json["error"]["message"]
+    assert "gonogo env create llama.cpp" in ran.json["error"]["remedy"]
+    assert "显卡" in gonogo(state, verb, "--lang", "zh").err
+    assert not state.exists(), "nothing was started, nothing was downloaded"
 
 
 def test_keys_are_made_listed_and_revoked_without_control(state: Path) -> None:

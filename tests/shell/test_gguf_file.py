@@ -89,7 +89,7 @@ def test_the_embedded_model_is_read_in_under_a_second_with_little_memory() -> No
 
 def test_what_is_no_readable_file_is_said_to_be_so(tmp_path: Path) -> None:
     assert _problem(tmp_path / "nothing.gguf") == ("missing", "there is no such file")
-    assert _problem(tmp_path) == ("unreadable", "it is a directory")
+    assert _problem(tmp_path) == ("unreadable", "it is a directory without a config.json")
     os.mkfifo(tmp_path / "pipe.gguf")
     assert _problem(tmp_path / "pipe.gguf") == ("unreadable", "it is not a regular file")
     assert _problem(_written(tmp_path / "file", b"x") / "under")[0] == "unreadable"

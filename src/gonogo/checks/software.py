@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Iterator
 
 from gonogo.checks.finding import Check, Condition, Finding, Stage, Value, Verdict
+from gonogo.engines.asked import LLAMACPP
 from gonogo.facts.host import Installed
 from gonogo.facts.world import World
 from gonogo.spec import Revision
@@ -23,7 +24,8 @@ def _installed(world: World, name: str) -> Installed | None:
 
 def engine_installed(revision: Revision, world: World) -> Iterator[Finding]:
     """Can the engine that came with gonogo be loaded, and which version is it?"""
-    if revision.spec.engine is not None and revision.spec.engine.environment is not None:
+    choice = revision.spec.engine
+    if choice is not None and (choice.name != LLAMACPP or choice.environment is not None):
         why: dict[str, Value] = {"why": "engine_environment"}
         yield Finding(reason="NotApplicable", verdict=Verdict.NOT_APPLICABLE, subject="host/local", values=why)
         return

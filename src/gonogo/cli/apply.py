@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gonogo.cli.options import HostNames, Json, Lang, Listen, ReplicaCount, StateDir, What, Yes
+from gonogo.cli.options import EngineAsked, HostNames, Json, Lang, Listen, ReplicaCount, StateDir, What, Yes
 from gonogo.cli.refusal import INTERRUPTED, Outcome, Refusal
 
 
@@ -11,6 +11,7 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     listen: Listen = None,
     hostname: HostNames = None,
     replicas: ReplicaCount = None,
+    engine: EngineAsked = None,
     state_dir: StateDir = None,
     json: Json = False,
     lang: Lang = None,
@@ -20,18 +21,21 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
 
     from gonogo.api.report.checklist import counts, latest
     from gonogo.cli.checklist import print_checklist
+    from gonogo.cli.choose_engine import with_engine
     from gonogo.cli.deploy import deploy, interruptible
     from gonogo.cli.plan import plan_of, print_plan
     from gonogo.cli.progress import Progress
+    from gonogo.cli.provision import provisioned
     from gonogo.cli.session import open_session
     from gonogo.cli.specs import overridden, spec_of
     from gonogo.cli.up import process_started_at
 
     started_at = process_started_at()
     session = open_session(state_dir, json, lang, yes)
-    spec = overridden(spec_of(session, what), listen, hostname, replicas)
+    spec = with_engine(overridden(spec_of(session, what), listen, hostname, replicas), engine)
     client = session.running_client()
     with interruptible(session) as changes:
+        spec = provisioned(session, spec)
         if session.asks:
             planned = plan_of(session, spec)
             print_plan(session, planned)

@@ -74,6 +74,7 @@ def _known(session: Session, what: str | None) -> tuple[Answers, HostFacts | Non
     The host beside it is what was seen of it on the way, None where control did the looking.
     """
     from gonogo.api.client import ControlSilent
+    from gonogo.cli.provision import found_here
     from gonogo.cli.specs import spec_of
 
     if what is None:
@@ -83,7 +84,7 @@ def _known(session: Session, what: str | None) -> tuple[Answers, HostFacts | Non
             known = []
         if known:
             return list(known), None
-    spec = spec_of(session, what)
+    spec = found_here(session, spec_of(session, what))
     try:
         planned = session.client().plan(spec.model_dump(mode="json"))
     except ControlSilent:

@@ -44,6 +44,10 @@ Listen = Annotated[
 HostNames = Annotated[
     Optional[list[str]], typer.Option("--hostname", metavar="NAME", help=told("option.hostname"), show_default=False)
 ]
+EngineAsked = Annotated[
+    Optional[str],
+    typer.Option("--engine", metavar="NAME[==VERSION]", help=told("option.engine_asked"), show_default=False),
+]
 ReplicaCount = Annotated[
     Optional[int], typer.Option("--replicas", metavar="N", help=told("option.replicas"), show_default=False)
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Mapping
 
-from gonogo.cli.options import HostNames, Json, Lang, Listen, ReplicaCount, StateDir, What
+from gonogo.cli.options import EngineAsked, HostNames, Json, Lang, Listen, ReplicaCount, StateDir, What
 from gonogo.cli.refusal import Outcome
 
 if TYPE_CHECKING:
@@ -17,17 +17,21 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     listen: Listen = None,
     hostname: HostNames = None,
     replicas: ReplicaCount = None,
+    engine: EngineAsked = None,
     state_dir: StateDir = None,
     json: Json = False,
     lang: Lang = None,
 ) -> Outcome:
     from gonogo.cli.checklist import print_checklist
+    from gonogo.cli.choose_engine import with_engine
     from gonogo.cli.deploy import blocked
+    from gonogo.cli.provision import found_here
     from gonogo.cli.session import open_session
     from gonogo.cli.specs import overridden, spec_of
 
     session = open_session(state_dir, json, lang)
-    spec = overridden(spec_of(session, what), listen, hostname, replicas)
+    spec = with_engine(overridden(spec_of(session, what), listen, hostname, replicas), engine)
+    spec = found_here(session, spec)
     planned = plan_of(session, spec)
     if planned["blocked"]:
         raise blocked(session, list(planned["answers"]))

@@ -44,9 +44,10 @@ def spec_of(session: Session, what: str | None) -> Spec:
         return resolve(_with_paths(_read(session, Path(what)), Path(what).parent, recipes), recipes)
     if what.lower().endswith(".gguf") or "/" in what:
         path = Path(what).expanduser().absolute()
+        if not path.exists() and _HUB_ID.fullmatch(what) and not what.lower().endswith(".gguf"):
+            return resolve(_parsed(session, f"model: {json.dumps(what)}", what), recipes)
         if not path.exists():
-            hub_id = what if _HUB_ID.fullmatch(what) else None
-            raise Refusal("SpecNotFound", WRONG_INPUT, {"path": str(path), "hub_id": hub_id})
+            raise Refusal("SpecNotFound", WRONG_INPUT, {"path": str(path)})
         return _parsed(session, f"model: {json.dumps(str(path))}", what)
     raise _unknown_recipe(what, recipes)
 
@@ -152,7 +153,9 @@ def _with_paths(spec: Spec, folder: Path, recipes: Mapping[str, Recipe]) -> Spec
 
     changes: dict[str, Any] = {}
     if spec.model not in recipes and (spec.model.lower().endswith(".gguf") or "/" in spec.model):
-        changes["model"] = full(spec.model)
+        local = full(spec.model)
+        if not (_HUB_ID.fullmatch(spec.model) and local is not None and not os.path.exists(local)):
+            changes["model"] = local
     gateway = spec.gateway
     if gateway.certificate_file is not None or gateway.key_file is not None:
         files = {"certificate_file": full(gateway.certificate_file), "key_file": full(gateway.key_file)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gonogo.cli.options import HostNames, Json, Lang, Listen, ReplicaCount, StateDir, What, Yes, told
+from gonogo.cli.options import EngineAsked, HostNames, Json, Lang, Listen, ReplicaCount, StateDir, What, Yes, told
 from gonogo.cli.refusal import WORLD_DID_NOT_COMPLY, Outcome, Refusal
 
 if TYPE_CHECKING:
@@ -26,18 +26,20 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     listen: Listen = None,
     hostname: HostNames = None,
     replicas: ReplicaCount = None,
+    engine: EngineAsked = None,
     foreground: Foreground = False,
     state_dir: StateDir = None,
     json: Json = False,
     lang: Lang = None,
     yes: Yes = False,
 ) -> Outcome:
+    from gonogo.cli.choose_engine import with_engine
     from gonogo.cli.session import open_session
     from gonogo.cli.specs import overridden, spec_of
 
     started_at = process_started_at()
     session = open_session(state_dir, json, lang, yes)
-    spec = overridden(spec_of(session, what), listen, hostname, replicas)
+    spec = with_engine(overridden(spec_of(session, what), listen, hostname, replicas), engine)
     if foreground:
         return _in_foreground(session, spec, started_at)
     return bring_up(session, spec, started_at)
@@ -49,9 +51,11 @@ def bring_up(session: Session, spec: Spec, started_at: float) -> Outcome:
     from gonogo.cli.deploy import deploy, interruptible
     from gonogo.cli.handover import key_for, print_handover
     from gonogo.cli.progress import Progress
+    from gonogo.cli.provision import provisioned
     from gonogo.cli.report import write_report
 
     with interruptible(session) as changes:
+        spec = provisioned(session, spec)
         with Progress(session) as progress:
             _require_possible(session, spec)
             progress.step("progress.control")

@@ -31,6 +31,8 @@ DOOR_EVERY_S = 5.0
 ADOPTED_AGE_S = 2.0
 
 LOG_TAIL_LINES = 20
+LOG_LINES_READ, LOG_BYTES_READ = 2000, 512 * 1024
+"""The cause stands hundreds of lines above an engine's last words."""
 
 
 class Observer:
@@ -134,8 +136,9 @@ class Observer:
     def died(self, watch: ReplicaWatch, hung: bool) -> None:
         """Remember an unasked end, or a hang that we are about to end."""
         name = ReplicaName.parse(watch.process.name)
-        lines = tail(self._paths.log("replica", watch.process.name), LOG_TAIL_LINES)
+        lines = tail(self._paths.log("replica", watch.process.name), LOG_LINES_READ, LOG_BYTES_READ)
         why = _why(watch, "\n".join(lines), hung)
+        lines = lines[-LOG_TAIL_LINES:]
         lived_long = watch.ready_at is not None and time.monotonic() - watch.ready_at > 60.0
         past = [] if lived_long else self._memory.deaths.get(watch.process.name, [])
         death = Deaths(count=len(past) + 1, last_at=time.time(), why=why, last_log_lines=lines)
@@ -227,6 +230,8 @@ class Observer:
 
 def _why(watch: ReplicaWatch, log_text: str, hung: bool) -> str:
     """What a replica died of: as its log says, else by how it was found."""
+    if watch.shared:
+        return "EnginePortTaken"
     if hung and not watch.broken:
         return "hung"
     return watch.engine.explain_exit(log_text) or ("EngineChildDied" if watch.broken else "killed")

@@ -17,6 +17,7 @@ from gonogo.engines.model import Engine, Progress
 from gonogo.facts.replica import Health, ReplicaName
 from gonogo.plan import health
 from gonogo.runtimes.local import LocalRuntime, Process, Pulse
+from gonogo.runtimes.look import shares_port
 
 LOOK_EVERY_S = 0.4
 LOOK_LIMIT_S = 0.7
@@ -45,7 +46,9 @@ class ReplicaWatch:
         self._on_change = on_change
         self._adopted = adopted
         self._service = ReplicaName.parse(process.name).service
-        self._base = f"http://127.0.0.1:{process.port}"
+        self._port = process.port or 0
+        self._base = f"http://127.0.0.1:{self._port}"
+        self._shared = False
         self._history = health.History(born_at=time.monotonic(), load_limit_s=engine.load_limit_s)
         self._seen = Seen(pulse=None, progress=None)
         self._verdict: Health | None = None
@@ -84,6 +87,11 @@ class ReplicaWatch:
         return self._engine
 
     @property
+    def shared(self) -> bool:
+        """Whether another program listens on its port too."""
+        return self._shared
+
+    @property
     def broken(self) -> bool:
         """Whether it said of itself, last time, that it is not well."""
         return self._history.broken > 0
@@ -115,6 +123,7 @@ class ReplicaWatch:
                     at=time.monotonic(),
                     answered=answered,
                     broken=status == 503,
+                    shared=self._shared,
                     stopped=pulse.state in ("T", "t"),
                     cpu_s=pulse.cpu_s,
                     tokens=None if progress is None else progress.work,
@@ -157,13 +166,18 @@ class ReplicaWatch:
                 tokens = 0 if progress is None else progress.tokens_generated
                 idle = progress is None or (progress.requests_running == 0 and tokens == last_tokens)
                 if self._history.generated_at is None or idle:
-                    if await self._generates(client):
+                    if await self._generates(client) and not self._shares_port():
                         self._history = health.generated(self._history, time.monotonic())
                     elif self._history.generated_at is None:
                         await asyncio.sleep(0.1)
                         continue
                 last_tokens = tokens
                 await asyncio.sleep(IDLE_PROBE_EVERY_S)
+
+    def _shares_port(self) -> bool:
+        """Looked for when somebody answers on the port: it may not be ours."""
+        self._shared = self._shared or shares_port(self._runtime.family(self.process.handle), self._port)
+        return self._shared
 
     async def _generates(self, client: httpx.AsyncClient) -> bool:
         question = {"model": self._service, "prompt": "1 2 3", "max_tokens": 1, "temperature": 0}

@@ -24,7 +24,7 @@ class Look:
     """One look at a replica.
 
     `answered`: /health in time and well. `broken`: it answered that it is not well, which while it loads is no news.
-    `cpu_s`: CPU seconds used so far. `tokens`: all counters summed.
+    `shared`: another program listens on its port too. `cpu_s`: CPU seconds used so far. `tokens`: all counters summed.
     """
 
     at: float
@@ -34,6 +34,7 @@ class Look:
     tokens: int | None
     busy: bool | None
     broken: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,7 @@ class History:
     generated_at: float | None = None
     unanswered: int = 0
     broken: int = 0
+    shared: bool = False
     stopped: bool = False
     cpu_s: float = -1.0
     cpu_moved_at: float = 0.0
@@ -61,6 +63,7 @@ def add(history: History, look: Look) -> History:
         history,
         unanswered=0 if look.answered else history.unanswered + 1,
         broken=history.broken + 1 if look.broken else 0,
+        shared=history.shared or look.shared,
         stopped=look.stopped,
         cpu_s=look.cpu_s,
         cpu_moved_at=look.at if moved else history.cpu_moved_at,
@@ -79,6 +82,8 @@ def judge(history: History) -> Health | None:
     """The verdict as of the last look; None before the first."""
     if history.last_at == 0.0:
         return None
+    if history.shared:
+        return Health.HUNG
     still_s = history.last_at - history.cpu_moved_at
     if history.stopped and history.unanswered >= LOOKS_STOPPED:
         return Health.HUNG

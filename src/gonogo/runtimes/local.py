@@ -16,12 +16,12 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping
+from typing import Mapping, Sequence
 
 from gonogo.engines.model import Launch
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_STAT_STATE, _STAT_SESSION, _STAT_UTIME, _STAT_STIME, _STAT_START, _STAT_PAGES = 0, 3, 11, 12, 19, 21
+_STAT_STATE, _STAT_SESSION, _STAT_UTIME, _STAT_STIME, _STAT_START = 0, 3, 11, 12, 19
 LEADERS = ("replica", "policy", "gateway")
 """The roles that `start` starts: only the leader of a session is such a process, its children are a part of it."""
 AUTOGROUP_TRIES, AUTOGROUP_PAUSE_S = 3, 0.11
@@ -141,10 +141,15 @@ class LocalRuntime:
         uptime = float(Path("/proc/uptime").read_text().split()[0])
         return Pulse(
             state=fields[_STAT_STATE],
-            cpu_s=sum(ticks for ticks, _ in family) / _TICKS_PER_SECOND,
-            resident_bytes=sum(pages for _, pages in family) * resource.getpagesize(),
+            cpu_s=sum(used.ticks for used in family) / _TICKS_PER_SECOND,
+            resident_bytes=_resident_pages(family) * resource.getpagesize(),
             age_s=max(0.0, uptime - int(fields[_STAT_START]) / _TICKS_PER_SECOND),
         )
+
+    def family(self, handle: str) -> tuple[int, ...]:
+        """The pids of the process and of its children; empty when it is gone."""
+        pid = int(handle.partition(":")[0])
+        return (pid, *_descendants(pid)) if self.alive(handle) else ()
 
     def send(self, handle: str, number: signal.Signals) -> bool:
         """Send a signal to exactly this process; False when it is gone. Never hits a process that got its pid."""
@@ -318,10 +323,32 @@ def _pids() -> list[int]:
     return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
 
 
-def _used(pid: int) -> tuple[int, int] | None:
-    """CPU ticks and resident pages of one process, None when it is gone."""
+@dataclass(frozen=True, slots=True)
+class _Used:
+    """CPU ticks, resident pages, and those of them that a file or another process backs too."""
+
+    ticks: int
+    resident: int
+    shared: int
+
+
+def _used(pid: int) -> _Used | None:
+    """What one process takes, None when it is gone."""
     fields = _stat(pid)
-    return None if fields is None else (int(fields[_STAT_UTIME]) + int(fields[_STAT_STIME]), int(fields[_STAT_PAGES]))
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()
+        return (
+            None
+            if fields is None
+            else _Used(int(fields[_STAT_UTIME]) + int(fields[_STAT_STIME]), int(pages[1]), int(pages[2]))
+        )
+    except (OSError, IndexError):
+        return None
+
+
+def _resident_pages(family: Sequence[_Used]) -> int:
+    """Of a family of processes: libraries that all of them map count once."""
+    return sum(used.resident - used.shared for used in family) + max(used.shared for used in family)
 
 
 def _descendants(pid: int) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import os
 import platform
 import resource
 import socket
+import zlib
 from pathlib import Path
 from typing import Callable, Iterable, Mapping, Sequence, TypeVar
 
@@ -74,7 +75,7 @@ def look_at_host(paths: Sequence[str], wanted_ports: Sequence[int], free_ports: 
         open_files_limit=_open_files(),
         disks=tuple(filter(None, (_disk(path, _read(table.MOUNTS) or ()) for path in paths))),
         listening=None if listeners is None else _holders(listeners, frozenset(wanted_ports)),
-        free_ports=None if listeners is None else _free_ports(listeners, free_ports),
+        free_ports=None if listeners is None else _free_ports(listeners, free_ports, paths),
         os_id=_read(table.OS_ID),
         glibc=look_system.glibc_version(),
         locked_memory_limit_bytes=look_system.limit(resource.RLIMIT_MEMLOCK),
@@ -96,6 +97,17 @@ def listening_by_pid(pids: Iterable[int]) -> Mapping[int, tuple[str, ...]]:
             held = (by_inode[inode] for inode in inodes if inode in by_inode)
             found[pid] = tuple(sorted({f"{one.address}:{one.port}" for one in held}))
     return found
+
+
+def shares_port(pids: Iterable[int], port: int) -> bool:
+    """Whether a socket that none of these processes holds listens on their port too.
+
+    Engines bind with SO_REUSEPORT: two of them on one port both start, and each gets some of the requests.
+    """
+    listening = {listener.inode for listener in _listeners() or () if listener.port == port}
+    for pid in pids:
+        listening -= _socket_inodes(pid) or set()
+    return bool(listening)
 
 
 def _read(fact: Fact[Seen]) -> Seen | None:
@@ -251,10 +263,14 @@ def _command(pid: int | None) -> str | None:
     return text.strip() or None if text else None
 
 
-def _free_ports(listeners: Iterable[Listener], count: int) -> tuple[int, ...]:
+def _free_ports(listeners: Iterable[Listener], count: int, paths: Sequence[str]) -> tuple[int, ...]:
+    """They begin at another place for each state directory: an engine may bind its port a minute after it was chosen,
+    and two deployments of one host would meet at the first ones.
+    """
     taken = {listener.port for listener in listeners}
+    first = zlib.crc32(paths[0].encode()) % len(PORTS) if paths else 0
     found: list[int] = []
-    for port in PORTS:
+    for port in (*PORTS[first:], *PORTS[:first]):
         if len(found) == count:
             break
         if port not in taken and _can_bind(port):

@@ -1,0 +1,108 @@
+"""What a spec needs on this host before it can be deployed: its engine's environment, and the weights.
+
+Everything that is downloaded is told and asked before the first byte. What is there already is found, not made again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from gonogo.cli.refusal import INTERRUPTED, Refusal
+
+if TYPE_CHECKING:
+    from gonogo.cli.env_choice import Locked
+    from gonogo.cli.session import Session
+    from gonogo.runtimes.environments import EnvironmentStore, Made
+    from gonogo.spec.model import EngineChoice, Spec
+
+MIB = 1024**2
+
+
+def provisioned(session: Session, spec: Spec) -> Spec:
+    """The spec with engine, version and environment, all of them here. Raises Refusal; nothing is half-made then."""
+    from gonogo.cli.choose_engine import chosen
+    from gonogo.cli.env import faults
+
+    spec = chosen(session, spec)
+    if spec.engine is None or not _has_environment(spec.engine):
+        return spec
+    with faults(session):
+        made = _environment(session, spec, spec.engine)
+    return spec.model_copy(update={"engine": _pinned(spec.engine, made)})
+
+
+def found_here(session: Session, spec: Spec) -> Spec:
+    """The same without making or fetching anything: what is not here stays unsaid, and its check says so."""
+    from gonogo.cli.choose_engine import chosen
+    from gonogo.runtimes.environments import EnvironmentStore
+
+    spec = chosen(session, spec)
+    if spec.engine is None or not _has_environment(spec.engine):
+        return spec
+    there = _there(EnvironmentStore(session.paths.environments), spec.engine)
+    if there is None:
+        return spec
+    return spec.model_copy(update={"engine": _pinned(spec.engine, there)})
+
+
+def _pinned(engine: EngineChoice, made: Made) -> EngineChoice:
+    return engine.model_copy(update={"version": made.version, "environment": made.name})
+
+
+def _has_environment(engine: EngineChoice) -> bool:
+    """llama.cpp came with gonogo: only a version that was asked for has an environment of its own."""
+    return engine.name != "llama.cpp" or engine.version is not None or engine.environment is not None
+
+
+def _environment(session: Session, spec: Spec, engine: EngineChoice) -> Made:
+    """The environment that the spec names, one that is there, or a new one. Raises Refusal, EnvironmentFault."""
+    from gonogo.cli.env_choice import Order, locked, uv_for
+    from gonogo.cli.progress import Progress
+    from gonogo.engines.asked import recipe_of
+    from gonogo.runtimes.environment_building import BuildOrder, make_environment, refuse_full_disk
+    from gonogo.runtimes.environments import EnvironmentStore
+    from gonogo.runtimes.package_sources import sources_here
+
+    store = EnvironmentStore(session.paths.environments)
+    there = _there(store, engine)
+    if there is not None:
+        return there
+    recipe = recipe_of(spec)
+    known = recipe is not None and engine.name in recipe.engines
+    order = Order(
+        target=recipe.name if recipe is not None and known else engine.name,
+        engine=engine.name if known else None,
+        versions=engine.version,
+    )
+    found = locked(session, store, order, fresh=False)
+    build = BuildOrder(
+        lock=found.lock,
+        python=found.python,
+        sources=sources_here((), False),
+        measured_bytes=found.build.disk_mb * 1_000_000 if found.build and found.build.disk_mb else None,
+    )
+    if store.find(found.lock.name) is None:
+        store.make()
+        refuse_full_disk(store.root, build)
+        _ask(session, found)
+    with Progress(session) as progress:
+        return make_environment(store, uv_for(store), build, lambda name, values: progress.step(name, **values))[0]
+
+
+def _there(store: EnvironmentStore, engine: EngineChoice) -> Made | None:
+    """A whole environment that serves: the named one, else the newest of this engine and version."""
+    if engine.environment is not None:
+        return store.find(engine.environment)
+    fitting = [made for made in store.of_engine(engine.name) if engine.version in (None, made.version)]
+    return fitting[0] if fitting else None
+
+
+def _ask(session: Session, found: Locked) -> None:
+    """Raises Refusal Declined."""
+    size = found.lock.download_bytes
+    values = {"engine": found.lock.engine, "version": found.lock.version, "packages": len(found.lock.packages)}
+    session.say("env.will_fetch", **values, mib=None if size is None else size // MIB)
+    if session.asks and not typer.confirm(session.told("ask.apply")):
+        raise Refusal("Declined", INTERRUPTED, {})
