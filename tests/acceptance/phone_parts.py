@@ -13,9 +13,12 @@ import sys
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, Awaitable, Callable, Iterator, Sequence
 
-from tests.shell.gateway_parts import FakeEngine, read_body
+from gonogo.spec.recipe_parts import Program
+from gonogo.words.client_lines import Access, client_lines
+from tests.shell.gateway_parts import FakeEngine, Front, read_body
+from tests.shell.policy_parts import Deployment
 
 WIDTH, HEIGHT = 1080, 2400
 NOISE_BYTES = 980_000
@@ -66,6 +69,9 @@ class PhoneModel(FakeEngine):
                 if head.startswith(b"GET /health "):
                     await self._send(writer, b"{}")
                     continue
+                if head.startswith(b"GET /v1/models "):
+                    await self._send(writer, b'{"object":"list","data":[{"id":"svc","object":"model"}]}')
+                    continue
                 assert head.startswith(b"POST /v1/chat/completions HTTP/1.1\r\n"), head
                 lines = (line.partition(": ") for line in head.decode().strip().split("\r\n")[1:])
                 request = Received(headers={name.lower(): value for name, _, value in lines}, body=body)
@@ -101,6 +107,40 @@ class PhoneModel(FakeEngine):
             await asyncio.sleep(PIECE_S)
         _event(writer, "[DONE]")
         writer.write(b"0\r\n\r\n")
+
+
+Story = Callable[[PhoneModel, Access], Awaitable[None]]
+
+
+def behind_the_gateway(root: Path, story: Story) -> None:
+    """Run a story with the real gateway (Envoy, two policy servers, TLS, a key) in front of a model."""
+    root = root / "deployment"
+    root.mkdir()
+    deployment = Deployment.make(root)
+
+    async def told() -> None:
+        front, model = Front(deployment), PhoneModel()
+        front.engine = model
+        access = Access(
+            endpoint=f"https://127.0.0.1:{front.port}/v1",
+            ca_file=str(root / "tls" / "ca.crt"),
+            service="svc",
+            key=deployment.add_key(scopes=("inference", "models")).text,
+        )
+        async with front:
+            await story(model, access)
+
+    try:
+        for index in (0, 1):
+            deployment.start(index)
+        asyncio.run(told())
+    finally:
+        deployment.close()
+
+
+def line_of(access: Access, program: Program) -> str:
+    """What `gonogo clients` prints for this program, as one text to paste."""
+    return "\n".join(client_lines(access, (program,))[-1].lines)
 
 
 def _head(kind: str) -> dict[str, Any]:

@@ -5,14 +5,12 @@ The package has no program: `phone_main.py` stands for Open-AutoGLM's main.py, w
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import json
 import os
 import re
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,9 +19,7 @@ from gonogo.runtimes.environment_host import look_at_limits
 from gonogo.spec.recipe_parts import Program
 from gonogo.words.client_lines import Access, client_lines, trust_line
 from tests.acceptance.environments import build
-from tests.acceptance.phone_parts import RESET, Agent, Ended, PhoneModel, Received
-from tests.shell.gateway_parts import Front
-from tests.shell.policy_parts import Deployment
+from tests.acceptance.phone_parts import RESET, Agent, Ended, PhoneModel, Received, behind_the_gateway, line_of
 
 TASK = "打开微信, 给张三发“晚上好”"
 TYPED = "晚上好, Zhang San!"
@@ -38,8 +34,6 @@ SHORT = [PREFLIGHT, STEPS[0], STEPS[3]]
 RETRY_HEADER = "x-stainless-retry-count"
 """How often openai's SDK has sent this request before."""
 
-Story = Callable[[Front, PhoneModel, Access], Awaitable[None]]
-
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Agent:
@@ -53,46 +47,14 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Agent:
     return Agent.make(Path(made["python_path"]), root / "open-autoglm", main)
 
 
-@pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[Callable[[Story], None]]:
-    """Runs a story behind the real gateway: two policy servers, one key, an engine that answers by script."""
-    (tmp_path / "deployment").mkdir()
-    deployment = Deployment.make(tmp_path / "deployment")
-    for index in (0, 1):
-        deployment.start(index)
-
-    def run(story: Story) -> None:
-        async def told() -> None:
-            front, model = Front(deployment), PhoneModel()
-            front.engine = model
-            access = Access(
-                endpoint=f"https://127.0.0.1:{front.port}/v1",
-                ca_file=str(deployment.root / "tls" / "ca.crt"),
-                service="svc",
-                key=deployment.add_key(scopes=("inference", "models")).text,
-            )
-            async with front:
-                await story(front, model, access)
-
-        asyncio.run(told())
-
-    yield run
-    deployment.close()
-
-
-def line_of(access: Access, program: Program) -> str:
-    """What `gonogo clients` prints for this program, as one text to paste."""
-    return "\n".join(client_lines(access, (program,))[-1].lines)
-
-
 async def main_py(agent: Agent, access: Access, phone: Path) -> Ended:
     return await agent.run(f"{line_of(access, Program.OPEN_AUTOGLM)} '{TASK}'", phone)
 
 
 def test_a_task_of_four_steps_arrives_byte_for_byte_and_the_phone_does_what_the_model_said(
-    agent: Agent, gateway: Callable[[Story], None], tmp_path: Path
+    agent: Agent, tmp_path: Path
 ) -> None:
-    async def story(front: Front, model: PhoneModel, access: Access) -> None:
+    async def story(model: PhoneModel, access: Access) -> None:
         direct = PhoneModel(script=[PREFLIGHT, *STEPS])
         await direct.start()
         plain = f"python main.py --base-url http://127.0.0.1:{direct.port}/v1 --model svc '{TASK}'"
@@ -113,7 +75,7 @@ def test_a_task_of_four_steps_arrives_byte_for_byte_and_the_phone_does_what_the_
             assert one.headers["user-agent"].startswith("OpenAI/Python")
         assert_streamed(through.out)
 
-    gateway(story)
+    behind_the_gateway(tmp_path, story)
 
 
 def digest(request: Received) -> str:
@@ -194,9 +156,9 @@ def assert_streamed(out: str) -> None:
 
 @pytest.mark.parametrize("failure", [RESET, 503])
 def test_an_engine_that_fails_once_is_asked_again_by_the_gateway_and_the_agent_sees_nothing(
-    agent: Agent, gateway: Callable[[Story], None], tmp_path: Path, failure: str | int
+    agent: Agent, tmp_path: Path, failure: str | int
 ) -> None:
-    async def story(front: Front, model: PhoneModel, access: Access) -> None:
+    async def story(model: PhoneModel, access: Access) -> None:
         model.script = [PREFLIGHT, failure, STEPS[0], STEPS[3]]
         ended = await main_py(agent, access, tmp_path / "phone")
         assert "Result: 已发送" in ended.out, ended.out
@@ -204,38 +166,38 @@ def test_an_engine_that_fails_once_is_asked_again_by_the_gateway_and_the_agent_s
         assert failed.body == again.body and len(again.body) > 1_200_000
         assert [one.headers[RETRY_HEADER] for one in (hi, failed, again, last)] == ["0"] * 4
 
-    gateway(story)
+    behind_the_gateway(tmp_path, story)
 
 
 def test_an_error_of_the_engine_reaches_the_agent_which_asks_again_itself_with_the_same_bytes(
-    agent: Agent, gateway: Callable[[Story], None], tmp_path: Path
+    agent: Agent, tmp_path: Path
 ) -> None:
-    async def story(front: Front, model: PhoneModel, access: Access) -> None:
+    async def story(model: PhoneModel, access: Access) -> None:
         model.script = [PREFLIGHT, 500, 429, STEPS[0], STEPS[3]]
         ended = await main_py(agent, access, tmp_path / "phone")
         assert "Result: 已发送" in ended.out, ended.out
         assert [one.headers[RETRY_HEADER] for one in model.received] == ["0", "0", "1", "2", "0"]
         assert len({digest(one) for one in model.received[1:4]}) == 1
 
-    gateway(story)
+    behind_the_gateway(tmp_path, story)
 
 
 def test_an_engine_that_keeps_failing_costs_four_tries_of_the_gateway_for_each_of_the_agent(
-    agent: Agent, gateway: Callable[[Story], None], tmp_path: Path
+    agent: Agent, tmp_path: Path
 ) -> None:
-    async def story(front: Front, model: PhoneModel, access: Access) -> None:
+    async def story(model: PhoneModel, access: Access) -> None:
         model.script = [PREFLIGHT, 503, 503, 503, 503, STEPS[0], STEPS[3]]
         ended = await main_py(agent, access, tmp_path / "phone")
         assert "Result: 已发送" in ended.out, ended.out
         assert [one.headers[RETRY_HEADER] for one in model.received] == ["0", "0", "0", "0", "0", "1", "0"]
 
-    gateway(story)
+    behind_the_gateway(tmp_path, story)
 
 
 def test_what_goes_wrong_before_the_start_is_told_to_the_user_in_the_gateways_words(
-    agent: Agent, gateway: Callable[[Story], None], tmp_path: Path
+    agent: Agent, tmp_path: Path
 ) -> None:
-    async def story(front: Front, model: PhoneModel, access: Access) -> None:
+    async def story(model: PhoneModel, access: Access) -> None:
         line = f"{line_of(access, Program.OPEN_AUTOGLM)} '{TASK}'"
         base, key = access.endpoint, access.key or ""
         wrong = {
@@ -253,13 +215,11 @@ def test_what_goes_wrong_before_the_start_is_told_to_the_user_in_the_gateways_wo
         assert ended.code == 1 and "onnect" in ended.out, ended.out
         assert model.received == []
 
-    gateway(story)
+    behind_the_gateway(tmp_path, story)
 
 
-def test_the_lines_for_the_package_and_for_more_than_one_ca_work_when_pasted(
-    agent: Agent, gateway: Callable[[Story], None], tmp_path: Path
-) -> None:
-    async def story(front: Front, model: PhoneModel, access: Access) -> None:
+def test_the_lines_for_the_package_and_for_more_than_one_ca_work_when_pasted(agent: Agent, tmp_path: Path) -> None:
+    async def story(model: PhoneModel, access: Access) -> None:
         model.script = STEPS[2:]
         snippet = line_of(access, Program.PHONE_AGENT)
         (agent.folder / "paste.py").write_text(snippet, encoding="utf-8")
@@ -283,15 +243,13 @@ def test_the_lines_for_the_package_and_for_more_than_one_ca_work_when_pasted(
         ended = await agent.run(again, tmp_path / "keyless", GONOGO_API_KEY=access.key or "")
         assert "Result: 已发送" in ended.out, ended.out
 
-    gateway(story)
+    behind_the_gateway(tmp_path, story)
 
 
-def test_the_general_lines_work_with_the_agents_own_sdk(
-    agent: Agent, gateway: Callable[[Story], None], tmp_path: Path
-) -> None:
+def test_the_general_lines_work_with_the_agents_own_sdk(agent: Agent, tmp_path: Path) -> None:
     """That environment has openai with httpx2 and no httpx, as `pip install openai` makes it today."""
 
-    async def story(front: Front, model: PhoneModel, access: Access) -> None:
+    async def story(model: PhoneModel, access: Access) -> None:
         curl, openai = client_lines(access)
         (agent.folder / "sdk.py").write_text("\n".join(openai.lines), encoding="utf-8")
         model.script = ["Paris", "Paris"]
@@ -299,4 +257,4 @@ def test_the_general_lines_work_with_the_agents_own_sdk(
         told = await agent.run(curl.lines[0], tmp_path / "curl")
         assert json.loads(told.out)["choices"][0]["message"]["content"] == "Paris"
 
-    gateway(story)
+    behind_the_gateway(tmp_path, story)
