@@ -14,6 +14,8 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from model_rows import architecture_of
 
+from gonogo.engines.capacity import Capacity, Fit, Model, capacity_of
+from gonogo.engines.hardware import card_limits, card_named
 from gonogo.engines.planners import PLANNERS
 from gonogo.engines.serving import Corrections, Device, Serving, Version
 from gonogo.facts.architecture import Architecture, Scheme
@@ -21,8 +23,6 @@ from gonogo.facts.catalogue import known_model
 from gonogo.facts.numbers import ConfigError
 from gonogo.facts.parse_config import parse_config
 from gonogo.facts.weights import groups_of
-from gonogo.plan.capacity import Capacity, Fit, Model, capacity_of
-from gonogo.plan.hardware import card_limits, card_named
 
 GIB = 1024**3
 LLAMACPP = "llama.cpp"

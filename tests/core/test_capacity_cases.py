@@ -15,16 +15,15 @@ from typing import Any, Callable, Mapping, cast
 import pytest
 import yaml
 
-from gonogo.engines import sglang_memory, transformers_memory, vllm_memory
+from gonogo.engines import hardware, sglang_memory, transformers_memory, vllm_memory
+from gonogo.engines.hardware import parse_hardware
 from gonogo.engines.memory import Term
 from gonogo.engines.planners import PLANNERS, Planner
 from gonogo.engines.serving import Device
 from gonogo.engines.vllm_cache import CacheLayout
 from gonogo.facts.card_limits import CARD_LIMITS
 from gonogo.facts.catalogue import known_model
-from gonogo.plan import hardware
 from gonogo.plan.capacity import Ask, Capacity, Fit, Model, capacity, model_of
-from gonogo.plan.hardware import parse_hardware
 
 GIB, MIB = 1024**3, 1024**2
 FOLDER = Path(__file__).parents[1] / "cases" / "plan"

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gonogo.engines.hardware import Hardware, card_named, parse_hardware
 from gonogo.engines.planners import PLANNERS
 from gonogo.facts.architecture import Scheme
 from gonogo.facts.card_limits import CARD_LIMITS
 from gonogo.facts.catalogue import known_model, known_models
 from gonogo.plan.capacity import Ask, Fit, capacity, estimate_gpu_memory, model_of
 from gonogo.plan.choose import Choice, Demand, Way, bits, choose, divisions
-from gonogo.plan.hardware import Hardware, card_named, parse_hardware
 from gonogo.plan.ways import ways_of_config, ways_of_recipe
 from gonogo.spec.recipes import recipes
 

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from gonogo.engines.container import Container, container_command
+from gonogo.engines.hardware import parse_hardware
 from gonogo.engines.model import Launch, Placement
 from gonogo.engines.settings import EngineSettings, Refused, half_on_old_cards
 from gonogo.facts.model import ModelFacts
 from gonogo.facts.replica import ReplicaName
 from gonogo.plan.capacity import Ask
 from gonogo.plan.choose import Demand, Option, choose
-from gonogo.plan.hardware import parse_hardware
 from gonogo.plan.ways import ways_of_recipe
 from gonogo.spec import Spec
 from gonogo.spec.recipe import HubSource

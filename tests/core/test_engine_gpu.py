@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 
 from gonogo.engines import sglang, vllm
+from gonogo.engines.hardware import parse_hardware
 from gonogo.engines.model import Engine
 from gonogo.engines.options import Options
 from gonogo.engines.serving import Serving
 from gonogo.engines.settings import EngineSettings, Refused, half_on_old_cards, share_text
 from gonogo.facts.model import ModelFacts
 from gonogo.plan.capacity import Ask, capacity
-from gonogo.plan.hardware import parse_hardware
 from gonogo.plan.ways import ways_of_recipe
 from gonogo.spec.recipe import Recipe
 from tests.core.gpu_engines import (

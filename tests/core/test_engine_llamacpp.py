@@ -22,6 +22,7 @@ from gonogo.engines.table import ENGINES, engine_for
 from gonogo.facts.model import ModelFacts, ModelProblem, Tensor
 from gonogo.facts.replica import ReplicaName
 from gonogo.spec import Expect, Replicas, Spec
+from gonogo.spec.model import EngineChoice
 
 CASES = Path(__file__).parent.parent / "cases" / "engines" / "llamacpp"
 MEMORY = sorted((CASES / "memory").glob("*.json"))
@@ -182,5 +183,7 @@ def test_sizes_of_an_earlier_start_in_the_same_log_are_not_added() -> None:
 
 
 def test_every_engine_of_the_table_answers_to_its_name() -> None:
-    assert {name: make("python").name for name, make in ENGINES.items()} == {name: name for name in ENGINES}
+    for name in (*ENGINES, "llama.cpp"):
+        spec = Spec(service="s", model="/m", engine=EngineChoice(name=name))
+        assert engine_for(spec).name == {"llama.cpp": "llamacpp", "vllm-cpu": "vllm"}.get(name, name)
     assert engine_for(None, "/env/bin/python") == LlamaCpp("/env/bin/python")

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gonogo.engines.hardware import parse_hardware
 from gonogo.engines.printed import LONGEST_LOG, Printed, beside, corrections, lesson_key, parse_printed
 from gonogo.engines.serving import Corrections
 from gonogo.facts.catalogue import known_models
 from gonogo.plan.capacity import Ask, Capacity, capacity, model_of
-from gonogo.plan.hardware import parse_hardware
 
 CASES = Path(__file__).parents[1] / "cases" / "engines" / "printed"
 LOGS = sorted(CASES.glob("*.log"))

@@ -26,7 +26,7 @@ SPEAKS = (
         "cli/fit_pace.py",
         "words/fit_table.py",
     ),
-    *("plan/choose.py", "plan/remedies.py", "plan/hardware.py", "plan/answer.py"),
+    *("plan/choose.py", "plan/remedies.py", "engines/hardware.py", "plan/answer.py"),
     *("engines/vllm_memory.py", "engines/sglang_memory.py", "engines/transformers_memory.py", "engines/printed.py"),
 )
 SOURCES = {name: (ROOT / name).read_text(encoding="utf-8") for name in SPEAKS if (ROOT / name).exists()}

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gonogo.engines.hardware import MOST_CARDS, HardwareError, card_named, nearest, parse_hardware
 from gonogo.facts.accelerator_class import CLASSES
 from gonogo.facts.card_limits import CARD_LIMITS
-from gonogo.plan.hardware import MOST_CARDS, HardwareError, card_named, nearest, parse_hardware
 
 SPELLINGS = {
     "1xRTX4090": (1, "RTX 4090 24GB"),

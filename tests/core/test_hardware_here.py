@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from gonogo.engines.hardware import HardwareError, hardware_here
 from gonogo.facts.accelerator import Accelerator
 from gonogo.facts.catalogue import known_models
 from gonogo.facts.parse_accelerators import parse_accelerators
 from gonogo.plan.answer import answer
 from gonogo.plan.capacity import Ask, Fit
 from gonogo.plan.choose import Demand
-from gonogo.plan.hardware import HardwareError, hardware_here
 from gonogo.plan.ways import ways_of_config
 
 CASES = Path(__file__).parents[1] / "cases" / "facts" / "accelerators"

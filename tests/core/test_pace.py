@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from gonogo.engines.hardware import Hardware, parse_hardware
 from gonogo.facts.catalogue import known_models
 from gonogo.plan.answer import answer, as_plain, with_paces
 from gonogo.plan.calibration import calibration
 from gonogo.plan.capacity import Ask
 from gonogo.plan.choose import Choice, Demand, choose
-from gonogo.plan.hardware import Hardware, parse_hardware
 from gonogo.plan.pace import Pace, Promise, Wanted, deployment_of, lengths_of, pace_of
 from gonogo.plan.price_list import texts
 from gonogo.plan.prices import CardPrice, Offer, load_prices

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gonogo.engines.hardware import Hardware, card_named, parse_hardware
 from gonogo.plan.answer import answer
 from gonogo.plan.capacity import Ask, Fit
 from gonogo.plan.choose import Demand, Way, barred, choose
-from gonogo.plan.hardware import Hardware, card_named, parse_hardware
 from gonogo.plan.remedies import CONTEXT_STEP, SHORTEST_CONTEXT, Remedy, remedies
 from gonogo.spec.recipes import recipes
 from tests.core.test_choose import CARDS, NAMES, cards, context_of, ways

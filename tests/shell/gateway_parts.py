@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 import ssl
 import subprocess
@@ -181,6 +182,11 @@ class Front:
         await self._ads.stop()
         if self.engine.server is not None:
             self.engine.server.close()
+
+    def send_envoy(self, number: signal.Signals) -> None:
+        """A signal to the running Envoy."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     async def admin(self, path: str) -> str:
         """What Envoy's admin interface says."""

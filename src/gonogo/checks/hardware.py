@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Iterator
 
 from gonogo.checks.finding import Check, Condition, Finding, Stage, Value, Verdict
+from gonogo.engines.asked import LLAMACPP, cards_of_replica, engine_name
 from gonogo.engines.size import replicas_wanted
-from gonogo.engines.table import engine_for
+from gonogo.engines.table import memory_of
 from gonogo.facts.world import World
 from gonogo.spec import Revision
 
@@ -26,11 +27,15 @@ def memory_fits(revision: Revision, world: World) -> Iterator[Finding]:
         why = {"why": "model_readable"}
         yield Finding(reason="NotApplicable", verdict=Verdict.NOT_APPLICABLE, subject=subject, values=why)
         return
+    if cards_of_replica(revision.spec):
+        why = {"why": "cards_fit"}
+        yield Finding(reason="NotApplicable", verdict=Verdict.NOT_APPLICABLE, subject=subject, values=why)
+        return
     if model is None or available is None:
         yield Finding(reason="MemoryUnknown", verdict=Verdict.UNKNOWN, subject=subject)
         return
     replicas = replicas_wanted(revision, world)
-    plan = engine_for(revision.spec).memory(revision.spec, model, replicas)
+    plan = memory_of(revision.spec, model, world.host, replicas)
     held = sum(
         replica.memory.resident_bytes or 0
         for replica in world.replicas or ()
@@ -67,8 +72,12 @@ def cores_enough(revision: Revision, world: World) -> Iterator[Finding]:
     )
 
 
-def cpu_can_run_engine(_: Revision, world: World) -> Iterator[Finding]:
+def cpu_can_run_engine(revision: Revision, world: World) -> Iterator[Finding]:
     """Has the CPU the instruction sets that the engine was built for?"""
+    if engine_name(revision.spec) != LLAMACPP:
+        why = {"why": "engine_environment"}
+        yield Finding(reason="NotApplicable", verdict=Verdict.NOT_APPLICABLE, subject="host/local", values=why)
+        return
     host = world.host
     if host is None or host.instruction_sets is None or host.machine is None:
         yield Finding(reason="CpuUnknown", verdict=Verdict.UNKNOWN, subject="host/local")

@@ -13,7 +13,7 @@ from gonogo.spec import Quantization, Revision
 
 PROBLEMS = {  # kind of ModelProblem → reason
     "missing": "ModelMissing",
-    "engine": "ModelNeedsEngine",
+    "not_fetched": "ModelNotFetched",
     "unreadable": "ModelUnreadable",
     "not_gguf": "ModelNotGguf",
     "truncated": "ModelTruncated",

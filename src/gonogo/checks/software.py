@@ -21,8 +21,12 @@ def _installed(world: World, name: str) -> Installed | None:
     return None
 
 
-def engine_installed(_: Revision, world: World) -> Iterator[Finding]:
-    """Can the engine be loaded, and which version is it?"""
+def engine_installed(revision: Revision, world: World) -> Iterator[Finding]:
+    """Can the engine that came with gonogo be loaded, and which version is it?"""
+    if revision.spec.engine is not None and revision.spec.engine.environment is not None:
+        why: dict[str, Value] = {"why": "engine_environment"}
+        yield Finding(reason="NotApplicable", verdict=Verdict.NOT_APPLICABLE, subject="host/local", values=why)
+        return
     found = _installed(world, ENGINE)
     if found is None:
         yield Finding(reason="EngineUnknown", verdict=Verdict.UNKNOWN, subject="host/local")

@@ -252,4 +252,4 @@ def faults(session: Session) -> Iterator[None]:
 def _store(session: Session) -> EnvironmentStore:
     from gonogo.runtimes.environments import EnvironmentStore
 
-    return EnvironmentStore(session.paths.root / "environments")
+    return EnvironmentStore(session.paths.environments)

@@ -14,10 +14,10 @@ from gonogo.cli.refusal import BLOCKED, WRONG_INPUT, Outcome, Refusal
 if TYPE_CHECKING:
     from gonogo.cli.fit_model import Found
     from gonogo.cli.session import Session
+    from gonogo.engines.hardware import Hardware
     from gonogo.engines.planners import Planner
     from gonogo.plan.answer import Answer
     from gonogo.plan.choose import Way
-    from gonogo.plan.hardware import Hardware
     from gonogo.plan.pace import Promise
     from gonogo.plan.prices import CardPrice
 
@@ -98,12 +98,12 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     from gonogo.cli.fit_model import Where, find_model
     from gonogo.cli.fit_page import print_answer
     from gonogo.cli.session import open_session
+    from gonogo.engines.capacity import Ask
+    from gonogo.engines.hardware import HardwareError, parse_hardware
     from gonogo.engines.planners import PLANNERS
     from gonogo.plan.answer import answer, as_plain, with_paces
     from gonogo.plan.calibration import calibration
-    from gonogo.plan.capacity import Ask
     from gonogo.plan.choose import Demand
-    from gonogo.plan.hardware import HardwareError, parse_hardware
     from gonogo.plan.pace import Promise
     from gonogo.runtimes.lessons import lessons
 
@@ -160,7 +160,7 @@ def _refuse_mistakes(*bounded: tuple[str, float | None, float, float]) -> None:
 
 def _cards_here() -> Hardware:
     """The cards of this machine. Raises HardwareError, with the driver's own words where it says why."""
-    from gonogo.plan.hardware import HardwareError, hardware_here
+    from gonogo.engines.hardware import HardwareError, hardware_here
     from gonogo.runtimes.look_accelerators import look_at_accelerators
 
     seen = look_at_accelerators()
@@ -207,7 +207,7 @@ def _no_way(model: str, asked: str, ways: Sequence[Way]) -> Refusal:
 
 def _refused(found: Answer, plain: dict[str, Any], promise: Promise) -> Refusal | None:
     """Exit code 3 unless it fits and holds what was asked: the whole answer goes with the refusal."""
-    from gonogo.plan.capacity import Fit
+    from gonogo.engines.capacity import Fit
 
     values = {"model": found.name, "count": found.hardware.count, "card": found.hardware.card.name}
     if found.fit is Fit.DOES_NOT_FIT:

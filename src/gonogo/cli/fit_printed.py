@@ -9,10 +9,10 @@ from gonogo.cli.refusal import WRONG_INPUT, Refusal
 
 if TYPE_CHECKING:
     from gonogo.cli.session import Session
+    from gonogo.engines.capacity import Capacity
     from gonogo.engines.printed import Beside, Printed
     from gonogo.engines.replica_memory import ReplicaMemory
     from gonogo.plan.answer import Answer
-    from gonogo.plan.capacity import Capacity
 
 GIB = 1024**3
 SAME_BUDGET = 0.01

@@ -9,9 +9,11 @@ import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable
 
+import gonogo
 from gonogo.actions.model import (
     Action,
     EndPart,
@@ -39,14 +41,17 @@ from gonogo.gateway.policy.decide import INFERENCE
 from gonogo.gateway.snapshot import Snapshot
 from gonogo.gateway.translate import GatewayInput, translate
 from gonogo.plan.decide import POLICY_SERVERS
+from gonogo.runtimes.environments import EnvironmentStore
 from gonogo.runtimes.local import rotate
 from gonogo.runtimes.look import gateway_binary
 from gonogo.runtimes.paths import StatePaths
+from gonogo.runtimes.uv import EnvironmentFault
 from gonogo.security.certificates import CertificateFiles, ensure_certificates
 from gonogo.security.keys import RANDOM_BYTES, KeyRow, mint
-from gonogo.spec import Revision
+from gonogo.spec import Revision, Spec
 
 PROBE_KEY_LIFE_S = 600.0
+RUNNER = str(Path(gonogo.__file__).parent / "runners" / "llamacpp.py")
 GRACE_S = 5.0
 
 
@@ -110,15 +115,31 @@ class Hands:
         return task
 
     def _ensure_replica(self, action: EnsureReplica, world: World) -> None:
-        placement = action.placement
+        placement = replace(action.placement, seed=secrets.token_hex(4))
         name = str(placement.name)
         if any(one.role == "replica" and one.name == name for one in self._runtime.processes()):
             return
         revision = self._store.revision(placement.name.service, placement.name.revision)
-        model = world.models[revision.spec.model]
-        launch = engine_for(revision.spec, sys.executable).launch(revision.spec, model, placement)
+        spec, model = revision.spec, world.models[revision.spec.model]
+        interpreter, runner = self._home(spec)
+        launch = engine_for(spec, interpreter, model, world.host, runner).launch(spec, model, placement)
         log = self._paths.log("replica", name)
-        self._observer.watch(self._runtime.start(launch, ("replica", name, placement.port), log), adopted=False)
+        self._runtime.sweep("replica", name)
+        started = self._runtime.start(launch, ("replica", name, placement.port), log, placement.devices)
+        self._observer.watch(started, adopted=False)
+
+    def _home(self, spec: Spec) -> tuple[str, str | None]:
+        """The Python that holds the engine, and our program for it where that Python has no gonogo.
+
+        Raises EnvironmentFault when the environment is not there, or not whole.
+        """
+        name = spec.engine.environment if spec.engine is not None else None
+        if name is None:
+            return sys.executable, None
+        made = EnvironmentStore(self._paths.environments).find(name)
+        if made is None:
+            raise EnvironmentFault("EnvironmentMissing", {"name": name})
+        return str(made.python_path), RUNNER
 
     def _remove_replica(self, action: RemoveReplica) -> None:
         watch = self._memory.watches.get(action.handle)
@@ -127,7 +148,7 @@ class Hands:
         self._memory.ending.add(action.handle)
         if action.force:
             # A stopped process takes no SIGTERM: only SIGKILL ends it at once.
-            self._runtime.send(action.handle, signal.SIGKILL)
+            self._runtime.kill(action.handle)
             return
         task = asyncio.create_task(asyncio.to_thread(self._end, action.handle))
         self._endings.add(task)

@@ -10,8 +10,10 @@ from typing import Callable, Iterable, Sequence
 
 from gonogo.control.deployment import Deployment
 from gonogo.control.parts import PartsWatch
-from gonogo.control.sight import CertificateSight, HostSight, ModelSight, StateSight, given_certificates
+from gonogo.control.sight import CertificateSight, HostSight, StateSight, given_certificates
+from gonogo.control.sight_models import EnvironmentSight, ModelSight
 from gonogo.control.watch import ReplicaWatch
+from gonogo.engines.model import Engine
 from gonogo.engines.table import engine_for
 from gonogo.facts.gateway import GatewayFacts, PolicyFacts, ResourceStatus
 from gonogo.facts.host import HostFacts
@@ -21,12 +23,12 @@ from gonogo.plan.decide import POLICY_SERVERS
 from gonogo.plan.model import DesiredService
 from gonogo.runtimes.local import Process, tail
 from gonogo.spec import Gateway, Revision
+from gonogo.store.faults import UnknownRevision
 
 DEATHS_WINDOW_S = 300.0
 SCAN_EVERY_S = 10.0
 DOOR_EVERY_S = 5.0
 ADOPTED_AGE_S = 2.0
-ENGINE = engine_for(None)
 
 LOG_TAIL_LINES = 20
 
@@ -43,6 +45,7 @@ class Observer:
         self._paths = deployment.paths
         self._runtime = deployment.runtime
         self._memory = deployment.memory
+        self._store = deployment.store
         self._gateway_status = gateway_status
         self._on_change = on_change
         self._number = 0
@@ -50,6 +53,7 @@ class Observer:
         self._door_seen = (frozenset[tuple[str, int]](), 0.0)
         self.host = HostSight(deployment.paths)
         self.models = ModelSight()
+        self.environments = EnvironmentSight(deployment.paths)
         self.parts = PartsWatch(deployment.paths, deployment.runtime, on_change)
         self.state = StateSight(deployment.paths)
         self.certificate = CertificateSight(deployment.paths)
@@ -71,6 +75,7 @@ class Observer:
             at=time.time(),
             host=host,
             models=models,
+            environments=await asyncio.to_thread(self.environments.look),
             replicas=self._replicas(host),
             gateway=self._gateway(processes, services),
             policies=self._policies(processes),
@@ -104,13 +109,22 @@ class Observer:
 
     def watch(self, process: Process, adopted: bool) -> None:
         """Watch a replica from now on. One that we start is watched at once: it may die before the next look."""
-        watch = ReplicaWatch(self._runtime, process, ENGINE, self._on_change, adopted)
+        watch = ReplicaWatch(self._runtime, process, self._engine_of(process), self._on_change, adopted)
         self._memory.watches[process.handle] = watch
         watch.begin()
+
+    def _engine_of(self, process: Process) -> Engine:
+        """The adapter that reads this replica; the default one for a revision that nobody knows any more."""
+        name = ReplicaName.parse(process.name)
+        try:
+            return engine_for(self._store.revision(name.service, name.revision).spec)
+        except UnknownRevision:
+            return engine_for(None)
 
     def _bury(self, handle: str) -> None:
         watch = self._memory.watches.pop(handle)
         watch.end()
+        self._runtime.sweep("replica", watch.process.name)
         self._memory.measured.pop(handle, None)
         if handle in self._memory.ending:
             self._memory.ending.discard(handle)
@@ -121,7 +135,7 @@ class Observer:
         """Remember an unasked end, or a hang that we are about to end."""
         name = ReplicaName.parse(watch.process.name)
         lines = tail(self._paths.log("replica", watch.process.name), LOG_TAIL_LINES)
-        why = "hung" if hung else ENGINE.explain_exit("\n".join(lines)) or "killed"
+        why = _why(watch, "\n".join(lines), hung)
         lived_long = watch.ready_at is not None and time.monotonic() - watch.ready_at > 60.0
         past = [] if lived_long else self._memory.deaths.get(watch.process.name, [])
         death = Deaths(count=len(past) + 1, last_at=time.time(), why=why, last_log_lines=lines)
@@ -163,6 +177,7 @@ class Observer:
             last_log_lines=(),
             memory=self._measured(watch),
             listens_on=self.host.listens_on(process.pid) if watch.verdict is Health.READY else None,
+            devices=process.devices,
         )
 
     def _measured(self, watch: ReplicaWatch) -> MemoryMeasured:
@@ -170,7 +185,7 @@ class Observer:
         if handle not in self._memory.measured and watch.verdict is Health.READY:
             log = self._paths.log("replica", watch.process.name)
             text = "\n".join(tail(log, 4000, limit_bytes=2_000_000))
-            self._memory.measured[handle] = ENGINE.measured(text)
+            self._memory.measured[handle] = watch.engine.measured(text)
         printed = self._memory.measured.get(handle, MemoryMeasured())
         return replace(printed, resident_bytes=pulse.resident_bytes if pulse else None)
 
@@ -208,6 +223,13 @@ class Observer:
         if open_doors:
             self._door_seen = (doors, time.monotonic())
         return open_doors
+
+
+def _why(watch: ReplicaWatch, log_text: str, hung: bool) -> str:
+    """What a replica died of: as its log says, else by how it was found."""
+    if hung and not watch.broken:
+        return "hung"
+    return watch.engine.explain_exit(log_text) or ("EngineChildDied" if watch.broken else "killed")
 
 
 def _gateways(services: Sequence[DesiredService]) -> tuple[Gateway, ...]:

@@ -6,12 +6,14 @@ import time
 
 from gonogo.checks.catalogue import CHECKS, of_host
 from gonogo.checks.finding import Answer, Stage
-from gonogo.control.sight import HostSight, ModelSight, given_certificates, state_facts
+from gonogo.control.sight import HostSight, given_certificates, state_facts
+from gonogo.control.sight_models import ModelSight, environments_of
 from gonogo.facts.gateway import GatewayFacts
 from gonogo.facts.host import HostFacts
 from gonogo.facts.world import World
 from gonogo.plan.decide import ask, decide
 from gonogo.plan.model import DesiredService, Plan
+from gonogo.runtimes.environments import EnvironmentStore
 from gonogo.runtimes.local import LocalRuntime
 from gonogo.runtimes.paths import StatePaths
 from gonogo.spec import Revision, Spec
@@ -26,6 +28,7 @@ def look(paths: StatePaths, revision: Revision) -> World:
         at=time.time(),
         host=HostSight(paths).look(frozenset({revision.spec.gateway.port}), own),
         models=ModelSight().look((revision.spec.model,)),
+        environments=environments_of(EnvironmentStore(paths.environments)),
         replicas=(),
         gateway=GatewayFacts(running=False, handle=None, resources=None),
         policies=(),

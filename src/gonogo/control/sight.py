@@ -1,4 +1,4 @@
-"""How control sees this host, the models and its own state directory: with caches, so that a look stays cheap."""
+"""How control sees this host and its own state directory: with caches, so that a look stays cheap."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from typing import Iterable, Mapping
 import gonogo
 from gonogo.facts.gateway import CertificateFacts, StateFacts
 from gonogo.facts.host import HostFacts, Installed, Tools
-from gonogo.facts.model import ModelFacts, ModelProblem
-from gonogo.runtimes.gguf_file import read_model
 from gonogo.runtimes.look import (
     AcceleratorsSeen,
     listening_by_pid,
@@ -28,8 +26,6 @@ from gonogo.runtimes.paths import StatePaths
 from gonogo.security.certificates import read_certificate
 from gonogo.security.verify import verify_chain
 from gonogo.spec import Gateway
-from gonogo.spec.recipe import HubSource
-from gonogo.spec.recipes import find_model, recipes
 
 HOST_EVERY_S = 2.0
 INSTALLED_EVERY_S = 300.0
@@ -118,41 +114,6 @@ def lock_text() -> str | None:
         return (Path(gonogo.__file__).parents[2] / "requirements.lock").read_text(encoding="utf-8")
     except OSError:
         return None
-
-
-class ModelSight:
-    """Models by what was asked for, read again when the file's size or time changes."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, tuple[tuple[str, int, int], ModelFacts]] = {}
-
-    def look(self, asked: Iterable[str]) -> Mapping[str, ModelFacts]:
-        return {name: self._one(name) for name in asked}
-
-    def _one(self, asked: str) -> ModelFacts:
-        path = find_model(asked)
-        if path is None:
-            return ModelFacts(asked=asked, problem=_no_file(asked))
-        try:
-            seen = os.stat(path)
-        except OSError:
-            return read_model(asked, path)
-        mark = (path, seen.st_size, seen.st_mtime_ns)
-        known = self._seen.get(asked)
-        if known is not None and known[0] == mark and not stat.S_ISDIR(seen.st_mode):  # a folder's files change inside
-            return known[1]
-        facts = read_model(asked, path)
-        self._seen[asked] = (mark, facts)
-        return facts
-
-
-def _no_file(asked: str) -> ModelProblem:
-    """Why nothing on this machine can be `asked`: no engine of ours serves it, or nobody knows the name."""
-    recipe = recipes().get(asked)
-    if recipe is None or not isinstance(recipe.source, HubSource):
-        return ModelProblem(kind="missing", detail="neither a recipe nor a path of a .gguf file")
-    versions = recipe.engines[recipe.engine].versions or ""
-    return ModelProblem(kind="engine", detail=f"{recipe.engine} {versions}".strip())
 
 
 class CertificateSight:

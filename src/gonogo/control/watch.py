@@ -14,7 +14,7 @@ from typing import Callable
 import httpx
 
 from gonogo.engines.model import Engine, Progress
-from gonogo.facts.replica import Health
+from gonogo.facts.replica import Health, ReplicaName
 from gonogo.plan import health
 from gonogo.runtimes.local import LocalRuntime, Process, Pulse
 
@@ -23,7 +23,6 @@ LOOK_LIMIT_S = 0.7
 METRICS_LIMIT_S = 2.0
 GENERATE_LIMIT_S = 30.0
 IDLE_PROBE_EVERY_S = 30.0
-LOAD_LIMIT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +44,9 @@ class ReplicaWatch:
         self._engine = engine
         self._on_change = on_change
         self._adopted = adopted
+        self._service = ReplicaName.parse(process.name).service
         self._base = f"http://127.0.0.1:{process.port}"
-        self._history = health.History(born_at=time.monotonic(), load_limit_s=LOAD_LIMIT_S)
+        self._history = health.History(born_at=time.monotonic(), load_limit_s=engine.load_limit_s)
         self._seen = Seen(pulse=None, progress=None)
         self._verdict: Health | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -79,6 +79,15 @@ class ReplicaWatch:
     def seen(self) -> Seen:
         return self._seen
 
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    @property
+    def broken(self) -> bool:
+        """Whether it said of itself, last time, that it is not well."""
+        return self._history.broken > 0
+
     def _ended(self) -> None:
         if self._descriptor is not None:
             asyncio.get_running_loop().remove_reader(self._descriptor)
@@ -94,7 +103,8 @@ class ReplicaWatch:
     async def _look_for_ever(self) -> None:
         async with httpx.AsyncClient(timeout=LOOK_LIMIT_S, trust_env=False) as client:
             while self._verdict is not Health.DEAD:
-                answered = await self._answers(client)
+                status = await self._health(client)
+                answered = status == 200
                 pulse = self._runtime.pulse(self.process.handle)
                 if pulse is None:
                     self._set(Health.DEAD)
@@ -104,6 +114,7 @@ class ReplicaWatch:
                 look = health.Look(
                     at=time.monotonic(),
                     answered=answered,
+                    broken=status == 503,
                     stopped=pulse.state in ("T", "t"),
                     cpu_s=pulse.cpu_s,
                     tokens=None if progress is None else progress.work,
@@ -116,11 +127,12 @@ class ReplicaWatch:
                 calm = answered and self._history.generated_at is not None
                 await asyncio.sleep(LOOK_EVERY_S if calm else LOOK_EVERY_S / 4)
 
-    async def _answers(self, client: httpx.AsyncClient) -> bool:
+    async def _health(self, client: httpx.AsyncClient) -> int | None:
+        """The status of /health; None: no answer in time."""
         try:
-            return (await client.get(f"{self._base}/health")).status_code == 200
+            return (await client.get(f"{self._base}/health")).status_code
         except httpx.HTTPError:
-            return False
+            return None
 
     async def _read_metrics_for_ever(self) -> None:
         async with httpx.AsyncClient(timeout=METRICS_LIMIT_S, trust_env=False) as client:
@@ -154,7 +166,7 @@ class ReplicaWatch:
                 await asyncio.sleep(IDLE_PROBE_EVERY_S)
 
     async def _generates(self, client: httpx.AsyncClient) -> bool:
-        question = {"prompt": "1 2 3", "max_tokens": 1, "temperature": 0}
+        question = {"model": self._service, "prompt": "1 2 3", "max_tokens": 1, "temperature": 0}
         try:
             answer = await client.post(f"{self._base}/v1/completions", json=question)
             return answer.status_code == 200 and int(answer.json()["usage"]["completion_tokens"]) >= 1

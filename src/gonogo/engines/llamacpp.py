@@ -23,6 +23,7 @@ MIB = 1024**2
 BATCH_TOKENS = 128
 """Prompt tokens per step. Measured on one core: as fast as 512, and other requests wait 0.7 s for a step, not 2.3 s."""
 NICENESS = 5
+LOAD_LIMIT_S = 120.0
 ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "GGML_NO_BACKTRACE": "1"}
 """Without the second one, a dying llama.cpp starts a debugger on itself where one is installed."""
 MOST_SLOTS, CONTEXT_STEP = 16, 256
@@ -33,10 +34,14 @@ RUNTIME_BYTES, RUNTIME_UNDER_LOAD_BYTES, VOCABULARY_ENTRY_BYTES = 34 * MIB, 17 *
 
 @dataclass(frozen=True, slots=True)
 class LlamaCpp:
-    """The adapter. `interpreter` is the Python of the environment that holds the engine, on the replica's host."""
+    """The adapter. `interpreter` is the Python of the environment that holds the engine, on the replica's host;
+    `runner` the path of our program there, None: that Python has gonogo installed.
+    """
 
     interpreter: str = "python"
+    runner: str | None = None
     name = "llamacpp"
+    load_limit_s = LOAD_LIMIT_S
 
     def launch(self, spec: Spec, model: ModelFacts, placement: Placement) -> Launch:
         """The process of one replica. Raises ValueError for a model that was not found."""
@@ -44,7 +49,11 @@ class LlamaCpp:
             raise ValueError(f"no path is known for the model {model.asked!r}")
         replicas = placement.replicas or (spec.replicas.min if spec.replicas else DEFAULT_REPLICAS)
         command = (
-            *(self.interpreter, "-m", "gonogo.runners.llamacpp"),
+            *(
+                (self.interpreter, "-m", "gonogo.runners.llamacpp")
+                if self.runner is None
+                else (self.interpreter, self.runner)
+            ),
             *("--model", model.path, "--alias", spec.service),
             *("--address", placement.address, "--port", str(placement.port)),
             *("--context", str(context_tokens(spec)), "--slots", str(slots(spec, replicas))),

@@ -62,9 +62,13 @@ class Progress:
 
 
 class Engine(Protocol):
-    """The plug-in point. One file per engine, one line in `gonogo.engines.table`."""
+    """The plug-in point. One file per engine, one line in `gonogo.engines.table`.
+
+    `load_limit_s`: a replica that has not generated a token by then hangs.
+    """
 
     name: str
+    load_limit_s: float
 
     def launch(self, spec: Spec, model: ModelFacts, placement: Placement) -> Launch: ...
 

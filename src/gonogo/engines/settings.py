@@ -47,7 +47,8 @@ class EngineSettings:
     in its own word; None: as the checkpoint is. `dtype`: of the arithmetic, in the engine's word; None: as the model
     has it. `chat_template`: a file, for a model that has none. `media_domains`: hosts that the engine may fetch images
     from, none: no host. `cuda_home`: where the CUDA toolkit is, for engines that compile kernels. `planned`: the memory
-    plan that `serving` was chosen by. Raises Refused for a host name that is none.
+    plan that `serving` was chosen by. `cache_bytes`: of the KV cache, for an engine that computes on the processor;
+    None: it has accelerators and takes their `share`. Raises Refused for a host name that is none.
     """
 
     version: str
@@ -62,6 +63,7 @@ class EngineSettings:
     most_choices: int = MOST_CHOICES
     most_logprobs: int = MOST_LOGPROBS
     planned: ReplicaMemory | None = None
+    cache_bytes: int | None = None
 
     def __post_init__(self) -> None:
         for host in self.media_domains:

@@ -32,6 +32,8 @@ from gonogo.facts.replica import MemoryMeasured
 from gonogo.spec import Spec
 
 NICENESS = 0
+LOAD_LIMIT_S = 1800.0
+"""Hundreds of GB from a slow disk, and kernels that are compiled at the first start."""
 READINESS = Readiness(
     alive="/health",
     models="/v1/models",
@@ -49,6 +51,7 @@ class SGLang:
     interpreter: str
     settings: EngineSettings
     name = "sglang"
+    load_limit_s = LOAD_LIMIT_S
 
     def launch(self, spec: Spec, model: ModelFacts, placement: Placement) -> Launch:
         """The process of one replica. Raises Refused for a start that cannot be right, ValueError for no model."""

@@ -1,8 +1,10 @@
-"""How many replicas of a revision this host should run. Pure."""
+"""How many replicas of a revision this host should run: by its memory, or by its cards. Pure."""
 
 from __future__ import annotations
 
-from gonogo.engines.table import engine_for
+from gonogo.engines.asked import cards_of_replica
+from gonogo.engines.cards import free_cards
+from gonogo.engines.table import memory_of
 from gonogo.facts.world import World
 from gonogo.spec import Revision
 
@@ -26,11 +28,14 @@ def replicas_wanted(revision: Revision, world: World) -> int:
 
 def _fitting(revision: Revision, world: World) -> int:
     host, model = world.host, world.models.get(revision.spec.model)
+    wanted = cards_of_replica(revision.spec)
+    if wanted:
+        return len(free_cards(revision.service, world)) // wanted
     if host is None or model is None or host.memory_available_bytes is None or model.problem is not None:
         return DEFAULT_REPLICAS if host is None or (host.cores or 2) >= DEFAULT_REPLICAS else 1
     if host.cores is not None and host.cores < DEFAULT_REPLICAS:
         return 1
-    need = engine_for(revision.spec).memory(revision.spec, model, DEFAULT_REPLICAS).total_bytes
+    need = memory_of(revision.spec, model, host, DEFAULT_REPLICAS).total_bytes
     held = sum(
         replica.memory.resident_bytes or 0
         for replica in world.replicas or ()

@@ -4,18 +4,76 @@ from __future__ import annotations
 
 from typing import Callable, Mapping
 
+from gonogo.engines.asked import (
+    LLAMACPP,
+    SGLANG,
+    VLLM,
+    VLLM_CPU,
+    capacity_on,
+    cards_of_replica,
+    cpu_memory,
+    engine_name,
+    settings_of,
+)
+from gonogo.engines.hardware import Hardware, HardwareError, hardware_here
 from gonogo.engines.llamacpp import LlamaCpp
+from gonogo.engines.memory import MemoryPlan
 from gonogo.engines.model import Engine
+from gonogo.engines.settings import EngineSettings, replica_plan
+from gonogo.engines.sglang import SGLang
+from gonogo.engines.vllm import Vllm
+from gonogo.facts.host import HostFacts
+from gonogo.facts.model import ModelFacts
 from gonogo.spec import Spec
 
-ENGINES: Mapping[str, Callable[[str], Engine]] = {LlamaCpp.name: LlamaCpp}
-"""Engine name → its adapter, made with the Python interpreter that runs it on the replica's host."""
+ENGINES: Mapping[str, Callable[[str, EngineSettings], Engine]] = {VLLM: Vllm, VLLM_CPU: Vllm, SGLANG: SGLang}
+"""Engine name → its adapter, made with the Python that runs it on the replica's host, and with its settings.
+
+llama.cpp is not among them: it takes what it needs from the spec and the model file, and its program is our own.
+"""
 
 
-def engine_for(spec: Spec | None, interpreter: str = "python") -> Engine:
-    """The engine that serves this spec; None asks for the default one. `interpreter` matters for `launch` only.
+def engine_for(
+    spec: Spec | None,
+    interpreter: str = "python",
+    model: ModelFacts | None = None,
+    host: HostFacts | None = None,
+    runner: str | None = None,
+) -> Engine:
+    """The engine that serves this spec; None asks for the default one, llama.cpp.
 
-    It is the path, on the replica's host, of the Python of the environment that holds the engine.
+    `interpreter`: the path, on the replica's host, of the Python of the environment that holds the engine; `runner`:
+    the path of our program for llama.cpp where that Python has no gonogo. Both matter for `launch` only, and so do
+    `model` and `host`.
     """
-    del spec  # a GGUF file on this machine is all that can be asked for so far, and llama.cpp serves all of them
-    return ENGINES[LlamaCpp.name](interpreter)
+    name = LLAMACPP if spec is None else engine_name(spec)
+    if spec is None or name == LLAMACPP:
+        return LlamaCpp(interpreter, runner)
+    return ENGINES[name](interpreter, settings_of(spec, model, cards_here(host)))
+
+
+def memory_of(spec: Spec, model: ModelFacts, host: HostFacts | None, replicas: int) -> MemoryPlan:
+    """The memory of one of so many replicas: of its cards together, or of the host where it computes on the processor.
+
+    Raises ValueError for a model that was not read, or for cards that were not seen; ConfigError.
+    """
+    name = engine_name(spec)
+    if name == LLAMACPP:
+        return LlamaCpp().memory(spec, model, replicas)
+    if not cards_of_replica(spec):
+        return cpu_memory(spec, model)
+    hardware = cards_here(host)
+    if hardware is None:
+        raise ValueError("no accelerators were seen that a plan can be made for")
+    return replica_plan(settings_of(spec, model, hardware))
+
+
+def cards_here(host: HostFacts | None) -> Hardware | None:
+    """The accelerators of a host that a plan can be made for; None: none, or not observed."""
+    try:
+        return hardware_here(host.accelerators if host is not None else None)
+    except HardwareError:
+        return None
+
+
+__all__ = ["ENGINES", "capacity_on", "cards_here", "engine_for", "memory_of"]

@@ -31,7 +31,9 @@ from gonogo.facts.model import ModelFacts
 from gonogo.facts.replica import MemoryMeasured
 from gonogo.spec import Spec
 
-NICENESS = 0
+NICENESS, NICENESS_ON_PROCESSOR = 0, 5
+LOAD_LIMIT_S = 1800.0
+"""Hundreds of GB from a slow disk, and kernels that are compiled at the first start."""
 READINESS = Readiness(
     alive="/health",
     models="/v1/models",
@@ -56,6 +58,7 @@ class Vllm:
     interpreter: str
     settings: EngineSettings
     name = "vllm"
+    load_limit_s = LOAD_LIMIT_S
 
     def launch(self, spec: Spec, model: ModelFacts, placement: Placement) -> Launch:
         """The process of one replica. Raises Refused for a start that cannot be right, ValueError for no model."""
@@ -69,7 +72,12 @@ class Vllm:
             *self._bounds(),
             *OPTIONS.recipe_words(self.settings),
         )
-        return Launch(command=command, environment=self._environment(source, placement), niceness=NICENESS)
+        return Launch(command=command, environment=self._environment(source, placement), niceness=self._niceness)
+
+    @property
+    def _niceness(self) -> int:
+        """On the processor it must leave time for the gateway."""
+        return NICENESS if self.settings.cache_bytes is None else NICENESS_ON_PROCESSOR
 
     def limits(self) -> Limits:
         """What the command bounds, and what is left to the gateway."""
@@ -123,7 +131,9 @@ class Vllm:
         """The plan's numbers: what was not planned is left to the engine."""
         asked, serving = self.settings, self.settings.serving
         words: list[str] = ["--max-model-len", str(serving.context_tokens)]
-        if serving.share is not None:
+        if asked.cache_bytes is not None:
+            words += ["--kv-cache-memory-bytes", str(asked.cache_bytes)]
+        elif serving.share is not None:
             words += ["--gpu-memory-utilization", share_text(serving.share)]
         if serving.tensor > 1:
             words += ["--tensor-parallel-size", str(serving.tensor)]
@@ -182,8 +192,14 @@ class Vllm:
             "VLLM_ALLOW_INSECURE_SERIALIZATION": "0",
             "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
             "VLLM_HOST_IP": placement.address,
+            **(_on_processor(placement) if self.settings.cache_bytes is not None else {}),
             **{key: value for key, value in known.items() if OPTIONS.has(key, version)},
         }
+
+
+def _on_processor(placement: Placement) -> Mapping[str, str]:
+    """Its own binding gives every replica of a host the same cores."""
+    return {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(placement.threads)}
 
 
 _ALL = "arg_utils.py and cli_args.py of every version that was read"

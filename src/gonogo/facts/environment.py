@@ -40,6 +40,21 @@ class HostLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentMade:
+    """One whole environment of an engine on this host. `answered`: the version that the engine itself gave.
+
+    `lock` is the lock's content address, `python` the path of the interpreter in it.
+    """
+
+    name: str
+    engine: str
+    version: str
+    answered: str
+    lock: str
+    python: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
     """One package of an environment, or one requirement of a file. `version` None: any, or a range (`versions`).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +27,7 @@ class ModelProblem:
     `kind`, of a file: missing, unreadable, not_gguf, truncated, corrupt, unknown. Of a repository or folder:
     pickle_only, no_weights, shard_missing, shard_damaged, config_unreadable, config_contradicts, remote_code,
     unknown_architecture. Of a hub: id_mistaken, not_found, unauthorized, gated, and, as nothing was seen then:
-    rate_limited, hub_unreachable, hub_broken, not_cached. `engine`: a recipe knows the model, and no engine of ours
-    serves it; `detail` names the one that does.
+    rate_limited, hub_unreachable, hub_broken, not_cached. `not_fetched`: its weights are on a hub, not here.
     """
 
     kind: str
@@ -37,6 +37,8 @@ class ModelProblem:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
     """One model as asked for (`asked`) and as found. With `problem` set the rest may be None.
+
+    `path` is a file, or the folder of a checkpoint, whose `config.json` is `config` then.
 
     `window_every`: of so many layers one keeps the whole context; `windowed_layers`: listed one by one. `draft_layers`:
     the last so many of `layers` only guess tokens ahead. `latent_*`, `rope_length`: of multi-head latent attention,
@@ -80,3 +82,4 @@ class ModelFacts:
     state_elements: int | None = None
     index_length: int | None = None
     index_layers: int | None = None
+    config: Mapping[str, object] | None = None

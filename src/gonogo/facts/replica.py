@@ -55,7 +55,9 @@ class Deaths:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaFacts:
-    """One engine process. `handle` is the runtime's own (a pid for the local runtime), None outside it."""
+    """One engine process, with the children it has. `handle` is the runtime's own (a pid for the local runtime), None
+    outside it. `devices`: the accelerators that it was given, by UUID or index.
+    """
 
     name: ReplicaName
     host: str
@@ -71,3 +73,4 @@ class ReplicaFacts:
     last_log_lines: tuple[str, ...] = ()
     memory: MemoryMeasured | None = None
     listens_on: tuple[str, ...] | None = None
+    devices: tuple[str, ...] = ()

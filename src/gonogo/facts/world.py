@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Mapping
 
+from gonogo.facts.environment import EnvironmentMade
 from gonogo.facts.gateway import CertificateFacts, GatewayFacts, PolicyFacts, StateFacts
 from gonogo.facts.host import HostFacts
 from gonogo.facts.model import ModelFacts
@@ -16,14 +17,16 @@ from gonogo.facts.replica import Deaths, ReplicaFacts
 class World:
     """What was seen at `at` (Unix seconds), numbered so that a plan can name what it was made from.
 
-    `models` is keyed by what the spec asked for, `deaths` by replica name, `given_certificates` (files of users, not
-    judged by being presented yet) by the certificate's path. `certificate` is presented. None means "not observed".
+    `models` is keyed by what the spec asked for, `environments` by name, `deaths` by replica name, `given_certificates`
+    (files of users, not judged by being presented yet) by the certificate's path. `certificate` is presented. None
+    means "not observed".
     """
 
     observation: int
     at: float
     host: HostFacts | None = None
     models: Mapping[str, ModelFacts] = field(default_factory=dict)
+    environments: Mapping[str, EnvironmentMade] | None = None
     replicas: tuple[ReplicaFacts, ...] | None = None
     gateway: GatewayFacts | None = None
     policies: tuple[PolicyFacts, ...] | None = None

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, Mapping, Sequence
 
+from gonogo.engines.capacity import Ask, Capacity, Fit
+from gonogo.engines.hardware import Hardware
 from gonogo.engines.planners import PLANNERS
 from gonogo.facts.schemes import SCHEMES
 from gonogo.facts.weights import parameters
-from gonogo.plan.capacity import Ask, Capacity, Fit
 from gonogo.plan.choose import Choice, Demand, Fallen, Option, Way, bits, choose
 from gonogo.plan.efficiency import Calibration
 from gonogo.plan.fleet import Cost, Fleet
-from gonogo.plan.hardware import Hardware
 from gonogo.plan.pace import NOTHING, Pace, Promise, Wanted, lengths_of, pace_of
 from gonogo.plan.prices import CardPrice
 from gonogo.plan.remedies import Remedy, remedies

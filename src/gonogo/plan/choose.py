@@ -9,12 +9,12 @@ from typing import Iterator, Mapping, Sequence
 
 from packaging.specifiers import SpecifierSet
 
+from gonogo.engines.capacity import Ask, Capacity, Fit, Model, Question, capacity
+from gonogo.engines.hardware import Hardware
 from gonogo.engines.planners import PLANNERS
 from gonogo.engines.serving import Version
 from gonogo.facts.architecture import Scheme
 from gonogo.facts.schemes import SCHEMES
-from gonogo.plan.capacity import Ask, Capacity, Fit, Model, Question, capacity
-from gonogo.plan.hardware import Hardware
 
 WIDTHS = (1, 2, 4, 8, 16)
 """Accelerators per layer, and stages, that are tried."""

@@ -25,6 +25,8 @@ from gonogo.actions.model import (
 )
 from gonogo.checks.catalogue import CHECKS
 from gonogo.checks.finding import Answer, Check, Finding, Stage, Value, Verdict
+from gonogo.engines.asked import cards_of_replica
+from gonogo.engines.cards import assigned
 from gonogo.engines.model import Placement
 from gonogo.engines.size import replicas_wanted
 from gonogo.facts.replica import Health, ReplicaFacts, ReplicaName
@@ -42,13 +44,14 @@ def decide(services: Sequence[DesiredService], world: World, checks: Sequence[Ch
     """What to do next. Actions are in order; the answers are those of the stage that each service is in."""
     actions: list[Action] = []
     answers: list[Answer] = []
+    promised: list[str] = []
     if world.replicas is None or world.gateway is None or world.policies is None:
         return Plan(observation=world.observation, actions=(), answers=())
     actions.extend(_infrastructure(world))
     actions.extend(_sick(world.replicas))
     for service in services:
         if not service.removed:
-            actions.extend(_missing_replicas(service, services, world))
+            actions.extend(_missing_replicas(service, services, world, promised))
     actions.extend(_snapshot(services, world))
     for service in services:
         if service.removed:
@@ -127,7 +130,10 @@ def _sick(replicas: Sequence[ReplicaFacts]) -> Iterator[Action]:
         seen.add(replica.name)
 
 
-def _missing_replicas(service: DesiredService, services: Sequence[DesiredService], world: World) -> Iterator[Action]:
+def _missing_replicas(
+    service: DesiredService, services: Sequence[DesiredService], world: World, promised: list[str]
+) -> Iterator[Action]:
+    """`promised`: the cards that this plan has given away already; its own are added."""
     ports = list(world.host.free_ports or ()) if world.host else []
     used = {replica.port for replica in world.replicas or ()}
     ports = [port for port in ports if port not in used]
@@ -139,6 +145,10 @@ def _missing_replicas(service: DesiredService, services: Sequence[DesiredService
             name = ReplicaName(service=service.name, revision=revision.number, index=index)
             if index in have or not _may_start(str(name), world) or not ports:
                 continue
+            cards = assigned(cards_of_replica(revision.spec), world, promised)
+            if cards is None:
+                continue
+            promised += cards
             yield EnsureReplica(
                 placement=Placement(
                     name=name,
@@ -147,6 +157,7 @@ def _missing_replicas(service: DesiredService, services: Sequence[DesiredService
                     port=ports.pop(0),
                     threads=threads_each(services, world),
                     replicas=replicas_wanted(revision, world),
+                    devices=cards,
                 ),
                 why="ReplicaDied" if str(name) in world.deaths else "ReplicaWanted",
             )

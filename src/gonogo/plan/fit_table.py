@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Mapping, Sequence
 
+from gonogo.engines.capacity import Ask, capacity
+from gonogo.engines.hardware import Hardware
 from gonogo.engines.shard import Cut, rank_weights
 from gonogo.facts.accelerator_class import CLASSES
 from gonogo.facts.card_limits import CARD_LIMITS
-from gonogo.plan.capacity import Ask, capacity
 from gonogo.plan.choose import Demand, Option, Way, ask_for, choose
-from gonogo.plan.hardware import Hardware
 from gonogo.plan.ways import ways_of_recipe
 from gonogo.spec.recipe import HubSource, Recipe
 

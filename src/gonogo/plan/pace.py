@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import Mapping
 
-from gonogo.plan.capacity import Capacity
+from gonogo.engines.capacity import Capacity
+from gonogo.engines.hardware import Hardware
 from gonogo.plan.card import card_of
 from gonogo.plan.choose import Option, Way
 from gonogo.plan.efficiency import Calibration
 from gonogo.plan.fleet import Cost, Fleet, Traffic, cost, fleet
-from gonogo.plan.hardware import Hardware
 from gonogo.plan.prices import CardPrice
 from gonogo.plan.roofline import Layout, Stored
 from gonogo.plan.speed import Deployment, Load, Speed, estimate

@@ -11,7 +11,7 @@ from typing import Annotated, Mapping, Optional
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from gonogo.plan.hardware import card_named, nearest
+from gonogo.engines.hardware import card_named, nearest
 from gonogo.spec.load import read
 from gonogo.spec.model import Part
 

@@ -10,12 +10,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import Iterable, Iterator, Mapping, Sequence
 
+from gonogo.engines.capacity import Ask, Capacity, Fit, capacity
+from gonogo.engines.hardware import Hardware
 from gonogo.engines.planners import PLANNERS
 from gonogo.facts.accelerator_class import CLASSES
 from gonogo.facts.card_limits import CARD_LIMITS
-from gonogo.plan.capacity import Ask, Capacity, Fit, capacity
 from gonogo.plan.choose import Demand, Way, ask_for, bits, choose
-from gonogo.plan.hardware import Hardware
 
 HIGHEST_SHARE = 0.95
 FEWER_SEQUENCES = (64, 16)

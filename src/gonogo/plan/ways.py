@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Iterable, Mapping
 
+from gonogo.engines.capacity import Model, model_of
 from gonogo.engines.llamacpp_cards import planned as llamacpp_planned
 from gonogo.engines.planners import PLANNERS
 from gonogo.facts.architecture import Architecture, Scheme
@@ -12,7 +13,6 @@ from gonogo.facts.catalogue import known_model
 from gonogo.facts.model import Tensor
 from gonogo.facts.numbers import ConfigError
 from gonogo.facts.weights import groups_of
-from gonogo.plan.capacity import Model, model_of
 from gonogo.plan.choose import NONE, Way
 from gonogo.spec.recipe import HubSource, Recipe
 from gonogo.spec.recipe_parts import How, QuantizationOption

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Mapping
 
-from gonogo.facts.judge_checkpoint import contradiction
+from gonogo.facts.describe_checkpoint import describe_checkpoint
 from gonogo.facts.model import ModelFacts, ModelProblem
 from gonogo.facts.parse_gguf import GgufError, Kind, parse_gguf
 from gonogo.facts.parse_model import model_facts
@@ -44,7 +44,7 @@ def read_model(asked: str, path: str) -> ModelFacts:
 def _read(asked: str, path: str, descriptor: int) -> ModelFacts:
     seen = os.fstat(descriptor)
     if stat.S_ISDIR(seen.st_mode):
-        return ModelFacts(asked=asked, path=path, problem=_of_folder(path))
+        return _of_folder(asked, path)
     if not stat.S_ISREG(seen.st_mode):
         return _broken(asked, path, "unreadable", "it is not a regular file")
     tables = _tables()
@@ -58,13 +58,14 @@ def _read(asked: str, path: str, descriptor: int) -> ModelFacts:
     return replace(facts, asked=asked, path=path, file_bytes=seen.st_size)
 
 
-def _of_folder(path: str) -> ModelProblem:
-    """A folder is not one GGUF file; of a folder that holds a model in another form, what is wrong with that too."""
-    found = read_folder(Path(path))
-    problem = found.problem or contradiction(found.config, found.tensors)
-    if found.config is None and (problem is None or problem.kind not in ("pickle_only", "config_unreadable")):
-        return ModelProblem(kind="unreadable", detail="it is a directory")
-    return problem or ModelProblem(kind="engine", detail="vLLM, SGLang")
+def _of_folder(asked: str, path: str) -> ModelFacts:
+    """A folder is not one GGUF file, but it may be a checkpoint."""
+    found = read_folder(Path(path), asked=asked)
+    if found.config is None and (
+        found.problem is None or found.problem.kind not in ("pickle_only", "config_unreadable")
+    ):
+        return _broken(asked, path, "unreadable", "it is a directory without a config.json")
+    return describe_checkpoint(found, path)
 
 
 def _broken(asked: str, path: str, kind: str, detail: str) -> ModelFacts:

@@ -1,7 +1,8 @@
 """Processes on this machine. The process table is the truth: no pid files.
 
-Each process of ours carries `GONOGO_STATE`, `GONOGO_ROLE`, `GONOGO_NAME` and `GONOGO_PORT` in its environment, so a new
-control process finds and adopts what an earlier one started. Identity is pid + start time + boot id; a zombie is dead.
+Each process of ours carries `GONOGO_STATE`, `GONOGO_ROLE`, `GONOGO_NAME`, `GONOGO_PORT` and `GONOGO_DEVICES` in its
+environment, so a new control process finds and adopts what an earlier one started. Identity is pid + start time + boot
+id; a zombie is dead. A process that we start leads a session; its children inherit the marks and belong to it.
 """
 
 from __future__ import annotations
@@ -20,19 +21,22 @@ from typing import Mapping
 from gonogo.engines.model import Launch
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_STAT_STATE, _STAT_UTIME, _STAT_STIME, _STAT_START = 0, 11, 12, 19
+_STAT_STATE, _STAT_SESSION, _STAT_UTIME, _STAT_STIME, _STAT_START, _STAT_PAGES = 0, 3, 11, 12, 19, 21
+LEADERS = ("replica", "policy", "gateway")
+"""The roles that `start` starts: only the leader of a session is such a process, its children are a part of it."""
 AUTOGROUP_TRIES, AUTOGROUP_PAUSE_S = 3, 0.11
 LOG_LIMIT_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """One process of ours. `handle` is opaque outside this file."""
+    """One process of ours. `handle` is opaque outside this file. `devices`: the accelerators that it was given."""
 
     role: str
     name: str
     port: int | None
     handle: str
+    devices: tuple[str, ...] = ()
 
     @property
     def pid(self) -> int:
@@ -41,7 +45,9 @@ class Process:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulse:
-    """Signs of life of one process: CPU seconds used so far, its state letter (T: stopped), resident bytes."""
+    """Signs of life of one process: its state letter (T: stopped), and with its children together the CPU seconds used
+    so far and the resident bytes.
+    """
 
     state: str
     cpu_s: float
@@ -63,12 +69,16 @@ class LocalRuntime:
         self._known: dict[str, Process] = {}
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
-    def start(self, launch: Launch, process: tuple[str, str, int | None], log: Path) -> Process:
+    def start(
+        self, launch: Launch, process: tuple[str, str, int | None], log: Path, devices: tuple[str, ...] = ()
+    ) -> Process:
         """Start a process of (role, name, port) in a session of its own; its output goes to the log file."""
         role, name, port = process
         marks = {"GONOGO_STATE": self._state_dir, "GONOGO_ROLE": role, "GONOGO_NAME": name}
         if port is not None:
             marks["GONOGO_PORT"] = str(port)
+        if devices:
+            marks["GONOGO_DEVICES"] = ",".join(devices)
         environment = {**_inherited(), **launch.environment, **marks}
         rotate(log)
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -88,17 +98,17 @@ class LocalRuntime:
         self._children[child.pid] = child
         started = _stat(child.pid)
         start_time = started[_STAT_START] if started else "0"
-        born = Process(role=role, name=name, port=port, handle=f"{child.pid}:{start_time}:{self._boot}")
+        handle = f"{child.pid}:{start_time}:{self._boot}"
+        born = Process(role=role, name=name, port=port, handle=handle, devices=devices)
         self._known[born.handle] = born
         return born
 
     def scan(self) -> tuple[Process, ...]:
         """Look through the whole process table for processes of this state directory."""
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
-                found = self._read(int(entry))
-                if found is not None:
-                    self._known[found.handle] = found
+        for pid in _pids():
+            found = self._read(pid)
+            if found is not None:
+                self._known[found.handle] = found
         return self.processes()
 
     def processes(self) -> tuple[Process, ...]:
@@ -125,15 +135,14 @@ class LocalRuntime:
         fields = _stat(pid)
         if fields is None:
             return None
-        try:
-            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        except (OSError, IndexError):
+        family = [used for one in (pid, *_descendants(pid)) if (used := _used(one)) is not None]
+        if not family:
             return None
         uptime = float(Path("/proc/uptime").read_text().split()[0])
         return Pulse(
             state=fields[_STAT_STATE],
-            cpu_s=(int(fields[_STAT_UTIME]) + int(fields[_STAT_STIME])) / _TICKS_PER_SECOND,
-            resident_bytes=pages * resource.getpagesize(),
+            cpu_s=sum(ticks for ticks, _ in family) / _TICKS_PER_SECOND,
+            resident_bytes=sum(pages for _, pages in family) * resource.getpagesize(),
             age_s=max(0.0, uptime - int(fields[_STAT_START]) / _TICKS_PER_SECOND),
         )
 
@@ -154,6 +163,35 @@ class LocalRuntime:
         finally:
             os.close(descriptor)
 
+    def kill(self, handle: str) -> bool:
+        """SIGKILL for exactly this process and for every child of its session; False when it is gone."""
+        pid = int(handle.partition(":")[0])
+        children = _descendants(pid) if self.alive(handle) else ()
+        killed = self.send(handle, signal.SIGKILL)
+        for child in children:
+            with contextlib.suppress(OSError):
+                os.kill(child, signal.SIGKILL)
+        return killed
+
+    def sweep(self, role: str, name: str) -> int:
+        """End what a process of this role and name left behind: children whose leader is gone. How many there were."""
+        left = [pid for pid in _pids() if self._is_orphan(pid, role, name)]
+        for pid in left:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        return len(left)
+
+    def _is_orphan(self, pid: int, role: str, name: str) -> bool:
+        fields = _stat(pid)
+        if fields is None or fields[_STAT_STATE] in ("Z", "X") or int(fields[_STAT_SESSION]) == pid:
+            return False
+        leader = _stat(int(fields[_STAT_SESSION]))
+        if leader is not None and leader[_STAT_STATE] not in ("Z", "X"):
+            return False
+        marks = _marks(pid)
+        ours = (marks.get("GONOGO_STATE"), marks.get("GONOGO_ROLE"), marks.get("GONOGO_NAME"))
+        return ours == (self._state_dir, role, name)
+
     def open_watch(self, handle: str) -> int | None:
         """A descriptor (pidfd) that becomes readable when the process ends, None when it is gone. Close it."""
         try:
@@ -172,7 +210,7 @@ class LocalRuntime:
         if self._wait_gone(handle, patience_s):
             return True
         self.send(handle, signal.SIGCONT)
-        self.send(handle, signal.SIGKILL)
+        self.kill(handle)
         return self._wait_gone(handle, 5.0)
 
     def _wait_gone(self, handle: str, limit_s: float) -> bool:
@@ -198,12 +236,15 @@ class LocalRuntime:
         marks = _marks(pid)
         if marks.get("GONOGO_STATE") != self._state_dir or not marks.get("GONOGO_ROLE"):
             return None
+        if marks["GONOGO_ROLE"] in LEADERS and int(fields[_STAT_SESSION]) != pid:
+            return None
         port = marks.get("GONOGO_PORT", "")
         return Process(
             role=marks["GONOGO_ROLE"],
             name=marks.get("GONOGO_NAME", ""),
             port=int(port) if port.isdigit() else None,
             handle=handle,
+            devices=tuple(marks["GONOGO_DEVICES"].split(",")) if marks.get("GONOGO_DEVICES") else (),
         )
 
 
@@ -234,12 +275,13 @@ def tail(log: Path, lines: int, limit_bytes: int = 65536) -> tuple[str, ...]:
 
 def _inherited() -> dict[str, str]:
     """What a process of ours inherits: paths, locale, Python's and gonogo's own settings. No secrets by accident."""
-    kept = ("PATH", "HOME", "USER", "LANG", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "TZ")
+    kept = ("PATH", "HOME", "USER", "LANG", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "TZ", "CUDA_HOME")
+    own = ("GONOGO_API_KEY", "GONOGO_PORT", "GONOGO_DEVICES")
     prefixes = ("LC_", "PYTHON", "GONOGO_", "XDG_")
     return {
         name: value
         for name, value in os.environ.items()
-        if (name in kept or name.startswith(prefixes)) and name not in ("GONOGO_API_KEY", "GONOGO_PORT")
+        if (name in kept or name.startswith(prefixes)) and name not in own
     }
 
 
@@ -270,6 +312,34 @@ def _stat(pid: int) -> list[str] | None:
     except OSError:
         return None
     return text[text.rindex(")") + 2 :].split()
+
+
+def _pids() -> list[int]:
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+
+
+def _used(pid: int) -> tuple[int, int] | None:
+    """CPU ticks and resident pages of one process, None when it is gone."""
+    fields = _stat(pid)
+    return None if fields is None else (int(fields[_STAT_UTIME]) + int(fields[_STAT_STIME]), int(fields[_STAT_PAGES]))
+
+
+def _descendants(pid: int) -> tuple[int, ...]:
+    """Children, their children, and so on; a child that is born meanwhile may be missing."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        one = waiting.pop()
+        try:
+            threads = os.listdir(f"/proc/{one}/task")
+        except OSError:
+            continue
+        for thread in threads:
+            with contextlib.suppress(OSError):
+                children = [int(text) for text in Path(f"/proc/{one}/task/{thread}/children").read_text().split()]
+                found += children
+                waiting += children
+    return tuple(found)
 
 
 def _marks(pid: int) -> Mapping[str, str]:

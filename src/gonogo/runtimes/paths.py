@@ -57,6 +57,10 @@ class StatePaths:
         return self.root / "gateway"
 
     @property
+    def environments(self) -> Path:
+        return self.root / "environments"
+
+    @property
     def report(self) -> Path:
         return self.root / "report"
 

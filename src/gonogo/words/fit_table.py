@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Iterator, Sequence
 
+from gonogo.engines.capacity import Fit
 from gonogo.engines.planners import PLANNERS
-from gonogo.plan.capacity import Fit
 from gonogo.plan.choose import NONE, Option, Way
 from gonogo.plan.fit_table import Cell, FitTables
 from gonogo.words.catalogue import message

@@ -110,7 +110,7 @@ def policy_cluster(sockets: tuple[str, ...]) -> Json:
                 "explicit_http_config": {
                     "http2_protocol_options": {
                         # A policy server that hangs answers no PING: its streams are reset, and retried on another
-                        # server, before the message timeout of 2 s would refuse them.
+                        # server, before the message timeout of 5 s would refuse them.
                         "connection_keepalive": {"interval": "0.5s", "timeout": "0.5s"}
                     }
                 },

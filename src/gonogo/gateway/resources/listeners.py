@@ -159,7 +159,7 @@ def _policy() -> Json:
     return {
         "grpc_service": {
             "envoy_grpc": {"cluster_name": POLICY_CLUSTER, "authority": POLICY_CLUSTER},
-            "timeout": "5s",
+            "timeout": "10s",
             "retry_policy": {
                 "retry_on": "reset,unavailable,connect-failure,refused-stream",
                 "num_retries": 5,
@@ -185,8 +185,9 @@ def _policy() -> Json:
         },
         # The revision's route is found by the header that policy has just set.
         "route_cache_action": "CLEAR",
-        # The default of 200 ms timed out on a busy machine.
-        "message_timeout": "2s",
+        # The default of 200 ms timed out on a busy machine; with 2 s, one that stood still for a second refused the
+        # requests that waited for a hung policy server, before the server's missed PING could send them to the other.
+        "message_timeout": "5s",
         "mutation_rules": {
             "disallow_all": True,
             "allow_expression": {"regex": "^(x-gonogo-.*|www-authenticate|retry-after)$"},

@@ -1,0 +1,103 @@
+"""How control sees models and the environments of engines: with caches, so that a look stays cheap."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from typing import Iterable, Mapping
+
+from gonogo.facts.environment import EnvironmentMade
+from gonogo.facts.model import ModelFacts, ModelProblem
+from gonogo.runtimes.environments import EnvironmentStore
+from gonogo.runtimes.gguf_file import read_model
+from gonogo.runtimes.paths import StatePaths
+from gonogo.spec.recipe import HubSource
+from gonogo.spec.recipes import find_model, recipes
+
+ENVIRONMENTS_EVERY_S = 2.0
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+
+
+class ModelSight:
+    """Models by what was asked for, read again when the size or time of a file changes."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[tuple[object, ...], ModelFacts]] = {}
+
+    def look(self, asked: Iterable[str]) -> Mapping[str, ModelFacts]:
+        return {name: self._one(name) for name in asked}
+
+    def _one(self, asked: str) -> ModelFacts:
+        path = model_path(asked)
+        if path is None:
+            return ModelFacts(asked=asked, problem=_not_here(asked))
+        mark = _mark(path)
+        known = self._seen.get(asked)
+        if known is not None and mark is not None and known[0] == mark:
+            return known[1]
+        facts = read_model(asked, path)
+        if mark is not None:
+            self._seen[asked] = (mark, facts)
+        return facts
+
+
+def model_path(asked: str) -> str | None:
+    """The file or folder on this host that `asked` means; None: a model of a hub, or nothing that is known."""
+    path = find_model(asked)
+    if path is not None and HUB_ID.fullmatch(asked) and not os.path.exists(path):
+        return None
+    return path
+
+
+def _mark(path: str) -> tuple[object, ...] | None:
+    """What changes when a model's files do; None: they cannot be looked at."""
+    try:
+        seen = os.stat(path)
+        if not stat.S_ISDIR(seen.st_mode):
+            return (path, seen.st_size, seen.st_mtime_ns)
+        with os.scandir(path) as entries:
+            files = sorted((one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in entries if one.is_file())
+        return (path, *files)
+    except OSError:
+        return None
+
+
+def _not_here(asked: str) -> ModelProblem:
+    """Why nothing on this machine can be `asked`: its weights are on a hub, or nobody knows the name."""
+    recipe = recipes().get(asked)
+    if recipe is not None and isinstance(recipe.source, HubSource):
+        return ModelProblem(kind="not_fetched", detail=recipe.source.hugging_face)
+    if HUB_ID.fullmatch(asked):
+        return ModelProblem(kind="not_fetched", detail=asked)
+    return ModelProblem(kind="missing", detail="neither a recipe nor a path of a .gguf file")
+
+
+class EnvironmentSight:
+    """The whole environments of engines on this host; looked at again each 2 s."""
+
+    def __init__(self, paths: StatePaths) -> None:
+        self._store = EnvironmentStore(paths.environments)
+        self._seen: tuple[float, Mapping[str, EnvironmentMade]] | None = None
+
+    def look(self) -> Mapping[str, EnvironmentMade]:
+        now = time.monotonic()
+        if self._seen is None or now - self._seen[0] > ENVIRONMENTS_EVERY_S:
+            self._seen = (now, environments_of(self._store))
+        return self._seen[1]
+
+
+def environments_of(store: EnvironmentStore) -> Mapping[str, EnvironmentMade]:
+    """Every whole environment, by name."""
+    return {
+        made.name: EnvironmentMade(
+            name=made.name,
+            engine=made.engine,
+            version=made.version,
+            answered=made.answered,
+            lock=made.lock,
+            python=str(made.python_path),
+        )
+        for made in store.all()
+    }
