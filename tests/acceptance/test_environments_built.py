@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shell.command_line import gonogo
+from tests.acceptance.environments import NOT_HERE, build
 
 pytestmark = [
     pytest.mark.skipif(
@@ -18,22 +18,8 @@ pytestmark = [
     pytest.mark.timeout(1800),
 ]
 GIB = 1024**3
-NOT_HERE = ("IndexUnreachable", "DiskTooSmall")
 NO_PROCESSOR_TORCH = ("VersionNotThere", "VersionsClash")
 """What uv says where no wheel of torch for the processor is within reach: it is on an index of its own."""
-PASSED = ("PIP_FIND_LINKS", "UV_FIND_LINKS", "UV_CACHE_DIR", "UV_DEFAULT_INDEX", "PIP_INDEX_URL", "SSL_CERT_FILE")
-
-
-def build(state: Path, engine: str, excused: tuple[str, ...] = NOT_HERE) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in PASSED if name in os.environ}
-    ran = gonogo(state, "env", "create", engine, "--json", env=kept)
-    if ran.code and ran.json["error"]["reason"] in excused:
-        pytest.skip(f"cannot be built here: {ran.json['error']['message']}")
-    assert ran.code == 0, ran.out + ran.err
-    made: dict[str, str] = ran.json["environment"]
-    checked = gonogo(state, "env", "check", engine, "--json")
-    assert (checked.code, [one["reason"] for one in checked.json["findings"]]) == (0, ["EnvironmentSound"])
-    return made
 
 
 def test_llamacpp_is_built_and_its_server_can_be_made(tmp_path: Path) -> None:

@@ -94,6 +94,10 @@ def test_the_printed_lines_work_when_pasted_the_first_time_and_the_second(
     words = [sys.executable, "-c", sdk]
     ran = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert "Paris" in ran.stdout, ran.stderr
+    told = deployed.run("clients", "--json").json
+    assert [one["name"] for one in told["clients"]] == ["curl", "openai"]
+    for one in told["clients"]:
+        assert "\n".join(one["lines"]) in again.out, "the same lines as after up"
 
 
 def test_the_state_is_for_its_owner_alone_and_no_key_is_in_any_file(deployed: Deployment) -> None:

@@ -255,9 +255,9 @@ class Edge:
         lines += [f"content-length: {len(body)}"] if method == "POST" else []
         return await self.exchange("\r\n".join([*lines, "", ""]).encode() + body)
 
-    async def exchange(self, sent: bytes) -> Answer:
-        """Send exactly these bytes over TLS and read the answer."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.trust)
+    async def exchange(self, sent: bytes, *, tls: bool = True) -> Answer:
+        """Send exactly these bytes, over TLS or not, and read the answer."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.trust if tls else None)
         writer.write(sent)
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
         payload = b"" if sent.startswith(b"HEAD") else await asyncio.wait_for(read_body(reader, head), 30)

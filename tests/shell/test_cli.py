@@ -23,7 +23,21 @@ from tests.acceptance import reports
 from tests.shell.command_line import command, environment, gonogo, spawned, write_spec
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/reference/up.schema.json").read_text(encoding="utf-8"))
-VERBS = ("up", "check", "plan", "apply", "status", "logs", "down", "report", "explain", "docs", "keys", "render")
+VERBS = (
+    "up",
+    "check",
+    "plan",
+    "apply",
+    "status",
+    "clients",
+    "logs",
+    "down",
+    "report",
+    "explain",
+    "docs",
+    "keys",
+    "render",
+)
 HELP_LIMIT_S = 0.4
 
 

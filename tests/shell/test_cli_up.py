@@ -99,7 +99,7 @@ def test_the_printed_curl_line_and_sdk_snippet_are_whole(tmp_path: Path) -> None
     [authorization] = [header for header in headers if header.startswith("Authorization: Bearer ")]
     assert isinstance(parse(authorization.removeprefix("Authorization: Bearer ")), ParsedKey)
     assert json.loads(curl[curl.index("-d") + 1])["model"] == "smollm2-135m"
-    begin = out.index("import os, ssl, httpx, openai")
+    begin = out.index("import os, ssl, openai")
     end = out.index("print(answer.choices[0].message.content)")
     tree = ast.parse("\n".join(out[begin : end + 1]))
     assert str(control.paths.ca_file) in {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}

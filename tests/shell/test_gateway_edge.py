@@ -132,24 +132,103 @@ def test_what_policy_says_arrives_word_for_word(tmp_path: Path) -> None:
     at_the_edge(tmp_path, story)
 
 
+# path: what the message says after "There is no POST PATH. "
+LACKS, TWICE, WHOLE = "The base URL lacks /v1", "The base URL has /v1 more than once", "is the whole URL of a request"
+LISTED = "POST /v1/chat/completions, POST /v1/completions, POST /v1/embeddings, GET /v1/models, GET /healthz"
 HINTS = {
-    "/chat/completions": "use /v1/chat/completions",
-    "/models": "use /v1/models",
-    "/v1/v1/chat/completions": "use /v1/chat/completions",
-    "/v1/embeddings/": "use /v1/embeddings without the slash",
-    "/": "POST /v1/chat/completions, POST /v1/completions, POST /v1/embeddings, GET /v1/models, GET /healthz",
-    "/v1/chat/completionsx": "GET /healthz",
-    "/v1/../admin": "GET /healthz",
+    "/chat/completions": LACKS,
+    "/models": LACKS,
+    "/models/": LACKS,
+    "/v1/v1/chat/completions": TWICE,
+    "/v1/v1/v1/models": TWICE,
+    "/v1/chat/completions/chat/completions": WHOLE,
+    "/v1/chat/completions/models": WHOLE,
+    "/v1/chat/completions/v1/chat/completions": WHOLE,
+    "/chat/completions/chat/completions": WHOLE,
+    "/v1/embeddings/": "Leave out the slash at the end",
+    "/v1/completions/": "Leave out the slash at the end",
+    "/api/v1/chat/completions": "something else than /v1",
+    "/api/paas/v4/chat/completions": "something else than /v1",
+    "/v1/openai/models": "something else than /v1",
+    "/v1": "This is the base URL itself",
+    "/v1/": "This is the base URL itself",
+    "/v1/models/svc": "GET /v1/models lists those that a key may use",
+    "/v1/responses": "This API is not offered",
+    "/v1/messages": "This API is not offered",
+    "/api/chat": "Ollama",
+    "/api/tags": "Ollama",
+    "/": LISTED,
+    "/v1/chat/completionsx": LISTED,
+    "/v1/../admin": LISTED,
 }
 
 
-def test_a_wrong_path_needs_no_key_to_be_told_the_right_one(tmp_path: Path) -> None:
+def test_a_wrong_path_needs_no_key_to_be_told_what_was_wrong_and_the_right_base_url(tmp_path: Path) -> None:
     async def story(edge: Edge) -> None:
         for path, hint in HINTS.items():
             answer = await edge.ask("POST", path, None, b"{}")
-            assert answer.status == 404
-            assert hint in answer.error["message"], path
+            message = answer.error["message"]
+            assert (answer.status, answer.error["code"]) == (404, "unknown_path"), path
+            assert message.startswith(f"There is no POST {'/admin' if '..' in path else path}. "), message
+            assert hint in message and message.endswith(" The base URL is https://localhost/v1."), message
+            assert "location" not in answer.headers
         assert (await edge.ask("GET", "//v1///models?x=1")).status == 200, "slashes are merged"
+        answer = await edge.ask("GET", "/v1/embeddings/", None)
+        assert answer.error["message"].startswith("There is no GET /v1/embeddings/. ")
+
+    at_the_edge(tmp_path, story)
+
+
+def test_a_hint_repeats_no_query_no_long_path_and_no_host_that_is_none(tmp_path: Path) -> None:
+    async def story(edge: Edge) -> None:
+        answer = await edge.ask("POST", "/chat/completions?api_key=gng_secret", KEY, b"{}")
+        assert "secret" not in answer.body.decode() and KEY not in answer.body.decode()
+        assert answer.error["message"].startswith("There is no POST /chat/completions. The base URL lacks")
+        answer = await edge.ask("POST", "/" + "x" * 5000, None, b"{}")
+        assert len(answer.error["message"]) < 400
+        for host in ("user:secret@localhost", "<b>", "x" * 200):
+            head = f"POST /models HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+            answer = await edge.exchange(head.encode())
+            assert host not in answer.body.decode() and "secret" not in answer.body.decode()
+            assert "<b>" not in answer.body.decode()
+
+    at_the_edge(tmp_path, story)
+
+
+def test_a_hint_is_given_before_a_large_body_has_arrived_and_names_the_port(tmp_path: Path) -> None:
+    async def story(edge: Edge) -> None:
+        head = f"POST /v1/v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{edge.port}\r\n"
+        answer = await edge.exchange(f"{head}content-length: 1300000\r\n\r\n".encode() + b"x" * 1000)
+        assert answer.error["message"].endswith(f"The base URL is https://127.0.0.1:{edge.port}/v1.")
+
+    at_the_edge(tmp_path, story)
+
+
+def test_plain_http_is_told_to_use_https_and_goes_no_further(tmp_path: Path) -> None:
+    async def story(edge: Edge) -> None:
+        base = f"https://localhost:{edge.port}/v1."
+        for method, path in (("GET", "/healthz"), ("POST", CHAT), ("GET", "/chat/completions?key=gng_secret")):
+            head = f"{method} {path} HTTP/1.1\r\nhost: localhost:{edge.port}\r\nauthorization: Bearer {KEY}\r\n"
+            answer = await edge.exchange(f"{head}content-length: 1300000\r\n\r\n".encode() + b"x" * 1000, tls=False)
+            assert (answer.status, answer.error["code"]) == (400, "https_wanted"), answer
+            assert answer.error["message"].endswith(f" The base URL is {base}"), answer.error["message"]
+            assert "secret" not in answer.body.decode() and KEY not in answer.body.decode()
+            assert "location" not in answer.headers
+            line = await edge.logged(answer.error["request_id"])
+            assert (line["status"], line["upstream"], line["key_id"]) == (400, None, None)
+        assert (await edge.exchange(b"nonsense\r\n\r\n", tls=False)).error["code"] == "bad_request"
+        assert (await edge.ask("GET", "/v1/models")).status == 200
+
+    at_the_edge(tmp_path, story)
+
+
+def test_a_wrong_method_names_the_right_one_in_the_allow_header_too(tmp_path: Path) -> None:
+    async def story(edge: Edge) -> None:
+        for method, path, allowed in (("GET", CHAT, "POST"), ("POST", "/v1/models", "GET"), ("PUT", CHAT, "POST")):
+            answer = await edge.ask(method, path)
+            assert (answer.status, answer.headers["allow"]) == (405, allowed), (method, path)
+            assert answer.error["message"] == f"Use {allowed} for {path}."
+        assert (await edge.ask("POST", "/healthz", None)).headers["allow"] == "GET, HEAD"
 
     at_the_edge(tmp_path, story)
 

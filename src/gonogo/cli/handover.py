@@ -1,8 +1,10 @@
-"""What `up` hands over: endpoint, CA, key, one curl line, one SDK snippet, the report. All of it works when pasted."""
+"""What `up` hands over: endpoint, CA, key, lines for curl, the SDK and the recipe's programs, the report.
+
+All of it works when pasted; the lines themselves are in `gonogo.words.client_lines`.
+"""
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import sys
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
 
 KEY_NAME = "up"
 """The name of the key that `up` makes; while a live one of that name opens the service, no other is made."""
-QUESTION = "What is the capital of France? Answer with one word."
-MAX_TOKENS = 64
 
 
 def key_for(session: Session, service: str) -> str | None:
@@ -39,6 +39,9 @@ def key_for(session: Session, service: str) -> str | None:
 
 def print_handover(session: Session, result: dict[str, Any]) -> None:
     """What to copy, and what to do next. `result` is the object that `up --json` prints."""
+    from gonogo.cli.clients import make_key_line, print_clients, programs_of
+    from gonogo.words.client_lines import Access, client_lines
+
     key = result["api_key"]
     session.line()
     rows = (
@@ -59,49 +62,11 @@ def print_handover(session: Session, result: dict[str, Any]) -> None:
     if key is None:
         session.line()
         session.say("handover.make_key")
-        session.line(f"export GONOGO_API_KEY=$({_keys_create(session, result['service'])})")
-    session.line()
-    session.say("handover.curl")
-    session.line(curl_line(result["endpoint"], result["ca_file"], result["service"], key))
-    session.line()
-    session.say("handover.sdk")
-    for line in sdk_snippet(result["endpoint"], result["ca_file"], result["service"], key):
-        session.line(line)
+        session.line(make_key_line(session, result["service"]))
+    access = Access(endpoint=result["endpoint"], ca_file=result["ca_file"], service=result["service"], key=key)
+    print_clients(session, access, client_lines(access, programs_of(result["model"])))
     session.line()
     session.say("handover.next", service=result["service"])
-
-
-def curl_line(endpoint: str, ca_file: str, service: str, key: str | None) -> str:
-    """One line for a POSIX shell; without a key it takes $GONOGO_API_KEY."""
-    question = {
-        "model": service,
-        "max_tokens": MAX_TOKENS,
-        "temperature": 0,
-        "messages": [{"role": "user", "content": QUESTION}],
-    }
-    authorization = '"Authorization: Bearer $GONOGO_API_KEY"' if key is None else f"'Authorization: Bearer {key}'"
-    words = ("curl", "-sS", "--cacert", ca_file, endpoint + "/chat/completions")
-    body = f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(question))}"
-    return f"{shlex.join(words)} -H {authorization} {body}"
-
-
-def sdk_snippet(endpoint: str, ca_file: str, service: str, key: str | None) -> tuple[str, ...]:
-    """Python for the openai SDK; without a key it takes GONOGO_API_KEY from the environment."""
-    key_words = 'os.environ["GONOGO_API_KEY"]' if key is None else json.dumps(key)
-    messages = json.dumps([{"role": "user", "content": QUESTION}])
-    return (
-        "import os, ssl, httpx, openai",
-        f"trust = httpx.Client(verify=ssl.create_default_context(cafile={json.dumps(ca_file)}))",
-        f"client = openai.OpenAI(base_url={json.dumps(endpoint)}, api_key={key_words}, http_client=trust)",
-        f"asked = dict(model={json.dumps(service)}, max_tokens={MAX_TOKENS}, temperature=0, messages={messages})",
-        "answer = client.chat.completions.create(**asked)",
-        "print(answer.choices[0].message.content)",
-    )
-
-
-def _keys_create(session: Session, service: str) -> str:
-    words = ("gonogo", "keys", "create", "--service", service, "--state-dir", str(session.paths.root))
-    return shlex.join(words)
 
 
 def _cells(text: str) -> int:

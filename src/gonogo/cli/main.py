@@ -15,13 +15,29 @@ from typing import Any, Callable, Mapping, Sequence
 import typer
 
 from gonogo import __version__
-from gonogo.cli import apply, check, docs, down, env, explain, fit, keys, logs, plan, render, report, status, up
+from gonogo.cli import (
+    apply,
+    check,
+    clients,
+    docs,
+    down,
+    env,
+    explain,
+    fit,
+    keys,
+    logs,
+    plan,
+    render,
+    report,
+    status,
+    up,
+)
 from gonogo.cli.options import Lang, language_asked, told
 from gonogo.cli.refusal import INTERRUPTED, OUR_BUG, WORLD_DID_NOT_COMPLY, WRONG_INPUT, Outcome, Refusal
 from gonogo.words import finding_text, message
 
 COMMON = ("--json", "--lang", "--state-dir", "--yes", "-y")
-VERBS = (up, fit, check, plan, apply, status, logs, down, report, explain, docs)
+VERBS = (up, fit, check, plan, apply, status, clients, logs, down, report, explain, docs)
 
 
 def main() -> None:

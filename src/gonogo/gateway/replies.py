@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gonogo.gateway.resources.convert import Json
+from gonogo.gateway.resources.hints import BASE
+from gonogo.gateway.resources.routes import HTTPS_WANTED, UNKNOWN_PATH
 
 # A request that could not be parsed has no id yet: its connection's address stands for it, here and in the access log.
 REQUEST_ID = '%COALESCE({"operators": ["STREAM_ID", "DOWNSTREAM_REMOTE_ADDRESS"]})%'
@@ -36,6 +38,8 @@ class _Reply:
 
 
 _FAILED = "response.code >= 400"
+_PLAIN_HOST = "request.host.size() <= 128 && request.host.matches('^[A-Za-z0-9.:-]+$')"
+"""A name or an IPv4 address with a port: not user:password@, nothing that means something elsewhere."""
 
 # In order: the first that matches is the answer.
 _REPLIES = (
@@ -157,7 +161,7 @@ def local_reply_config() -> Json:
     success = _pass("response.code < 400")
     # The custom_response filter's replies come by here as well, with an empty detail: they are envelopes already.
     engine_error = _pass("response.code_details == ''")
-    return {"mappers": [success, engine_error, _wrap_named(), *(_mapper(reply) for reply in _REPLIES)]}
+    return {"mappers": [success, engine_error, *_wrap_hints(), _wrap_named(), *(_mapper(reply) for reply in _REPLIES)]}
 
 
 def engine_errors() -> Json:
@@ -218,12 +222,31 @@ def _pass(when: str) -> Json:
     }
 
 
+def _wrap_hints() -> list[Json]:
+    """A wrong URL: the answer says what was asked and where the API is."""
+    asked = "There is no %REQ(:METHOD):10% %PATH(NQ:PATH):100%. %LOCAL_REPLY_BODY%"
+    return [*_with_base_url(UNKNOWN_PATH, asked), *_with_base_url(HTTPS_WANTED, "%LOCAL_REPLY_BODY%")]
+
+
+def _with_base_url(code: str, message: str) -> list[Json]:
+    """The host is repeated only where it can be nothing but a host."""
+    named = f"'x-gonogo-code' in response.headers && response.headers['x-gonogo-code'] == '{code}'"
+    return [
+        _named(f"{named} && {_PLAIN_HOST}", f"{message} The base URL is https://%REQ(:AUTHORITY)%{BASE}."),
+        _named(named, message),
+    ]
+
+
 def _wrap_named() -> Json:
     """A refusal that names itself: from policy or from a route."""
+    return _named("response.code >= 400 && 'x-gonogo-code' in response.headers", "%LOCAL_REPLY_BODY%")
+
+
+def _named(when: str, message: str) -> Json:
     return {
-        "filter": _cel("response.code >= 400 && 'x-gonogo-code' in response.headers"),
+        "filter": _cel(when),
         "body_format_override": _envelope(
-            message="%LOCAL_REPLY_BODY%",
+            message=message,
             type="%RESP(x-gonogo-type)%",
             code="%RESP(x-gonogo-code)%",
             hop="%RESP(x-gonogo-hop)%",

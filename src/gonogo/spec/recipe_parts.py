@@ -239,8 +239,23 @@ class StopTokens(Part):
     ] = ()
 
 
+class Program(str, Enum):
+    """A client program that was made for a model: the lines that start it are in `gonogo.words.client_lines`."""
+
+    OPEN_AUTOGLM = "open-autoglm"
+    PHONE_AGENT = "phone-agent"
+    AUTOGLM_GUI = "autoglm-gui"
+
+
 class ClientHints(Part):
-    """What a client should send to get good answers, and how long it waits."""
+    """What a client should send to get good answers, how long it waits, and which programs are made for the model."""
+
+    programs: Annotated[
+        tuple[Program, ...],
+        Field(
+            max_length=8, description="Programs made for this model: `gonogo clients` says how each is pointed here."
+        ),
+    ] = ()
 
     temperature: Annotated[float | None, Field(ge=0, le=2, description="Sampling temperature.")] = None
     top_p: Annotated[float | None, Field(gt=0, le=1, description="Nucleus sampling.")] = None

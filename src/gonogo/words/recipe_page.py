@@ -68,6 +68,9 @@ def recipe_lines(recipe: Recipe, lang: Language) -> Iterator[Line]:
         yield Line(text=f"{probe.name}: {_probe(probe, lang)}", indent=2)
     yield from _heading("recipe.clients", lang)
     yield Line(text=_clients(recipe.clients), indent=2)
+    if recipe.clients.programs:
+        names = ", ".join(one.value for one in recipe.clients.programs)
+        yield Line(text=message("recipe.programs", lang, names=names), indent=2)
     yield Line(text=spoken(recipe.clients.hint, lang), indent=2)
     yield from _heading("recipe.sources", lang)
     for field, source in recipe.sources.items():
@@ -188,7 +191,7 @@ def _thresholds(probe: RecipeProbe) -> Mapping[str, object]:
 
 
 def _clients(clients: ClientHints) -> str:
-    said = clients.model_dump(exclude={"hint"}, exclude_none=True)
+    said = clients.model_dump(exclude={"hint", "programs"}, exclude_none=True)
     return ", ".join(
         f"{name} {value:,}" if isinstance(value, int) else f"{name} {value:g}" for name, value in said.items()
     )

@@ -18,6 +18,7 @@ import envoy.extensions.filters.http.ext_proc.v3.ext_proc_pb2
 import envoy.extensions.filters.http.header_mutation.v3.header_mutation_pb2
 import envoy.extensions.filters.http.router.v3.router_pb2
 import envoy.extensions.filters.http.set_filter_state.v3.set_filter_state_pb2
+import envoy.extensions.filters.listener.tls_inspector.v3.tls_inspector_pb2
 import envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2
 import envoy.extensions.http.custom_response.local_response_policy.v3.local_response_policy_pb2
 import envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2

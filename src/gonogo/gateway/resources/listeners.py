@@ -10,7 +10,7 @@ from gonogo.actions.model import ListenerPlan
 from gonogo.gateway import replies
 from gonogo.gateway.resources.clusters import ADS, METADATA, POLICY_CLUSTER
 from gonogo.gateway.resources.convert import Json
-from gonogo.gateway.resources.routes import BUFFER, EXT_PROC, MAX_BODY_BYTES, ROUTE_CONFIG
+from gonogo.gateway.resources.routes import BUFFER, EXT_PROC, MAX_BODY_BYTES, ROUTE_CONFIG, plain_http_routes
 from gonogo.gateway.resources.secrets import downstream_tls
 
 _TYPE = "type.googleapis.com/envoy.extensions"
@@ -35,32 +35,43 @@ def listener(plan: ListenerPlan, access_log_path: str) -> Json:
         # With port reuse a second Envoy would silently take half of the connections; without it the port is refused.
         "enable_reuse_port": False,
         "connection_balance_config": {"exact_balance": {}},
+        # Tells TLS from plain HTTP by the first bytes: the latter gets an answer instead of a closed connection.
+        "listener_filters": [
+            _filter("envoy.filters.listener.tls_inspector", f"{_TYPE}.filters.listener.tls_inspector.v3.TlsInspector")
+        ],
+        "listener_filters_timeout": "10s",
         "filter_chains": [
             {
+                "filter_chain_match": {"transport_protocol": "tls"},
                 "transport_socket": downstream_tls(),
                 "transport_socket_connect_timeout": "10s",
-                "filters": [
-                    {
-                        "name": "envoy.filters.network.http_connection_manager",
-                        "typed_config": _connection_manager(access_log_path),
-                    }
-                ],
-            }
+                "filters": [_connection_manager(access_log_path, _gateway())],
+            },
+            {"name": "plain-http", "filters": [_connection_manager(access_log_path, _plain_http())]},
         ],
     }
 
 
-def _connection_manager(access_log_path: str) -> Json:
-    return {
+def _gateway() -> Json:
+    rds = {"route_config_name": ROUTE_CONFIG, "config_source": ADS}
+    return {"stat_prefix": "gateway", "rds": rds, "http_filters": _filters()}
+
+
+def _plain_http() -> Json:
+    """No policy, no body, no engine: the router only ever finds the one answer."""
+    return {"stat_prefix": "plain_http", "route_config": plain_http_routes(), "http_filters": [_ROUTER]}
+
+
+def _connection_manager(access_log_path: str, purpose: Json) -> Json:
+    manager = {
         "@type": f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "gateway",
-        "rds": {"route_config_name": ROUTE_CONFIG, "config_source": ADS},
-        "http_filters": _filters(),
+        **purpose,
         "local_reply_config": replies.local_reply_config(),
         "access_log": [_access_log(access_log_path)],
         **_identity(),
         **_limits(),
     }
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
 
 
 def _identity() -> Json:
@@ -139,7 +150,7 @@ def _filters() -> list[Json]:
             },
         ),
         _filter(BUFFER, f"{_HTTP}.buffer.v3.Buffer", {"max_request_bytes": MAX_BODY_BYTES}),
-        _filter("envoy.filters.http.router", f"{_HTTP}.router.v3.Router", {"suppress_envoy_headers": True}),
+        _ROUTER,
     ]
 
 
@@ -225,5 +236,8 @@ def _removals() -> list[Json]:
     ]
 
 
-def _filter(name: str, type_url: str, content: Json) -> Json:
-    return {"name": name, "typed_config": {"@type": type_url, **content}}
+def _filter(name: str, type_url: str, content: Json | None = None) -> Json:
+    return {"name": name, "typed_config": {"@type": type_url, **(content or {})}}
+
+
+_ROUTER = _filter("envoy.filters.http.router", f"{_HTTP}.router.v3.Router", {"suppress_envoy_headers": True})

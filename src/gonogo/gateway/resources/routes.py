@@ -6,6 +6,7 @@ from typing import Sequence
 
 from gonogo.actions.model import ClusterPlan
 from gonogo.gateway.resources.convert import Json
+from gonogo.gateway.resources.hints import hints
 
 ROUTE_CONFIG = "gateway"
 REVISION_HEADER = "x-gonogo-revision"
@@ -16,6 +17,11 @@ PATHS = {
     "/v1/models": "GET",
 }
 MAX_BODY_BYTES = 32 * 1024 * 1024
+
+UNKNOWN_PATH = "unknown_path"
+"""The code of a 404 for a path that is not in `PATHS`: `replies` adds what was asked, and the base URL."""
+HTTPS_WANTED = "https_wanted"
+"""The code of the answer to plain HTTP; `replies` adds the base URL."""
 
 EXT_PROC = "envoy.filters.http.ext_proc"
 BUFFER = "envoy.filters.http.buffer"
@@ -54,6 +60,20 @@ def routes(clusters: Sequence[ClusterPlan]) -> Json:
     }
 
 
+def plain_http_routes() -> Json:
+    """What a connection without TLS gets, whatever it asks: one answer, and nothing behind it."""
+    message = (
+        "This port speaks HTTPS, and plain HTTP was sent. The request went no further; a key in it was sent in clear "
+        "text: if others can listen on the way, revoke it (gonogo keys revoke)."
+    )
+    return {
+        "name": "plain-http",
+        "virtual_hosts": [
+            {"name": "plain", "domains": ["*"], "routes": [_refusal({"prefix": "/"}, 400, HTTPS_WANTED, message)]}
+        ],
+    }
+
+
 def _health() -> list[Json]:
     path = {"path": "/healthz"}
     ok: Json = {
@@ -62,7 +82,7 @@ def _health() -> list[Json]:
         "response_headers_to_add": [_set("content-type", "application/json")],
         "typed_per_filter_config": _open(),
     }
-    return [ok, _refusal(path, 405, "method_not_allowed", "Use GET for /healthz.", _open())]
+    return [ok, _wrong_method(path, "GET, HEAD", "Use GET for /healthz.", _open())]
 
 
 def _allowed(path: str, clusters: Sequence[ClusterPlan]) -> list[Json]:
@@ -71,7 +91,7 @@ def _allowed(path: str, clusters: Sequence[ClusterPlan]) -> list[Json]:
     return [
         *(_to_cluster(path, method, cluster.name) for cluster in clusters),
         # Both run policy first, so that nothing is told to a client without a key.
-        _refusal(wrong, 405, "method_not_allowed", f"Use {method} for {path}."),
+        _wrong_method(wrong, method, f"Use {method} for {path}."),
         _refusal({"path": path}, 503, "no_revision", "No revision of this service is ready to serve."),
     ]
 
@@ -115,19 +135,18 @@ _RETRIES: Json = {
 
 def _hints() -> list[Json]:
     listed = ", ".join(f"{method} {path}" for path, method in PATHS.items())
-    found = []
-    for path in PATHS:
-        short = path.removeprefix("/v1")
-        found += [
-            _unknown({"path": short}, f"There is no {short}; use {path}: the base URL ends in /v1."),
-            _unknown({"path": f"{path}/"}, f"There is no {path}/; use {path} without the slash at the end."),
-            _unknown({"path": f"/v1{path}"}, f"There is no /v1{path}; use {path}: the base URL holds /v1 already."),
-        ]
-    return [*found, _unknown({"prefix": "/"}, f"Unknown path. There are: {listed}, GET /healthz.")]
+    known = (_unknown({"safe_regex": {"regex": pattern}}, message) for pattern, message in hints(tuple(PATHS)))
+    return [*known, _unknown({"prefix": "/"}, f"There are: {listed}, GET /healthz.")]
 
 
 def _unknown(match: Json, message: str) -> Json:
-    return _refusal(match, 404, "unknown_path", message, _open())
+    return _refusal(match, 404, UNKNOWN_PATH, message, _open())
+
+
+def _wrong_method(match: Json, allowed: str, message: str, filters: Json | None = None) -> Json:
+    route = _refusal(match, 405, "method_not_allowed", message, filters)
+    route["response_headers_to_add"].append(_set("allow", allowed))
+    return route
 
 
 def _refusal(match: Json, status: int, code: str, message: str, filters: Json | None = None) -> Json:
