@@ -15,7 +15,7 @@ from typing import Any, Callable, Mapping, Sequence
 import typer
 
 from gonogo import __version__
-from gonogo.cli import apply, check, docs, down, env, explain, fit, keys, logs, plan, render, report, status, up
+from gonogo.cli import apply, check, docs, down, env, explain, fit, keys, logs, models, plan, render, report, status, up
 from gonogo.cli.options import Lang, language_asked, told
 from gonogo.cli.refusal import INTERRUPTED, OUR_BUG, WORLD_DID_NOT_COMPLY, WRONG_INPUT, Outcome, Refusal
 from gonogo.words import finding_text, message
@@ -86,6 +86,7 @@ def application() -> typer.Typer:
         name = verb.__name__.rpartition(".")[2]
         made.command(name, help=told(name))(verb.command)
     made.add_typer(env.application(), name="env", help=told("env"))
+    made.add_typer(models.application(), name="models", help=told("models"))
     made.add_typer(keys.application(), name="keys", help=told("keys"))
     made.add_typer(render.application(), name="render", help=told("render"))
     made.callback()(_options)

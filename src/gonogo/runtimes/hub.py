@@ -61,7 +61,7 @@ def read_from_hub(
     start = Checkpoint(asked=question.model, source=dialect.endpoint, revision=revision, seen_at=now)
     kept = CheckpointCache(default_cache() if cache is None else cache)
     known = kept.load(start.source, start.asked, revision)
-    if question.offline or _offline_by_environment():
+    if question.offline or offline_by_environment():
         return known or _downloaded(start) or _refused(start, "not_cached", "no earlier look at it is kept here")
     if known is not None and (known.commit == revision or 0 <= now - known.seen_at < question.fresh_s):
         return known
@@ -79,22 +79,22 @@ class HubRepository:
     at_once = 8
 
     def __init__(self, client: HubClient, dialect: Dialect, model: str, listing: Listing) -> None:
-        self._client, self._dialect, self._model, self._listing = client, dialect, model, listing
-        self.commit = listing.commit
+        self.client, self.commit = client, listing.commit
+        self._dialect, self._model, self._listing = dialect, model, listing
         self._sizes = {file.name: file.size_bytes for file in listing.files}
 
     def files(self) -> tuple[RepoFile, ...]:
         return self._listing.files
 
     def whole(self, name: str, most_bytes: int) -> bytes:
-        return self._client.whole(self.url(name), most_bytes)
+        return self.client.whole(self.url(name), most_bytes)
 
     def opened(self, name: str) -> tuple[Read, int]:
         """The start is read at once; more of the file only when its header is longer."""
         listed = self._sizes.get(name)
         if listed == 0:
             return (lambda _offset, _count: b""), 0
-        part = self._client.start_of(self.url(name), min(FIRST_BYTES, listed or FIRST_BYTES))
+        part = self.client.start_of(self.url(name), min(FIRST_BYTES, listed or FIRST_BYTES))
         size_bytes = listed if part.file_bytes is None else part.file_bytes
         if size_bytes is None:
             raise RepositoryError("hub_broken", f"it does not say how large {name} is")
@@ -105,7 +105,7 @@ class HubRepository:
         def read(offset: int, count: int) -> bytes:
             if offset + count <= len(start):
                 return start[offset : offset + count]
-            return self._client.start_of(self.url(name), offset + count).content[offset:]
+            return self.client.start_of(self.url(name), offset + count).content[offset:]
 
         return read, size_bytes
 
@@ -182,7 +182,8 @@ def _downloaded(start: Checkpoint) -> Union[Checkpoint, None]:
     return replace(found, revision=start.revision) if found.problem is None else None
 
 
-def _offline_by_environment() -> bool:
+def offline_by_environment() -> bool:
+    """Whether `HF_HUB_OFFLINE` forbids to ask any hub."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
