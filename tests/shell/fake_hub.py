@@ -48,6 +48,11 @@ class HubFile:
             left -= 1 << 20
         return digest.hexdigest()
 
+    @property
+    def git_sha1(self) -> str:
+        """Git's name for a small file's content; of a large one the real hub has the pointer's here."""
+        return hashlib.sha1(f"blob {len(self.start)}\0".encode() + self.start).hexdigest()
+
     def part(self, first: int, last: int) -> bytes:
         found = self.start[first : last + 1]
         return found + bytes(last + 1 - first - len(found))
@@ -154,7 +159,7 @@ class FakeHub:
         for name, file in self.models[model].items():
             told: dict[str, Any] = {"rfilename": name}
             if request.query_params.get("blobs", "").lower() == "true":
-                told |= {"blobId": hashlib.sha1(file.start).hexdigest(), "size": file.size}
+                told |= {"blobId": file.git_sha1, "size": file.size}
                 if file.large:
                     told["lfs"] = {"sha256": file.sha256, "size": file.size, "pointerSize": 135}
             siblings.append(told)
@@ -175,7 +180,7 @@ class FakeHub:
         entries = []
         for name, file in self.models[model].items():
             told: dict[str, Any] = {"type": "file", "path": name, "size": file.size}
-            told["oid"] = hashlib.sha1(file.start).hexdigest()
+            told["oid"] = file.git_sha1
             if file.large:
                 told["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": 135}
             entries.append(told)
@@ -192,7 +197,7 @@ class FakeHub:
         file = files.get(name)
         if file is None:
             return error(404, "EntryNotFound", "Entry not found")
-        etag = file.sha256 if file.large else hashlib.sha1(file.start).hexdigest()
+        etag = file.sha256 if file.large else file.git_sha1
         headers = {"x-repo-commit": self.commit, "etag": f'"{etag}"', "accept-ranges": "bytes"}
         if not file.large:
             return self._part(request, file, headers)

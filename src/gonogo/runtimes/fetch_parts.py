@@ -114,6 +114,15 @@ def kept_bytes(folder: Path, name: str, identity: bytes) -> int:
     return sum(_counts(folder, name, head) or ()) if (magic, named) == (_MAGIC, identity) else 0
 
 
+def segment_bytes_of(folder: Path, name: str, identity: bytes, otherwise: int) -> int:
+    """How large the segments are of which this part was begun: another size would lose what is kept."""
+    told = _read(counts_path(folder, name))
+    if not told.startswith(_MAGIC + identity) or len(told) < _HEAD.size:
+        return otherwise
+    begun: int = _HEAD.unpack_from(told)[3]
+    return begun if begun > 0 else otherwise
+
+
 def recorded_identity(folder: Path, name: str) -> bytes | None:
     """Which content the counts of a part are of; they stay when the part is whole and was moved into place."""
     told = _read(counts_path(folder, name))

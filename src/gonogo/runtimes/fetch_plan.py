@@ -30,8 +30,8 @@ from gonogo.runtimes.hub_client import Limits
 from gonogo.runtimes.hub_dialects import Dialect, dialect_of
 from gonogo.runtimes.models import ModelFault, ModelStore, folder_name
 
-SAMPLE_BYTES, SAMPLE_S, SAMPLED_AT_ONCE = 4 * 1024**2, 2.0, 4
-"""Of the largest file, read by so many connections, each so much at most."""
+SAMPLE_BYTES, SAMPLE_S, SAMPLED_AT_ONCE, SAMPLE_SHARE = 4 * 1024**2, 2.0, 4, 64
+"""Of the largest file, read by so many connections, each so much at most, and no more than a part of what is left."""
 LEAST_MARGIN_BYTES, MARGIN = 512 * 1024**2, 0.02
 """Room that is left beside the model: a full disk stops more than a fetch."""
 Free = Callable[[Path], int]
@@ -189,7 +189,7 @@ def _measured(repository: HubRepository, plan: FetchPlan) -> float | None:
     """
     largest = max(plan.wanted, key=lambda one: one.file.size_bytes or 0)
     size_bytes = largest.file.size_bytes or 0
-    piece = min(SAMPLE_BYTES, size_bytes // SAMPLED_AT_ONCE)
+    piece = min(SAMPLE_BYTES, size_bytes // SAMPLED_AT_ONCE, plan.left_bytes // SAMPLE_SHARE)
     if piece == 0:
         return None
     ended, counting, counted = threading.Event(), threading.Lock(), [0]

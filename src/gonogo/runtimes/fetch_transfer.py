@@ -16,7 +16,7 @@ from typing import Callable, Sequence
 
 from gonogo.facts.checkpoint import RepoFile
 from gonogo.runtimes.checkpoint_reading import RepositoryError
-from gonogo.runtimes.fetch_parts import SEGMENT_BYTES, PartFile, kept_bytes, wrong_content
+from gonogo.runtimes.fetch_parts import SEGMENT_BYTES, PartFile, kept_bytes, segment_bytes_of, wrong_content
 from gonogo.runtimes.hub_client import HubClient, Limits, Stream, TryAgain
 from gonogo.runtimes.models import PARTS, ModelFault
 
@@ -68,14 +68,10 @@ class _One:
     """One file under way; its part is opened when its first segment is. `left`: segments that are not done with."""
 
     def __init__(self, wanted: Wanted, work: Path, segment_bytes: int) -> None:
-        self.wanted, self.place, self._folder, self._segment_bytes = (
-            wanted,
-            work / wanted.file.name,
-            work / PARTS,
-            segment_bytes,
-        )
+        self.wanted, self.place, self._folder = wanted, work / wanted.file.name, work / PARTS
         self.size_bytes = wanted.file.size_bytes or 0
-        self.segments = range(max(1, -(-self.size_bytes // segment_bytes)))
+        self._segment_bytes = segment_bytes_of(self._folder, wanted.file.name, wanted.identity, segment_bytes)
+        self.segments = range(max(1, -(-self.size_bytes // self._segment_bytes)))
         self.left, self.ranges_ignored = len(self.segments), False
         self._part: PartFile | None = None
         self._lock = threading.Lock()
@@ -133,7 +129,7 @@ class Transfer:
             for late in waiting:
                 late.cancel()
             if waiting:
-                self._client.close()  # nobody is to wait for a hub
+                self._client.close()
 
     def _unit(self, one: _One, segment: int) -> None:
         """One segment; whoever is done with the last one of a file verifies it."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import threading
 import time
+import weakref
 from dataclasses import dataclass
-from typing import Callable, Iterator, Mapping, Union
+from typing import Any, Callable, Iterator, Mapping, Union
 
 import httpx
 
@@ -20,6 +22,7 @@ from gonogo.runtimes.checkpoint_reading import RepositoryError
 MOST_REDIRECTS, LONGEST_MESSAGE = 5, 120
 PIECE_BYTES = 64 * 1024
 _RATE_LIMIT = re.compile(r";\s*r\s*=\s*0+\s*;\s*t\s*=\s*(\d{1,7})\b", re.ASCII)
+_CONNECTED = ("connection.connect_tcp.complete", "connection.start_tls.complete")
 _AGAIN = (408, 500, 502, 503, 504)
 
 
@@ -77,6 +80,7 @@ class HubClient:
     ) -> None:
         self._limits, self._now, self._sleep = limits, now, sleep
         self._end = now() + limits.total_s
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self.received_bytes, self._counting = 0, threading.Lock()
         if not all(value.isascii() and value.isprintable() for value in headers.values()):
             raise RepositoryError("unauthorized", "the token holds characters that no token has")
@@ -91,6 +95,12 @@ class HubClient:
             raise RepositoryError("hub_unreachable", "a proxy in the environment is no http or https address") from None
 
     def close(self) -> None:
+        """Ends what is under way in other threads too: closing alone would let them wait for a silent hub."""
+        with self._counting:
+            open_now = list(self._sockets)
+        for one in open_now:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(one, socket.SHUT_RDWR)
         self._client.close()
 
     def whole(self, url: str, most_bytes: int) -> bytes:
@@ -111,12 +121,13 @@ class HubClient:
 
         Raises TryAgain where another try may help, RepositoryError where none does.
         """
-        with self._named(url), self._client.stream("GET", url, headers={"range": f"bytes={first}-{last}"}) as answer:
+        with self._named(url), self._asked(url, {"range": f"bytes={first}-{last}"}) as answer:
             self._refuse(answer)
             begins, file_bytes = _place(answer)
             if begins not in (0, first):
                 raise RepositoryError("hub_broken", f"{answer.url.host} sends another part of the file than asked for")
-            yield Stream(first=begins, file_bytes=file_bytes, pieces=answer.iter_raw(PIECE_BYTES))
+            # as they come, not gathered to a size: who waits for the next must see how slow they are
+            yield Stream(first=begins, file_bytes=file_bytes, pieces=answer.iter_raw())
 
     def _tried(self, once: Callable[[], Part]) -> Part:
         pause_s = self._limits.pause_s
@@ -134,9 +145,18 @@ class HubClient:
 
     def _once(self, url: str, headers: Mapping[str, str], most_bytes: int) -> Part:
         self._within_limits(_host(url))
-        with self._named(url), self._client.stream("GET", url, headers=dict(headers)) as answer:
+        with self._named(url), self._asked(url, headers) as answer:
             self._refuse(answer)
             return self._taken(answer, most_bytes)
+
+    def _asked(self, url: str, headers: Mapping[str, str]) -> contextlib.AbstractContextManager[httpx.Response]:
+        return self._client.stream("GET", url, headers=dict(headers), extensions={"trace": self._connected})
+
+    def _connected(self, event: str, info: Mapping[str, Any]) -> None:
+        """httpcore's trace: remember each connection's socket."""
+        if event in _CONNECTED and (one := info["return_value"].get_extra_info("socket")) is not None:
+            with self._counting:
+                self._sockets.add(one)
 
     @contextlib.contextmanager
     def _named(self, url: str) -> Iterator[None]:
