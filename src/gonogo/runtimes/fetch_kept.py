@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Mapping, Sequence
 
 from gonogo.runtimes.fetch_parts import counts_path, kept_bytes, part_path, recorded_identity
 from gonogo.runtimes.fetch_transfer import Wanted
@@ -18,53 +18,48 @@ from gonogo.runtimes.models import PARTS, ModelFault, ModelStore
 
 def kept_of(store: ModelStore, name: str, wanted: Sequence[Wanted]) -> int:
     """Bytes that need not be fetched, and need no room either."""
-    return sum(_kept(store, name, one) for one in wanted)
+    whole, own = _whole_files(store), (store.work(name), store.path(name))
+    begun = (own[0], *_begun_elsewhere(store, name))
+    total = 0
+    for one in wanted:
+        there = any((folder / one.file.name).exists() for folder in own)
+        if there or one.file.sha256 in whole:
+            total += one.file.size_bytes or 0
+        else:
+            total += max(_begun_bytes(folder, one) for folder in begun)
+    return total
 
 
 def take_over(store: ModelStore, model: str, name: str, wanted: Sequence[Wanted]) -> None:
     """Bring into the work folder what lies elsewhere in the store. Only for whoever holds the model. Raises OSError."""
-    work = store.work(name)
+    work, whole = store.work(name), _whole_files(store)
     for one in wanted:
         place = work / one.file.name
-        if place.exists() or kept_bytes(work / PARTS, one.file.name, one.identity):
+        if place.exists() or one.file.sha256 not in whole:
             continue
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        whole = next(_whole_elsewhere(store, one), None)
-        if whole is not None:
-            with contextlib.suppress(OSError):  # a file system without hard links: it is fetched
-                os.link(whole, place)
-            continue
-        for other, owner in _begun_elsewhere(store, work):
-            with contextlib.ExitStack() as held:
-                if owner != model:
-                    try:
-                        held.enter_context(store.held(owner, limit_s=0.0))
-                    except ModelFault:
-                        continue
-                if _moved(other, work, one):
-                    break
+        with contextlib.suppress(OSError):  # a file system without hard links: it is fetched
+            os.link(whole[one.file.sha256], place)
+    for other, owner in _begun_elsewhere(store, name).items():
+        with contextlib.ExitStack() as held:
+            if owner != model:
+                try:
+                    held.enter_context(store.held(owner, limit_s=0.0))
+                except ModelFault:
+                    continue  # it is being fetched right now
+            for one in wanted:
+                _move(other, work, one)
 
 
-def _kept(store: ModelStore, name: str, one: Wanted) -> int:
-    size_bytes, work = one.file.size_bytes or 0, store.work(name)
-    there = any((folder / one.file.name).exists() for folder in (work, store.path(name)))
-    if there or next(_whole_elsewhere(store, one), None) is not None:
-        return size_bytes
-    folders = (work, *(other for other, _ in _begun_elsewhere(store, work)))
-    return max((_begun_bytes(folder, one) for folder in folders), default=0)
+def _whole_files(store: ModelStore) -> Mapping[str | None, Path]:
+    """By their SHA-256: the verified files of whole models."""
+    found = ((file.sha256, model.path / file.name) for model in store.all() for file in model.files)
+    return {sha256: path for sha256, path in found if sha256 is not None}
 
 
-def _whole_elsewhere(store: ModelStore, one: Wanted) -> Iterator[Path]:
-    """Verified files of whole models with the same SHA-256."""
-    if one.file.sha256 is not None:
-        for model in store.all():
-            yield from (model.path / file.name for file in model.files if file.sha256 == one.file.sha256)
-
-
-def _begun_elsewhere(store: ModelStore, work: Path) -> Iterator[tuple[Path, str]]:
-    for begun in store.unfinished():
-        if store.work(begun.name) != work:
-            yield store.work(begun.name), begun.model
+def _begun_elsewhere(store: ModelStore, name: str) -> Mapping[Path, str]:
+    """The work folders of other commits and other models, and whose they are."""
+    return {store.work(begun.name): begun.model for begun in store.unfinished() if begun.name != name}
 
 
 def _begun_bytes(folder: Path, one: Wanted) -> int:
@@ -75,16 +70,18 @@ def _begun_bytes(folder: Path, one: Wanted) -> int:
     return kept_bytes(folder / PARTS, one.file.name, one.identity)
 
 
-def _moved(other: Path, work: Path, one: Wanted) -> bool:
-    """Move a part, or a whole file, of the same content and name. Its counts go last: they say what it is."""
-    if not _begun_bytes(other, one):
-        return False
+def _move(other: Path, work: Path, one: Wanted) -> None:
+    """Move a part, or a whole file, of the same content and name, if more of it is there than here."""
     name = one.file.name
+    here = one.file.size_bytes if (work / name).exists() else _begun_bytes(work, one)
+    if _begun_bytes(other, one) <= (here or 0):
+        return
     place = part_path(work / PARTS, name)
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (place.parent, (work / name).parent):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    counts_path(work / PARTS, name).unlink(missing_ok=True)
     if (other / name).exists():
         os.replace(other / name, work / name)
     else:
         os.replace(part_path(other / PARTS, name), place)
     os.replace(counts_path(other / PARTS, name), counts_path(work / PARTS, name))
-    return True

@@ -36,8 +36,10 @@ class PartFile:
         self.path, self._counts_path = part_path(folder, name), counts_path(folder, name)
         self.size_bytes, self._segment_bytes = size_bytes, segment_bytes
         self._head = _HEAD.pack(_MAGIC, identity, size_bytes, segment_bytes)
-        self._counts = _counts(folder, name, self._head) or [0] * _segments(size_bytes, segment_bytes)
-        self._lock = threading.Lock()
+        self._lock, begun = threading.Lock(), _counts(folder, name, self._head)
+        if begun is None:  # counts of bytes that are not there must not outlive the next line
+            self._counts_path.unlink(missing_ok=True)
+        self._counts = begun or [0] * _segments(size_bytes, segment_bytes)
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._data = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._record = os.open(self._counts_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -6,9 +6,7 @@ Refused here: a repository that cannot be had or used, and a disk that is too sm
 from __future__ import annotations
 
 import shutil
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable, Sequence
@@ -24,14 +22,15 @@ from gonogo.runtimes.checkpoint_cache import CheckpointCache, default_cache
 from gonogo.runtimes.checkpoint_reading import LARGEST_INDEX_BYTES, RepositoryError, read_checkpoint
 from gonogo.runtimes.fetch_kept import kept_of
 from gonogo.runtimes.fetch_parts import identity_of
+from gonogo.runtimes.fetch_sample import Sample
 from gonogo.runtimes.fetch_transfer import Wanted
 from gonogo.runtimes.hub import HubRepository, offline_by_environment, opened_repository
 from gonogo.runtimes.hub_client import Limits
 from gonogo.runtimes.hub_dialects import Dialect, dialect_of
 from gonogo.runtimes.models import ModelFault, ModelStore, folder_name
 
-SAMPLE_BYTES, SAMPLE_S, SAMPLED_AT_ONCE, SAMPLE_SHARE = 4 * 1024**2, 2.0, 4, 64
-"""Of the largest file, read by so many connections, each so much at most, and no more than a part of what is left."""
+SAMPLE_SHARE = 16
+"""Of what is to be fetched at most so small a part is read to see how fast it comes."""
 LEAST_MARGIN_BYTES, MARGIN = 512 * 1024**2, 0.02
 """Room that is left beside the model: a full disk stops more than a fetch."""
 Free = Callable[[Path], int]
@@ -188,30 +187,5 @@ def _measured(repository: HubRepository, plan: FetchPlan) -> float | None:
     Raises RepositoryError where the hub does not give the file at all: that is known before anybody waits for it.
     """
     largest = max(plan.wanted, key=lambda one: one.file.size_bytes or 0)
-    size_bytes = largest.file.size_bytes or 0
-    piece = min(SAMPLE_BYTES, size_bytes // SAMPLED_AT_ONCE, plan.left_bytes // SAMPLE_SHARE)
-    if piece == 0:
-        return None
-    ended, counting, counted = threading.Event(), threading.Lock(), [0]
-    began = time.monotonic()
-
-    def read(at: int) -> None:
-        with repository.client.opened(largest.url, at * piece, (at + 1) * piece - 1) as stream:
-            have = 0
-            for content in stream.pieces:
-                with counting:
-                    counted[0] += len(content)
-                have += len(content)
-                if ended.is_set() or have >= piece:
-                    return
-
-    pool = ThreadPoolExecutor(max_workers=SAMPLED_AT_ONCE)
-    tries = [pool.submit(read, at) for at in range(SAMPLED_AT_ONCE)]
-    done, _ = wait(tries, timeout=SAMPLE_S)
-    ended.set()
-    pool.shutdown(wait=False, cancel_futures=True)  # whoever still waits for a silent hub ends with its client
-    took_s = max(time.monotonic() - began, 1e-3)
-    for one in done:
-        if isinstance(problem := one.exception(), RepositoryError):
-            raise problem
-    return counted[0] / took_s if counted[0] else None
+    most_bytes = plan.left_bytes // SAMPLE_SHARE
+    return Sample(repository.client, largest.url, largest.file.size_bytes or 0, most_bytes).bytes_per_s()

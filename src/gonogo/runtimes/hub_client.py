@@ -81,6 +81,7 @@ class HubClient:
         self._limits, self._now, self._sleep = limits, now, sleep
         self._end = now() + limits.total_s
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._closed = False
         self.received_bytes, self._counting = 0, threading.Lock()
         if not all(value.isascii() and value.isprintable() for value in headers.values()):
             raise RepositoryError("unauthorized", "the token holds characters that no token has")
@@ -97,10 +98,9 @@ class HubClient:
     def close(self) -> None:
         """Ends what is under way in other threads too: closing alone would let them wait for a silent hub."""
         with self._counting:
-            open_now = list(self._sockets)
+            self._closed, open_now = True, list(self._sockets)
         for one in open_now:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(one, socket.SHUT_RDWR)
+            _hang_up(one)
         self._client.close()
 
     def whole(self, url: str, most_bytes: int) -> bytes:
@@ -157,6 +157,9 @@ class HubClient:
         if event in _CONNECTED and (one := info["return_value"].get_extra_info("socket")) is not None:
             with self._counting:
                 self._sockets.add(one)
+                closed = self._closed
+            if closed:
+                _hang_up(one)
 
     @contextlib.contextmanager
     def _named(self, url: str) -> Iterator[None]:
@@ -219,6 +222,12 @@ class HubClient:
         if status == 404:
             raise RepositoryError("not_found", f"{detail}{' (no such revision)' if code == 'RevisionNotFound' else ''}")
         raise RepositoryError("hub_broken", detail)
+
+
+def _hang_up(one: socket.socket) -> None:
+    """Not the method of a TLS socket, which another thread may be reading from."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(one, socket.SHUT_RDWR)
 
 
 def _pause_asked(headers: Mapping[str, str]) -> Union[float, None]:
