@@ -264,10 +264,12 @@ def test_modelscopes_interface_gives_the_same_files_and_goes_on_with_what_came_f
     plan = here.plan(SCOPED, endpoint=f"modelscope+{here.hub.endpoint}")
     assert kept - 1000 < plan.kept_bytes <= kept
     here.hub.requests.clear()
+    here.hub.sent_bytes.clear()
 
     found = here.fetch(plan)
 
     here.model_files(found, SCOPED)
+    assert here.hub.sent() == plan.size_bytes - plan.kept_bytes
     assert (found.model, found.revision) == (SCOPED, "master")
     assert here.hub.asked("/storage/") == [] and here.hub.asked("/api/v1/models/")
     assert here.store.find(MODEL) is None

@@ -7,6 +7,7 @@ a power cut the count may be ahead of the bytes; the hash of the whole file find
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
@@ -41,14 +42,15 @@ class PartFile:
             self._counts_path.unlink(missing_ok=True)
         self._counts = begun or [0] * _segments(size_bytes, segment_bytes)
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._data = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._record = os.open(self._counts_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._data, size_bytes)
-        self._record_all()
+        with contextlib.ExitStack() as opened:
+            self._data = _opened(self.path, opened)
+            self._record = _opened(self._counts_path, opened)
+            os.ftruncate(self._data, size_bytes)
+            self._record_all()
+            self._open = opened.pop_all()
 
     def close(self) -> None:
-        os.close(self._data)
-        os.close(self._record)
+        self._open.close()
 
     @property
     def done_bytes(self) -> int:
@@ -144,6 +146,12 @@ def wrong_content(path: Path, file: RepoFile) -> str | None:
         digest = _digest(path, named)
         return None if digest == file.git_sha1 else f"git names it {digest[:12]}…, on record is {file.git_sha1[:12]}…"
     return None
+
+
+def _opened(path: Path, stack: contextlib.ExitStack) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    stack.callback(os.close, descriptor)
+    return descriptor
 
 
 def _counts(folder: Path, name: str, head: bytes) -> list[int] | None:
