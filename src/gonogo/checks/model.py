@@ -13,7 +13,7 @@ from gonogo.spec import Quantization, Revision
 
 PROBLEMS = {  # kind of ModelProblem → reason
     "missing": "ModelMissing",
-    "not_fetched": "ModelNotFetched",
+    "not_fetched": "WeightsNotFetched",
     "unreadable": "ModelUnreadable",
     "not_gguf": "ModelNotGguf",
     "truncated": "ModelTruncated",

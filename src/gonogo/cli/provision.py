@@ -30,6 +30,7 @@ def provisioned(session: Session, spec: Spec) -> Spec:
         return spec
     with faults(session):
         made = _environment(session, spec, spec.engine)
+    _weights(session, spec)
     return spec.model_copy(update={"engine": _pinned(spec.engine, made)})
 
 
@@ -89,6 +90,16 @@ def _environment(session: Session, spec: Spec, engine: EngineChoice) -> Made:
         _ask(session, found)
     with Progress(session) as progress:
         return make_environment(store, uv_for(store), build, lambda name, values: progress.step(name, **values))[0]
+
+
+def _weights(session: Session, spec: Spec) -> None:
+    """Fetch the weights of a hub's model that are not here. Raises Refusal."""
+    from gonogo.cli.choose_engine import is_of_hub
+    from gonogo.cli.model_fetch import Source, fetched
+    from gonogo.cli.model_wish import wish_of
+
+    if is_of_hub(spec) and fetched(session, wish_of(spec.model), Source()).model is None:
+        raise Refusal("Declined", INTERRUPTED, {})
 
 
 def _there(store: EnvironmentStore, engine: EngineChoice) -> Made | None:

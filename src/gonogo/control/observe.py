@@ -54,7 +54,7 @@ class Observer:
         self._scanned_at = 0.0
         self._door_seen = (frozenset[tuple[str, int]](), 0.0)
         self.host = HostSight(deployment.paths)
-        self.models = ModelSight()
+        self.models = ModelSight(deployment.paths)
         self.environments = EnvironmentSight(deployment.paths)
         self.parts = PartsWatch(deployment.paths, deployment.runtime, on_change)
         self.state = StateSight(deployment.paths)

@@ -27,7 +27,7 @@ def look(paths: StatePaths, revision: Revision) -> World:
         observation=1,
         at=time.time(),
         host=HostSight(paths).look(frozenset({revision.spec.gateway.port}), own),
-        models=ModelSight().look((revision.spec.model,)),
+        models=ModelSight(paths).look((revision.spec.model,)),
         environments=environments_of(EnvironmentStore(paths.environments)),
         replicas=(),
         gateway=GatewayFacts(running=False, handle=None, resources=None),

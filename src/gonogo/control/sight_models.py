@@ -12,9 +12,10 @@ from gonogo.facts.environment import EnvironmentMade
 from gonogo.facts.model import ModelFacts, ModelProblem
 from gonogo.runtimes.environments import EnvironmentStore
 from gonogo.runtimes.gguf_file import read_model
+from gonogo.runtimes.models import ModelStore
 from gonogo.runtimes.paths import StatePaths
 from gonogo.spec.recipe import HubSource
-from gonogo.spec.recipes import find_model, recipes
+from gonogo.spec.recipes import find_model, recipe_of_hub_id, recipes
 
 ENVIRONMENTS_EVERY_S = 2.0
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
@@ -23,14 +24,15 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 class ModelSight:
     """Models by what was asked for, read again when the size or time of a file changes."""
 
-    def __init__(self) -> None:
+    def __init__(self, paths: StatePaths) -> None:
+        self._store = ModelStore(paths.models)
         self._seen: dict[str, tuple[tuple[object, ...], ModelFacts]] = {}
 
     def look(self, asked: Iterable[str]) -> Mapping[str, ModelFacts]:
         return {name: self._one(name) for name in asked}
 
     def _one(self, asked: str) -> ModelFacts:
-        path = model_path(asked)
+        path = model_path(asked, self._store)
         if path is None:
             return ModelFacts(asked=asked, problem=_not_here(asked))
         mark = _mark(path)
@@ -43,12 +45,23 @@ class ModelSight:
         return facts
 
 
-def model_path(asked: str) -> str | None:
-    """The file or folder on this host that `asked` means; None: a model of a hub, or nothing that is known."""
+def model_path(asked: str, store: ModelStore) -> str | None:
+    """The file or folder on this host that `asked` means, a fetched model of a hub among them; None: it is not here."""
     path = find_model(asked)
-    if path is not None and HUB_ID.fullmatch(asked) and not os.path.exists(path):
-        return None
-    return path
+    if path is not None and not (HUB_ID.fullmatch(asked) and not os.path.exists(path)):
+        return path
+    found = (store.find(one, None, ()) for one in _hub_ids(asked))
+    return next((str(one.path) for one in found if one is not None), None)
+
+
+def _hub_ids(asked: str) -> tuple[str, ...]:
+    """Every id that the model has on a hub; empty: it is on none that is known."""
+    recipe = recipes().get(asked) or (recipe_of_hub_id(asked) if HUB_ID.fullmatch(asked) else None)
+    if recipe is None or not isinstance(recipe.source, HubSource):
+        return (asked,) if HUB_ID.fullmatch(asked) else ()
+    source = recipe.source
+    ids = (source.hugging_face, source.modelscope) if asked in (recipe.name, source.hugging_face) else (asked,)
+    return tuple(dict.fromkeys(one for one in ids if one is not None))
 
 
 def _mark(path: str) -> tuple[object, ...] | None:
@@ -66,11 +79,9 @@ def _mark(path: str) -> tuple[object, ...] | None:
 
 def _not_here(asked: str) -> ModelProblem:
     """Why nothing on this machine can be `asked`: its weights are on a hub, or nobody knows the name."""
-    recipe = recipes().get(asked)
-    if recipe is not None and isinstance(recipe.source, HubSource):
-        return ModelProblem(kind="not_fetched", detail=recipe.source.hugging_face)
-    if HUB_ID.fullmatch(asked):
-        return ModelProblem(kind="not_fetched", detail=asked)
+    ids = _hub_ids(asked)
+    if ids:
+        return ModelProblem(kind="not_fetched", detail=ids[0])
     return ModelProblem(kind="missing", detail="neither a recipe nor a path of a .gguf file")
 
 
