@@ -153,6 +153,8 @@ def _with_paths(spec: Spec, folder: Path, recipes: Mapping[str, Recipe]) -> Spec
     changes: dict[str, Any] = {}
     if spec.model not in recipes and (spec.model.lower().endswith(".gguf") or "/" in spec.model):
         changes["model"] = full(spec.model)
+    if spec.projector is not None:
+        changes["projector"] = full(spec.projector)
     gateway = spec.gateway
     if gateway.certificate_file is not None or gateway.key_file is not None:
         files = {"certificate_file": full(gateway.certificate_file), "key_file": full(gateway.key_file)}

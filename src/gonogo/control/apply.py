@@ -115,7 +115,9 @@ class Hands:
         if any(one.role == "replica" and one.name == name for one in self._runtime.processes()):
             return
         revision = self._store.revision(placement.name.service, placement.name.revision)
-        model = world.models[revision.spec.model]
+        model = world.model_of(revision.spec)
+        if model is None:
+            raise KeyError(revision.spec.model)
         launch = engine_for(revision.spec, sys.executable).launch(revision.spec, model, placement)
         log = self._paths.log("replica", name)
         self._observer.watch(self._runtime.start(launch, ("replica", name, placement.port), log), adopted=False)

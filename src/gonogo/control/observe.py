@@ -10,7 +10,7 @@ from typing import Callable, Iterable, Sequence
 
 from gonogo.control.deployment import Deployment
 from gonogo.control.parts import PartsWatch
-from gonogo.control.sight import CertificateSight, HostSight, ModelSight, StateSight, given_certificates
+from gonogo.control.sight import CertificateSight, HostSight, ModelSight, ProjectorSight, StateSight, given_certificates
 from gonogo.control.watch import ReplicaWatch
 from gonogo.engines.table import engine_for
 from gonogo.facts.gateway import GatewayFacts, PolicyFacts, ResourceStatus
@@ -50,6 +50,7 @@ class Observer:
         self._door_seen = (frozenset[tuple[str, int]](), 0.0)
         self.host = HostSight(deployment.paths)
         self.models = ModelSight()
+        self.projectors = ProjectorSight()
         self.parts = PartsWatch(deployment.paths, deployment.runtime, on_change)
         self.state = StateSight(deployment.paths)
         self.certificate = CertificateSight(deployment.paths)
@@ -71,6 +72,10 @@ class Observer:
             at=time.time(),
             host=host,
             models=models,
+            projectors=await asyncio.to_thread(
+                self.projectors.look,
+                {one.spec.projector for service in services for one in _revisions(service) if one.spec.projector},
+            ),
             replicas=self._replicas(host),
             gateway=self._gateway(processes, services),
             policies=self._policies(processes),

@@ -6,7 +6,7 @@ import time
 
 from gonogo.checks.catalogue import CHECKS, of_host
 from gonogo.checks.finding import Answer, Stage
-from gonogo.control.sight import HostSight, ModelSight, given_certificates, state_facts
+from gonogo.control.sight import HostSight, ModelSight, ProjectorSight, given_certificates, state_facts
 from gonogo.facts.gateway import GatewayFacts
 from gonogo.facts.host import HostFacts
 from gonogo.facts.world import World
@@ -26,6 +26,7 @@ def look(paths: StatePaths, revision: Revision) -> World:
         at=time.time(),
         host=HostSight(paths).look(frozenset({revision.spec.gateway.port}), own),
         models=ModelSight().look((revision.spec.model,)),
+        projectors=ProjectorSight().look((revision.spec.projector,) if revision.spec.projector else ()),
         replicas=(),
         gateway=GatewayFacts(running=False, handle=None, resources=None),
         policies=(),

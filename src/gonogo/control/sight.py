@@ -14,8 +14,8 @@ from typing import Iterable, Mapping
 import gonogo
 from gonogo.facts.gateway import CertificateFacts, StateFacts
 from gonogo.facts.host import HostFacts, Installed, Tools
-from gonogo.facts.model import ModelFacts, ModelProblem
-from gonogo.runtimes.gguf_file import read_model
+from gonogo.facts.model import ModelFacts, ModelProblem, ProjectorFacts
+from gonogo.runtimes.gguf_file import read_model, read_projector
 from gonogo.runtimes.look import (
     AcceleratorsSeen,
     listening_by_pid,
@@ -143,6 +143,29 @@ class ModelSight:
             return known[1]
         facts = read_model(asked, path)
         self._seen[asked] = (mark, facts)
+        return facts
+
+
+class ProjectorSight:
+    """Vision projectors by path, read again when the file's size or time changes."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[tuple[int, int], ProjectorFacts]] = {}
+
+    def look(self, paths: Iterable[str]) -> Mapping[str, ProjectorFacts]:
+        return {path: self._one(path) for path in sorted(paths)}
+
+    def _one(self, path: str) -> ProjectorFacts:
+        try:
+            seen = os.stat(path)
+        except OSError:
+            return read_projector(path)
+        mark = (seen.st_size, seen.st_mtime_ns)
+        known = self._seen.get(path)
+        if known is not None and known[0] == mark:
+            return known[1]
+        facts = read_projector(path)
+        self._seen[path] = (mark, facts)
         return facts
 
 

@@ -25,7 +25,7 @@ def replicas_wanted(revision: Revision, world: World) -> int:
 
 
 def _fitting(revision: Revision, world: World) -> int:
-    host, model = world.host, world.models.get(revision.spec.model)
+    host, model = world.host, world.model_of(revision.spec)
     if host is None or model is None or host.memory_available_bytes is None or model.problem is not None:
         return DEFAULT_REPLICAS if host is None or (host.cores or 2) >= DEFAULT_REPLICAS else 1
     if host.cores is not None and host.cores < DEFAULT_REPLICAS:

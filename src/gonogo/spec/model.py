@@ -195,6 +195,10 @@ class Spec(Part):
     model: Annotated[
         str, Field(min_length=1, max_length=4096, description="A recipe (`smollm2-135m`) or the path of a GGUF file.")
     ]
+    projector: Annotated[
+        FilePath | None,
+        Field(description="Path of the GGUF file with the model's vision projector (mmproj); absent: text only."),
+    ] = None
     quantization: Annotated[
         Quantization,
         Field(description="How the weights in the model file must be stored; `auto` takes whatever it holds."),
