@@ -1,4 +1,4 @@
-"""Condition 3, the model, before it is loaded: its files, architecture, context, chat template, quantization, projector.
+"""Condition 3, the model, before it is loaded: files, architecture, context, chat template, quantization, projector.
 
 Pure."""
 

@@ -5,7 +5,7 @@ Not here: the program that runs it (`gonogo.runners.llamacpp`) and how its buffe
 turns off llama-server's cache of former prompts (8 GiB by default), so that no plan here needs one. A picture counts
 as tokens of the context, and the server refuses a request that has too many before it is encoded. llama.cpp has no
 switch for what a client may make it do with a picture's URL, so that the runner is fenced (`gonogo.runners.fence`);
-what has no bound there is the size of a picture before it is scaled down, which only the gateway's limit of a body holds.
+what has no bound there is a picture's size before it is scaled down, which only the gateway's limit of a body holds.
 """
 
 from __future__ import annotations

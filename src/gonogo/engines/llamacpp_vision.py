@@ -50,13 +50,13 @@ def projector_terms(projector: ProjectorFacts, context_tokens: int, requests: in
         Term(
             name="projector_compute",
             size_bytes=compute,
-            source=f"the encoder's widest step for a picture of {tokens} tokens, as build 11549 printed it for this kind",
+            source=f"the encoder's widest step for a picture of {tokens} tokens, as build 11549 printed it",
         ),
         Term(
             name="pictures",
             size_bytes=(requests + 1) * one,
             source=f"measured: {requests} requests + 1 being read × ({SCALED_PIXEL_BYTES} B for each pixel of {tokens} "
-            f"tokens, {SENT_PIXEL_BYTES} B for each of 1440×3200 as sent, embeddings in float32); larger ones take more",
+            f"tokens, {SENT_PIXEL_BYTES} B for each of 1440×3200 as sent, embeddings in float32); larger take more",
         ),
     )
 

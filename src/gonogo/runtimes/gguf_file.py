@@ -20,7 +20,6 @@ from gonogo.facts.parse_model import model_facts
 from gonogo.facts.parse_projector import projector_facts
 from gonogo.runtimes.checkpoint_folder import read_folder
 
-
 Facts = TypeVar("Facts")
 
 
