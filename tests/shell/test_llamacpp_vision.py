@@ -28,6 +28,7 @@ from tests.shell.tiny_projector import SIGHT, TEXT, Sight, picture, write_tiny_p
 MIB = 1024**2
 ENGINE = LlamaCpp(sys.executable)
 NAME = ReplicaName(service="seer", revision=1, index=0)
+STARTED = "ffprobe-was-started"
 WORDS = {"type": "text", "text": "What is this?"}
 
 
@@ -81,9 +82,15 @@ def seeing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seeing]:
     text = write_tiny_model(folder / "text.gguf", TEXT)
     spec, model = _asked(text, write_tiny_projector(folder / "text-mmproj.gguf"), context=1024)
     port, log = _free_port(), folder / "engine.log"
-    launch = _launch(spec, model, port)
+    launch, program = _launch(spec, model, port), folder / "programs" / "ffprobe"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {folder / STARTED}\n")
+    program.chmod(0o700)
+    path = {"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
     with log.open("wb") as file:
-        process = subprocess.Popen(launch.command, stdout=file, stderr=file, env={**os.environ, **launch.environment})
+        process = subprocess.Popen(
+            launch.command, stdout=file, stderr=file, env={**os.environ, **launch.environment, **path}
+        )
     try:
         url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 30.0
         while not _healthy(url):
@@ -148,6 +155,7 @@ def test_what_is_no_picture_starts_no_program_and_ends_no_engine(seeing: Seeing)
     for url in ("data:image/png;base64,bm8gcGljdHVyZQ==", "data:video/mp4;base64,bm8gdmlkZW8="):
         assert seeing.ask(image(url)).status_code == 400
     assert "ffprobe" in seeing.log.read_text(errors="replace")  # it was tried
+    assert not (seeing.log.parent / STARTED).exists()
     assert prompt_tokens(seeing.ask()) > 0
 
 
