@@ -9,9 +9,9 @@ import time
 from typing import Iterable, Mapping
 
 from gonogo.facts.environment import EnvironmentMade
-from gonogo.facts.model import ModelFacts, ModelProblem
+from gonogo.facts.model import ModelFacts, ModelProblem, ProjectorFacts
 from gonogo.runtimes.environments import EnvironmentStore
-from gonogo.runtimes.gguf_file import read_model
+from gonogo.runtimes.gguf_file import read_model, read_projector
 from gonogo.runtimes.models import ModelStore
 from gonogo.runtimes.paths import StatePaths
 from gonogo.spec.recipe import HubSource
@@ -83,6 +83,29 @@ def _not_here(asked: str) -> ModelProblem:
     if ids:
         return ModelProblem(kind="not_fetched", detail=ids[0])
     return ModelProblem(kind="missing", detail="neither a recipe nor a path of a .gguf file")
+
+
+class ProjectorSight:
+    """Vision projectors by path, read again when the file's size or time changes."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[tuple[int, int], ProjectorFacts]] = {}
+
+    def look(self, paths: Iterable[str]) -> Mapping[str, ProjectorFacts]:
+        return {path: self._one(path) for path in sorted(paths)}
+
+    def _one(self, path: str) -> ProjectorFacts:
+        try:
+            seen = os.stat(path)
+        except OSError:
+            return read_projector(path)
+        mark = (seen.st_size, seen.st_mtime_ns)
+        known = self._seen.get(path)
+        if known is not None and known[0] == mark:
+            return known[1]
+        facts = read_projector(path)
+        self._seen[path] = (mark, facts)
+        return facts
 
 
 class EnvironmentSight:

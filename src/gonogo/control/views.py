@@ -101,7 +101,7 @@ def replica(seen: ReplicaFacts, planned: Mapping[str, int], pid: int | None) -> 
 
 def memory_plan(revision: Revision, world: World) -> Json:
     """The memory plan of one replica as an addition; None while the model was not read."""
-    model = world.models.get(revision.spec.model)
+    model = world.model_of(revision.spec)
     if model is None or model.problem is not None:
         return None
     try:

@@ -76,6 +76,7 @@ def spec_rows(spec: Facts, lang: Language) -> tuple[Row, ...]:
     rows = (
         ("service", spec["service"]),
         ("asked_model", spec["model"]),
+        ("asked_projector", spec["projector"] or "–"),
         ("asked_quantization", spec["quantization"]),
         ("asked_replicas", span),
         ("concurrency", count(expect["concurrent_requests"])),
