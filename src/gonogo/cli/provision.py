@@ -24,8 +24,11 @@ def provisioned(session: Session, spec: Spec) -> Spec:
     """The spec with engine, version and environment, all of them here. Raises Refusal; nothing is half-made then."""
     from gonogo.cli.choose_engine import chosen
     from gonogo.cli.env import faults
+    from gonogo.cli.gguf_form import fetched_gguf, wants_gguf
 
     spec = chosen(session, spec)
+    if wants_gguf(spec):
+        spec = fetched_gguf(session, spec)
     if spec.engine is None or not _has_environment(spec.engine):
         return spec
     with faults(session):
@@ -37,9 +40,12 @@ def provisioned(session: Session, spec: Spec) -> Spec:
 def found_here(session: Session, spec: Spec) -> Spec:
     """The same without making or fetching anything: what is not here stays unsaid, and its check says so."""
     from gonogo.cli.choose_engine import chosen
+    from gonogo.cli.gguf_form import gguf_here, wants_gguf
     from gonogo.runtimes.environments import EnvironmentStore
 
     spec = chosen(session, spec)
+    if wants_gguf(spec):
+        spec = gguf_here(session, spec)
     if spec.engine is None or not _has_environment(spec.engine):
         return spec
     there = _there(EnvironmentStore(session.paths.environments), spec.engine)

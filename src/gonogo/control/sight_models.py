@@ -17,7 +17,7 @@ from gonogo.runtimes.paths import StatePaths
 from gonogo.spec.recipe import HubSource
 from gonogo.spec.recipes import find_model, recipe_of_hub_id, recipes
 
-ENVIRONMENTS_EVERY_S = 2.0
+ENVIRONMENTS_EVERY_S = FETCHED_EVERY_S = 2.0
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
 
@@ -26,13 +26,14 @@ class ModelSight:
 
     def __init__(self, paths: StatePaths) -> None:
         self._store = ModelStore(paths.models)
+        self._fetched: dict[str, tuple[float, str | None]] = {}
         self._seen: dict[str, tuple[tuple[object, ...], ModelFacts]] = {}
 
     def look(self, asked: Iterable[str]) -> Mapping[str, ModelFacts]:
         return {name: self._one(name) for name in asked}
 
     def _one(self, asked: str) -> ModelFacts:
-        path = model_path(asked, self._store)
+        path = self._path(asked)
         if path is None:
             return ModelFacts(asked=asked, problem=_not_here(asked))
         mark = _mark(path)
@@ -43,6 +44,15 @@ class ModelSight:
         if mark is not None:
             self._seen[asked] = (mark, facts)
         return facts
+
+    def _path(self, asked: str) -> str | None:
+        """As below; of a hub's model looked for each 2 s, since all that was fetched is read for it."""
+        now = time.monotonic()
+        at, path = self._fetched.get(asked, (0.0, None))
+        if path is None or now - at > FETCHED_EVERY_S:
+            path = model_path(asked, self._store)
+            self._fetched[asked] = (now, path)
+        return path
 
 
 def model_path(asked: str, store: ModelStore) -> str | None:
