@@ -16,7 +16,7 @@ from packaging.version import Version
 from pydantic import BaseModel
 
 from gonogo.spec import Probe, Spec
-from gonogo.spec.model import Part
+from gonogo.spec.part import Part
 from gonogo.spec.recipe import (
     SOURCED,
     HubSource,

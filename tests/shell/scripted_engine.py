@@ -145,6 +145,7 @@ def _cut(answer: Answer, body: Mapping[str, Any]) -> _Cut:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # as real engines do: each piece of a stream goes out at once
     engine: ScriptedEngine
 
     def do_GET(self) -> None:
