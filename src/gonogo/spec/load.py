@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from gonogo.spec.mistakes import Mistake, SpecMistakes
 from gonogo.spec.model import Spec, service_name
 from gonogo.spec.part import Part
+from gonogo.spec.recipe_probes import QUESTION
 from gonogo.spec.schema import Wanted, known_fields, wanted
 from gonogo.spec.tree import Path, Place, Tree, decode, read_tree
 
@@ -118,7 +119,8 @@ class _Translation:
         elif self._type in ("enum", "literal_error"):
             self._choice()
         elif self._type == "union_tag_invalid":
-            self._choice(tuple(re.findall(r"'(\w+)'", str(self._context.get("expected_tags")))))
+            tags = re.findall(r"'(\w+)'", str(self._context.get("expected_tags")))
+            self._choice(tuple(tag for tag in tags if tag != QUESTION))  # which is what has no kind
         elif self._type in ("string_too_long", "string_too_short"):
             self._length()
         elif self._type == "too_long":

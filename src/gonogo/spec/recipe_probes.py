@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from gonogo.spec.part import Part, ProbeName, regular_expression
+from gonogo.spec.part import Part, ProbeName, pattern_with, regular_expression
 
 Prompt = Annotated[str, Field(min_length=1, max_length=4000, description="What is asked, at temperature 0.")]
 AnswerTokens = Annotated[int, Field(ge=1, le=32_768, description="Longest answer that is waited for, in tokens.")]
@@ -127,7 +127,7 @@ class Grounding(Part):
     answer_pattern: Annotated[
         str,
         Field(min_length=1, max_length=400, description="Regular expression with the groups `x` and `y`."),
-        AfterValidator(regular_expression),
+        AfterValidator(pattern_with("x", "y")),
     ]
     scale: Annotated[int, Field(ge=1, le=10_000, description="The coordinate that means the right or lower edge.")]
     most_error_percent: Annotated[float, Field(gt=0, le=50, description="Of each side, from the square's middle.")]
