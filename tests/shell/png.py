@@ -46,5 +46,5 @@ class Pixels:
         row = self.rows[lines[0]]
         left = row.find(wanted * 2) // 3
         right = row.rfind(wanted) // 3 + 1
-        assert all(self.rows[y] == row for y in lines), "one rectangle"
+        assert all(self.rows[y][3 * left : 3 * right] == wanted * (right - left) for y in lines), "one rectangle"
         return (left + right) // 2, (lines[0] + lines[-1] + 1) // 2

@@ -66,6 +66,25 @@ def of_kind(spec: Spec, kind: type[Kind]) -> tuple[Kind, ...]:
     return tuple(probe for probe in spec.probes if isinstance(probe, kind))
 
 
+def seen_of(probe: RecipeProbe, reply: ChatReply, spec: Spec) -> Seen:
+    """For each kind whose reply says it all; a tap is also held against its screen, an image against its size."""
+    if isinstance(probe, Probe):
+        return question_seen(probe, reply)
+    if isinstance(probe, AnswerFormat):
+        return format_seen(probe, reply, spec)
+    if isinstance(probe, NoLeakedStopToken):
+        return leak_seen(probe, reply)
+    if isinstance(probe, NoRepetition):
+        return repetition_seen(probe, reply)
+    if isinstance(probe, ReasoningLength):
+        return reasoning_seen(probe, reply)
+    if isinstance(probe, WarmedCompletion):
+        return warmed_seen(probe, reply)
+    if isinstance(probe, ToolCall):
+        return tool_seen(probe, reply)
+    raise TypeError(f"{type(probe).__name__} needs more than the reply")
+
+
 def question_seen(probe: Probe, reply: ChatReply) -> Seen:
     """`answer`, to be searched for `pattern`."""
     _require_answer(reply)
@@ -83,7 +102,7 @@ def format_seen(probe: AnswerFormat, reply: ChatReply, spec: Spec) -> Seen:
     if problem is not None and reply.cut:
         problem = "cut"
     told: Seen = {"pattern": probe.expect_pattern, "problem": problem, "detail": detail}
-    return {**told, "max_tokens": probe.max_tokens, "answer": _start(answer)}
+    return {**told, "max_tokens": probe.max_tokens, "answer": _start(answer or reply.whole)}
 
 
 def leak_seen(probe: NoLeakedStopToken, reply: ChatReply) -> Seen:
@@ -92,7 +111,12 @@ def leak_seen(probe: NoLeakedStopToken, reply: ChatReply) -> Seen:
     at = {text: reply.whole.find(text) for text in probe.forbidden if text in reply.whole}
     leaked = min(at, key=lambda text: at[text], default=None)
     around = "" if leaked is None else reply.whole[max(0, at[leaked] - 60) : at[leaked] + len(leaked) + 20]
-    return {"leaked": leaked, "around": around, "forbidden": " ".join(probe.forbidden), "answer": _start(reply.text)}
+    return {
+        "leaked": leaked,
+        "around": _start(around),
+        "forbidden": " ".join(probe.forbidden),
+        "answer": _start(reply.text),
+    }
 
 
 def repetition_seen(probe: NoRepetition, reply: ChatReply) -> Seen:
@@ -100,7 +124,7 @@ def repetition_seen(probe: NoRepetition, reply: ChatReply) -> Seen:
     _require_answer(reply)
     times, piece = repeated_piece(reply.whole)
     words = max(1, sum(_half_words(one) for one in _UNIT.findall(piece)) // 2)
-    told = {"longest_repeat": times, "repeated": _start(piece), "repeated_words": words}
+    told: Seen = {"longest_repeat": times, "repeated": _start(piece), "repeated_words": words}
     return {**told, "most_repeats": probe.most_repeats, "answer": _start(reply.whole)}
 
 
@@ -246,4 +270,6 @@ def _refusal(reply: ChatReply) -> str:
 
 
 def _start(text: str) -> str:
-    return text if len(text) <= START_CHARACTERS else f"{text[: START_CHARACTERS - 1]}…"
+    """On one line, for a finding."""
+    line = " ".join(text.split())
+    return line if len(line) <= START_CHARACTERS else f"{line[: START_CHARACTERS - 1]}…"

@@ -19,13 +19,8 @@ from gonogo.checks.screens import Screen, draw
 from gonogo.facts.chat import ChatReply, parse_chat
 from gonogo.spec import Revision
 from gonogo.spec.recipe_probes import (
-    AnswerFormat,
     Grounding,
     LargestImage,
-    NoLeakedStopToken,
-    NoRepetition,
-    Probe,
-    ReasoningLength,
     RecipeProbe,
     ToolCall,
     WarmedCompletion,
@@ -108,19 +103,7 @@ def _look(probe: RecipeProbe, revision: Revision, chat: Chat) -> Seen:
         reply, sent = chat.send(_body(probe, probe.prompt, screen))
         return answers.image_seen(probe, sent, reply)
     reply, _ = chat.send(_body(probe, probe.prompt, _screen(probe)))
-    if isinstance(probe, Probe):
-        return answers.question_seen(probe, reply)
-    if isinstance(probe, AnswerFormat):
-        return answers.format_seen(probe, reply, revision.spec)
-    if isinstance(probe, NoLeakedStopToken):
-        return answers.leak_seen(probe, reply)
-    if isinstance(probe, NoRepetition):
-        return answers.repetition_seen(probe, reply)
-    if isinstance(probe, ReasoningLength):
-        return answers.reasoning_seen(probe, reply)
-    if isinstance(probe, ToolCall):
-        return answers.tool_seen(probe, reply)
-    raise TypeError(f"nobody knows how to ask {type(probe).__name__}")
+    return answers.seen_of(probe, reply, revision.spec)
 
 
 def _tap(probe: Grounding, place: int, chat: Chat) -> Seen:
