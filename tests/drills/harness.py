@@ -37,13 +37,22 @@ FINE = ("pass", "not_applicable")
 
 
 def spec(**changes: Any) -> Spec:
-    """A small service of the real model: one question, one thousand tokens, and what a drill says otherwise."""
+    """A small service of the real model: two questions, one thousand tokens, and what a drill says otherwise."""
     fields: dict[str, Any] = {
         "service": SERVICE,
         "model": "smollm2-135m",
         "replicas": {"min": 2, "max": 2},
         "expect": {"concurrent_requests": 2, "context_tokens": 1024},
-        "probes": [{"name": "japan", "prompt": JAPAN, "expect_pattern": "Tokyo", "max_tokens": 12}],
+        "probes": [
+            {"name": "japan", "prompt": JAPAN, "expect_pattern": "Tokyo", "max_tokens": 12},
+            {
+                "kind": "no_leaked_stop_token",
+                "name": "ends",
+                "prompt": JAPAN,
+                "forbidden": ["<|im_end|>"],
+                "max_tokens": 12,
+            },
+        ],
     }
     return Spec.model_validate_json(json.dumps({**fields, **changes}))
 

@@ -2,113 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Iterator, Mapping, Sequence
+from typing import Iterator, Mapping
 
 import pytest
 
-from gonogo.checks import probes, recipe_probes
-from gonogo.checks.finding import Finding, Verdict
+from gonogo.checks.finding import Verdict
 from gonogo.control import probe as asking
 from gonogo.control.ask import Clock
-from gonogo.control.probe import AT_ONCE, FrontDoor, ask_everything
+from gonogo.control.probe import AT_ONCE
 from gonogo.facts.model import ModelFacts
-from gonogo.facts.world import World
-from gonogo.spec import Probe, Revision, Spec
-from gonogo.spec.recipe import load_recipes
-from gonogo.spec.recipe_probes import RecipeProbe, ToolCall, WarmedCompletion
-from gonogo.spec.recipes import texts
 from tests.shell import phone_model as model
-from tests.shell.gateway_parts import Front
 from tests.shell.phone_model import right, taps_moved, thinks_apart, with_fault
-from tests.shell.policy_parts import Deployment
-from tests.shell.scripted_engine import Answer, Asked, Script, ScriptedEngine
-
-CHECKS = (*probes.CHECKS, *recipe_probes.CHECKS)
-TOOL = ToolCall(
-    kind="tool_call",
-    name="calls-a-tool",
-    prompt="北京现在天气怎么样？请使用工具。",
-    function="get_weather",
-    argument="city",
-    expect_pattern="Beijing|北京",
-    max_tokens=200,
-)
-QUESTION = Probe(name="capital", prompt="What is the capital of France?", expect_pattern=r"\bParis\b")
-
-
-def quick(probe: RecipeProbe) -> RecipeProbe:
-    """The same, with less patience than a test has."""
-    return probe.model_copy(update={"within_s": 0.5}) if isinstance(probe, WarmedCompletion) else probe
-
-
-AUTOGLM = tuple(map(quick, load_recipes(texts())["autoglm-phone-9b"].probes))
-ALL = (*AUTOGLM, TOOL, QUESTION)
-
-
-@dataclass
-class Bench:
-    """The real gateway, and an engine behind it whose script may be exchanged."""
-
-    front: Front
-    engine: ScriptedEngine
-
-    def findings(self, script: Script, asked: Sequence[RecipeProbe], seen: ModelFacts | None = None) -> list[Finding]:
-        """What the checks make of this engine when it is asked these probes."""
-        self.engine.script = script
-        self.engine.asked.clear()
-        keys = [self.front.deployment.add_key() for _ in range(2)]
-        door = FrontDoor(
-            address="127.0.0.1",
-            port=self.front.port,
-            ca_file=self.front.ca_file,
-            key=keys[0].text,
-            revocable_key=keys[1].text,
-            revoke=lambda: self.front.deployment.revoke(keys[1]),
-        )
-        revision = Revision(number=1, spec=Spec(service="svc", model="m", probes=tuple(asked)))
-        facts = ask_everything(door, revision, None if seen is None else seen.sees_images, time.time)
-        world = World(observation=1, at=time.time(), probes=facts, models={} if seen is None else {"m": seen})
-        return [finding for check in CHECKS for finding in check.ask(revision, world)]
-
-    def wrong(self, script: Script, asked: Sequence[RecipeProbe] = ALL) -> dict[str, int]:
-        """Reason → how many findings have it, of what neither passes nor is out of place."""
-        return count(self.findings(script, asked))
-
-
-def count(findings: Sequence[Finding]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for one in findings:
-        if one.verdict in (Verdict.FAIL, Verdict.UNKNOWN):
-            found[one.reason] = found.get(one.reason, 0) + 1
-    return found
+from tests.shell.probe_bench import ALL, AUTOGLM, CHECKS, QUESTION, Bench, count, open_bench
+from tests.shell.scripted_engine import Answer, Asked, Script
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    deployment = Deployment.make(tmp_path_factory.mktemp("bench"))
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        deployment.start(0)
-        deployment.start(1)
-        with ScriptedEngine(right, model="svc") as engine:
-            front = Front(deployment, engine_port=engine.port)
-            asyncio.run_coroutine_threadsafe(front.__aenter__(), loop).result(30)
-            try:
-                yield Bench(front=front, engine=engine)
-            finally:
-                asyncio.run_coroutine_threadsafe(front.__aexit__(None, None, None), loop).result(30)
-    finally:
-        deployment.close()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()
+    with open_bench(tmp_path_factory.mktemp("bench")) as made:
+        yield made
 
 
 RIGHT: Mapping[str, Script] = {
@@ -231,7 +145,3 @@ def test_when_the_time_for_all_probes_is_over_the_rest_is_unknown(
     mine = [one for one in findings if one.values.get("probe")]
     assert len(mine) == 9
     assert all(one.verdict is Verdict.UNKNOWN and "were over" in str(one.values["error"]) for one in mine)
-
-
-def test_the_folder_of_the_bench_holds_no_picture(bench: Bench) -> None:
-    assert not list(Path(bench.front.deployment.root).rglob("*.png"))
