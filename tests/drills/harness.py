@@ -254,11 +254,17 @@ def make_yard(place: Path) -> Yard:
     (place / "envoy").symlink_to(gateway_binary())
     faults = Faults(place / "faults.json")
     environment = {
-        "PYTHONPATH": os.pathsep.join((str(packages), str(FAULTS))),
+        "PYTHONPATH": python_path(packages, FAULTS),
         "GONOGO_DRILL": str(faults.place),
         "GONOGO_ENVOY": str(place / "envoy"),
     }
     return Yard(state_dir=place / "state", port=free_port(), environment=environment, faults=faults)
+
+
+def python_path(*folders: Path) -> str:
+    """These folders before those of the tests' own PYTHONPATH: what is broken is the tree that is under test."""
+    own = os.environ.get("PYTHONPATH")
+    return os.pathsep.join((*map(str, folders), *([own] if own else [])))
 
 
 def install_broken_engine(packages: Path) -> None:
@@ -290,7 +296,7 @@ def port_of(place: str) -> int:
 def faulty(state_dir: Path, folder: Path, **kinds: Any) -> Iterator[Deployment]:
     """A deployment of its own with these faults; whatever it starts ends with the block."""
     faults = Faults(folder / "faults.json")
-    environment = {"PYTHONPATH": str(FAULTS), "GONOGO_DRILL": str(faults.place)}
+    environment = {"PYTHONPATH": python_path(FAULTS), "GONOGO_DRILL": str(faults.place)}
     with faults.broken(**kinds):
         own = Deployment(state_dir, 0, environment=environment)
         try:
