@@ -232,6 +232,7 @@ class Desk:
         draft = DesiredService(name=spec.service, desired=revision, serving=None, rejected=None, removed=False)
         services = (*(one for one in self._store.services() if one.name != spec.service), draft)
         self._observer.state.forget()
+        self._observer.environments.forget()  # one may have been made a moment ago
         world = await self._observer.observe(services)
         return tuple(ask(CHECKS, Stage.PREFLIGHT, revision, world))
 

@@ -87,6 +87,10 @@ class EnvironmentSight:
             self._seen = (now, environments_of(self._store))
         return self._seen[1]
 
+    def forget(self) -> None:
+        """Look anew at the next question."""
+        self._seen = None
+
 
 def environments_of(store: EnvironmentStore) -> Mapping[str, EnvironmentMade]:
     """Every whole environment, by name."""
