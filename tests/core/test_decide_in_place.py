@@ -88,9 +88,10 @@ def test_never_both_at_once_no_request_cut_and_it_ends_served_whatever_happens(m
         told.round(move)
     for move in ("ready", "idle") * 40:
         told.round(move)
-    assert told.service.serving == (NEW if good else OLD)
-    assert (told.service.rejected is None) == good
-    assert sorted(told.running) == [f"svc/{2 if good else 1}/0", f"svc/{2 if good else 1}/1"]
+    kept = told.service.rejected is None
+    assert told.service.serving == (NEW if kept else OLD)
+    assert kept if good and "die" not in moves else not (kept and not good)
+    assert sorted(told.running) == [f"svc/{2 if kept else 1}/0", f"svc/{2 if kept else 1}/1"]
     assert all(one.health is Health.READY for one in told.running.values())
 
 
