@@ -102,6 +102,8 @@ def environments_of(store: EnvironmentStore) -> Mapping[str, EnvironmentMade]:
             answered=made.answered,
             lock=made.lock,
             python=str(made.python_path),
+            made_at=made.made_at,
+            used_at=made.used_at,
         )
         for made in store.all()
     }
