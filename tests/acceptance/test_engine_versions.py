@@ -73,7 +73,7 @@ class Rolling(Deployment):
             told.write_text(json.dumps({"engine": {"": fault}}))
             (packages / "broken.pth").write_text(f"import os; os.environ['GONOGO_DRILL'] = {str(told)!r}\n")
             made = Made(
-                name=name, path=folder, engine="llama.cpp", version=NEW, answered=NEW, python="3", lock="0" * 64,
+                name=name, path=folder, engine="llama.cpp", version="0.1", answered="0.1", python="3", lock="0" * 64,
                 packages=1, disk_bytes=1, made_at=time.time(),
             )  # fmt: skip
             plain = {key: value for key, value in asdict(made).items() if key not in ("path", "used_at")}
