@@ -6,7 +6,8 @@ from typing import Iterator
 
 from gonogo.checks.finding import Check, Condition, Finding, Stage, Verdict
 from gonogo.engines.size import replicas_wanted
-from gonogo.facts.replica import Health
+from gonogo.engines.table import load_limit_s
+from gonogo.facts.replica import LOADS_TOO_LONG, Health
 from gonogo.facts.world import World
 from gonogo.spec import Revision
 
@@ -86,6 +87,10 @@ def replicas_ready(revision: Revision, world: World) -> Iterator[Finding]:
             "why": deaths.why,
             "last_lines": "\n".join(deaths.last_log_lines[-5:]),
         }
+        if deaths.why == LOADS_TOO_LONG:
+            values |= {"limit_s": round(load_limit_s(revision.spec))}
+            yield Finding(reason="ReplicaLoadsTooLong", verdict=Verdict.FAIL, subject=subject, values=values)
+            return
         yield Finding(
             reason="ReplicaCrashLooping" if looping else "ReplicasMissing",
             verdict=Verdict.FAIL,
@@ -155,7 +160,14 @@ CHECKS = (
         condition=Condition.NETWORK,
         stages=(Stage.DEPLOY, Stage.LIVE),
         blocks=True,
-        reasons=("ReplicasReady", "ReplicasMissing", "ReplicaCrashLooping", "ReplicaHung", "ReplicasUnknown"),
+        reasons=(
+            "ReplicasReady",
+            "ReplicasMissing",
+            "ReplicaCrashLooping",
+            "ReplicaLoadsTooLong",
+            "ReplicaHung",
+            "ReplicasUnknown",
+        ),
         ask=replicas_ready,
     ),
     Check(

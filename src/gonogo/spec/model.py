@@ -142,6 +142,14 @@ class EngineChoice(Part):
     graphs: Annotated[bool, Field(description="Whether CUDA graphs are captured at the start; they need memory.")] = (
         True
     )
+    load_limit_s: Annotated[
+        float | None,
+        Field(
+            ge=5,
+            le=86_400,
+            description="Seconds from a replica's start to its first token, then it is given up; absent: the engine's.",
+        ),
+    ] = None
 
 
 class Expect(Part):

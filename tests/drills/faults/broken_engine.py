@@ -46,6 +46,8 @@ class Server:
             raise RuntimeError("this build of the engine dies at start")
         if fault() == "dies_of_sigill":
             os.kill(os.getpid(), signal.SIGILL)
+        if fault() == "loads_for_ever":
+            signal.pause()
         port, parameters.port = parameters.port, _free_port()
         self._real = RealServer(parameters)
         self.listening_address = f"http://127.0.0.1:{port}"
