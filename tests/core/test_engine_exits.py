@@ -82,6 +82,14 @@ def test_what_an_earlier_start_died_of_is_not_said_of_a_later_one() -> None:
     assert explain_log(first + "INFO vLLM API server version 0.33.0\nINFO all is well\n") is None
 
 
+def test_a_start_of_a_release_that_begins_with_a_logo_is_told_apart_too() -> None:
+    starts = (CASES / "vllm" / "exits" / "quiet-seen-start.log").read_text()
+    assert "vLLM API server version" not in starts and "█  version 0.32.0" in starts
+    earlier = starts + "OSError: [Errno 98] Address already in use\n"
+    assert explain_log(earlier) == "EnginePortTaken"
+    assert explain_log(earlier + starts) is None
+
+
 def test_a_huge_log_is_read_from_its_end() -> None:
     line = "OSError: [Errno 98] Address already in use\n"
     assert explain_log(line + "x" * LONGEST_LOG) is None

@@ -121,13 +121,14 @@ def cpu_memory(spec: Spec, model: ModelFacts) -> MemoryPlan:
     if model.tensors is None:
         raise ValueError(f"no tensors were read of {model.asked!r}")
     weights = sum(tensor.size_bytes for tensor in model.tensors)
+    serving = serving_of(spec)
     return MemoryPlan(
         terms=(
             Term(name="weights", size_bytes=weights, source="the checkpoint's own tensors"),
             Term(
                 name="kv_cache",
-                size_bytes=_cache_bytes(serving_of(spec), model),
-                source="what the requests need, in pages of 128 tokens; said to the engine in bytes",
+                size_bytes=_cache_bytes(serving, model),
+                source=f"{_pages(serving) * PAGE_TOKENS:,} tokens in pages of 128; said to the engine in bytes",
             ),
             Term(
                 name="runtime",
@@ -139,13 +140,16 @@ def cpu_memory(spec: Spec, model: ModelFacts) -> MemoryPlan:
 
 
 def _cache_bytes(serving: Serving, model: ModelFacts | None) -> int:
-    """Of all sequences at their longest; one page of each layer is the least that any model is given."""
+    """Of all sequences at their longest."""
     if model is None or model.config is None:
         return 0
     architecture = parse_config(model.config)
     per_token = token_bytes(architecture, serving.kv_bytes or architecture.dtype_bytes, 1)
-    pages = (serving.sequences or DEFAULT_SEQUENCES) * math.ceil(serving.context_tokens / PAGE_TOKENS) + SPARE_PAGES
-    return max(PAGE_TOKENS, math.ceil(per_token * PAGE_TOKENS)) * pages
+    return max(PAGE_TOKENS, math.ceil(per_token * PAGE_TOKENS)) * _pages(serving)
+
+
+def _pages(serving: Serving) -> int:
+    return (serving.sequences or DEFAULT_SEQUENCES) * math.ceil(serving.context_tokens / PAGE_TOKENS) + SPARE_PAGES
 
 
 def _choice(spec: Spec) -> EngineChoice:

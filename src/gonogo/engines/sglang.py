@@ -106,8 +106,8 @@ class SGLang:
         )
 
     def measured(self, log_text: str) -> MemoryMeasured:
-        """The sizes that the last start in this log printed of its first card; None for those it did not."""
-        return printed_memory(log_text)
+        """The sizes that the last start in this log printed, of all its cards; None for those it did not."""
+        return printed_memory(log_text, self.settings.serving)
 
     def explain_exit(self, log_text: str) -> str | None:
         """The reason code for what the last start in this log died of; None when the log does not say."""
