@@ -49,6 +49,7 @@ class ReplicaWatch:
         self._port = process.port or 0
         self._base = f"http://127.0.0.1:{self._port}"
         self._shared = False
+        self._parts: frozenset[int] | None = None
         self._history = health.History(born_at=time.monotonic(), load_limit_s=engine.load_limit_s)
         self._seen = Seen(pulse=None, progress=None)
         self._verdict: Health | None = None
@@ -122,7 +123,7 @@ class ReplicaWatch:
                 look = health.Look(
                     at=time.monotonic(),
                     answered=answered,
-                    broken=status == 503,
+                    broken=status == 503 or self._lost(pulse),
                     shared=self._shared,
                     stopped=pulse.state in ("T", "t"),
                     cpu_s=pulse.cpu_s,
@@ -135,6 +136,15 @@ class ReplicaWatch:
                 self._set(None if unknown else verdict)
                 calm = answered and self._history.generated_at is not None
                 await asyncio.sleep(LOOK_EVERY_S if calm else LOOK_EVERY_S / 4)
+
+    def _lost(self, pulse: Pulse) -> bool:
+        """Whether one of the processes is gone that the engine had when it first generated."""
+        part = self._engine.part
+        if part is None or self._history.generated_at is None:
+            return False
+        if self._parts is None:
+            self._parts = frozenset(pid for pid, name in pulse.parts if name.startswith(part))
+        return not self._parts <= {pid for pid, _ in pulse.parts}
 
     async def _health(self, client: httpx.AsyncClient) -> int | None:
         """The status of /health; None: no answer in time."""

@@ -52,6 +52,7 @@ class SGLang:
     settings: EngineSettings
     name = "sglang"
     load_limit_s = LOAD_LIMIT_S
+    part = "sglang::"
 
     def launch(self, spec: Spec, model: ModelFacts, placement: Placement) -> Launch:
         """The process of one replica. Raises Refused for a start that cannot be right, ValueError for no model."""

@@ -59,6 +59,7 @@ class Vllm:
     settings: EngineSettings
     name = "vllm"
     load_limit_s = LOAD_LIMIT_S
+    part = "VLLM::"
 
     def launch(self, spec: Spec, model: ModelFacts, placement: Placement) -> Launch:
         """The process of one replica. Raises Refused for a start that cannot be right, ValueError for no model."""

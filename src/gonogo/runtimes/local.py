@@ -46,13 +46,14 @@ class Process:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulse:
     """Signs of life of one process: its state letter (T: stopped), and with its children together the CPU seconds used
-    so far and the resident bytes.
+    so far and the resident bytes. `parts`: its children that live, by pid and by the name that each gave itself.
     """
 
     state: str
     cpu_s: float
     resident_bytes: int
     age_s: float
+    parts: frozenset[tuple[int, str]] = frozenset()
 
 
 def boot_id() -> str:
@@ -135,7 +136,8 @@ class LocalRuntime:
         fields = _stat(pid)
         if fields is None:
             return None
-        family = [used for one in (pid, *_descendants(pid)) if (used := _used(one)) is not None]
+        children = _descendants(pid)
+        family = [used for one in (pid, *children) if (used := _used(one)) is not None]
         if not family:
             return None
         uptime = float(Path("/proc/uptime").read_text().split()[0])
@@ -144,6 +146,7 @@ class LocalRuntime:
             cpu_s=sum(used.ticks for used in family) / _TICKS_PER_SECOND,
             resident_bytes=_resident_pages(family) * resource.getpagesize(),
             age_s=max(0.0, uptime - int(fields[_STAT_START]) / _TICKS_PER_SECOND),
+            parts=frozenset((one, name) for one in children if (name := _living_name(one)) is not None),
         )
 
     def family(self, handle: str) -> tuple[int, ...]:
@@ -317,6 +320,17 @@ def _stat(pid: int) -> list[str] | None:
     except OSError:
         return None
     return text[text.rindex(")") + 2 :].split()
+
+
+def _living_name(pid: int) -> str | None:
+    """What a process calls itself, in at most 15 bytes; None when it is gone or a zombie."""
+    fields = _stat(pid)
+    if fields is None or fields[_STAT_STATE] in ("Z", "X"):
+        return None
+    try:
+        return Path(f"/proc/{pid}/comm").read_bytes().decode("utf-8", "replace").rstrip("\n")
+    except OSError:
+        return None
 
 
 def _pids() -> list[int]:
