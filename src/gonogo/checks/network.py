@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Iterator
 
 from gonogo.checks.finding import Check, Condition, Finding, Stage, Verdict
+from gonogo.engines.exits import FINAL
 from gonogo.engines.size import replicas_wanted
-from gonogo.facts.replica import Health
+from gonogo.facts.replica import Deaths, Health
 from gonogo.facts.world import World
 from gonogo.spec import Revision
 
@@ -79,7 +80,6 @@ def replicas_ready(revision: Revision, world: World) -> Iterator[Finding]:
         deaths = world.deaths.get(f"{revision.name}/{index}")
         if deaths is None:
             continue
-        looping = deaths.count >= CRASH_LOOP_DEATHS
         values |= {
             "replica": f"{revision.name}/{index}",
             "restarts": deaths.count,
@@ -87,7 +87,7 @@ def replicas_ready(revision: Revision, world: World) -> Iterator[Finding]:
             "last_lines": "\n".join(deaths.last_log_lines[-5:]),
         }
         yield Finding(
-            reason="ReplicaCrashLooping" if looping else "ReplicasMissing",
+            reason=hopeless(deaths) or "ReplicasMissing",
             verdict=Verdict.FAIL,
             subject=subject,
             values=values,
@@ -95,6 +95,13 @@ def replicas_ready(revision: Revision, world: World) -> Iterator[Finding]:
         return
     values |= {"replica": None, "restarts": 0, "why": "", "last_lines": ""}
     yield Finding(reason="ReplicasMissing", verdict=Verdict.FAIL, subject=subject, values=values)
+
+
+def hopeless(deaths: Deaths) -> str | None:
+    """The reason why a replica that never served is not to be started again; None: it may be."""
+    if deaths.why in FINAL:
+        return "ReplicaCannotStart"
+    return "ReplicaCrashLooping" if deaths.count >= CRASH_LOOP_DEATHS else None
 
 
 def failover(revision: Revision, world: World) -> Iterator[Finding]:
@@ -155,7 +162,10 @@ CHECKS = (
         condition=Condition.NETWORK,
         stages=(Stage.DEPLOY, Stage.LIVE),
         blocks=True,
-        reasons=("ReplicasReady", "ReplicasMissing", "ReplicaCrashLooping", "ReplicaHung", "ReplicasUnknown"),
+        reasons=(
+            *("ReplicasReady", "ReplicasMissing", "ReplicaCannotStart", "ReplicaCrashLooping"),
+            *("ReplicaHung", "ReplicasUnknown"),
+        ),
         ask=replicas_ready,
     ),
     Check(

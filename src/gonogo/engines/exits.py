@@ -179,3 +179,13 @@ _ANSWERS = _patterns(
 )
 REASONS = frozenset(reason for reason, _ in (*_EXITS, *_ANSWERS))
 """Every reason that a log or an answer can have: each has words."""
+FINAL = frozenset(
+    {
+        *("EngineDriverTooOld", "EngineKernelMissing", "EngineToolkitMissing", "EngineCompilerMissing"),
+        *("EngineNotInstalled", "EnginePackagesClash", "EngineFlagUnknown", "EngineRemoteCodeNeeded"),
+        *("EngineModelTypeUnknown", "EngineUnknownArchitecture", "EngineTypeUnsupported", "EngineSchemeUnsupported"),
+        *("EngineDoesNotDivide", "EngineTooFewCards", "EngineContextTooLong", "EngineTokenizerMissing"),
+        *("EngineModelNotFound", "EngineInstructionMissing"),
+    }
+)
+"""Those that the next start meets too: nothing that changes by itself (memory, ports, disks, a hub) is among them."""

@@ -25,6 +25,7 @@ from gonogo.actions.model import (
 )
 from gonogo.checks.catalogue import CHECKS
 from gonogo.checks.finding import Answer, Check, Finding, Stage, Value, Verdict
+from gonogo.checks.network import hopeless
 from gonogo.engines.asked import cards_of_replica
 from gonogo.engines.cards import assigned
 from gonogo.engines.model import Placement
@@ -36,7 +37,6 @@ from gonogo.plan.model import DesiredService, Plan
 from gonogo.spec import Revision
 
 POLICY_SERVERS = 2
-CRASHES_BEFORE_REJECTION = 3
 LONGEST_PAUSE_S = 30.0
 
 
@@ -239,18 +239,19 @@ def _probed(revision: Revision, world: World) -> bool:
 
 
 def _hopeless(revision: Revision, world: World) -> Finding | None:
-    """A replica of a revision that never served and died again and again."""
+    """A replica of a revision that never served and died again and again, or of what the next one dies of too."""
     for index in range(replicas_wanted(revision, world)):
         name = f"{revision.name}/{index}"
         deaths = world.deaths.get(name)
-        if deaths is not None and deaths.count >= CRASHES_BEFORE_REJECTION:
+        reason = hopeless(deaths) if deaths is not None else None
+        if deaths is not None and reason is not None:
             values: dict[str, Value] = {
                 "replica": name,
                 "restarts": deaths.count,
                 "why": deaths.why,
                 "last_lines": "\n".join(deaths.last_log_lines[-5:]),
             }
-            return Finding(reason="ReplicaCrashLooping", verdict=Verdict.FAIL, subject=f"replica/{name}", values=values)
+            return Finding(reason=reason, verdict=Verdict.FAIL, subject=f"replica/{name}", values=values)
     return None
 
 
