@@ -127,7 +127,8 @@ class Observer:
     def _bury(self, handle: str) -> None:
         watch = self._memory.watches.pop(handle)
         watch.end()
-        self._runtime.sweep("replica", watch.process.name)
+        name = watch.process.name
+        self._runtime.sweep("replica", name, (self._paths.log("replica", name),))
         self._memory.measured.pop(handle, None)
         if handle in self._memory.ending:
             self._memory.ending.discard(handle)

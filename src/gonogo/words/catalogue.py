@@ -150,7 +150,8 @@ def _spoken(entry: Mapping[str, Any], lang: Language) -> Any:
 
 
 def _translated(values: Mapping[str, object], lang: Language) -> Mapping[str, object]:
-    """`why` may be a code of ours, a reason that has words, or the name of the check whose finding says more; `terms` holds names of terms; `oddity` is a family's, in English."""
+    """`why` may be a code of ours, a reason that has words, or the name of the check whose finding says more; `terms`
+    holds names of terms; `oddity` is a family's, in English."""
     told = dict(values)
     why, terms, oddity = values.get("why"), values.get("terms"), values.get("oddity")
     if isinstance(oddity, str) and has_message(f"oddity.{oddity}"):
