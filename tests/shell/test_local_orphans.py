@@ -1,4 +1,4 @@
-"""What a process that is gone left behind is ended: also a child that wrote a name over its environment, and no other."""
+"""What a process that is gone left behind is ended, also a child that wrote a name over its marks, and no other."""
 
 from __future__ import annotations
 
