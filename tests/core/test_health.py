@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gonogo.facts.replica import Health
 from gonogo.plan import health
 
@@ -77,3 +79,11 @@ def test_idle_for_an_hour_is_ready() -> None:
 def test_metrics_that_cannot_be_read_are_not_progress() -> None:
     blind = [{"busy": None, "tokens": None, "cpu_s": 2.0 + second} for second in range(50)]
     assert health.judge(looks(well(), *blind)) is Health.HUNG
+
+
+def test_a_picture_is_read_for_minutes_without_a_token_more_and_not_for_ever() -> None:
+    busy = [{"busy": True, "tokens": 5, "cpu_s": 2.0 + second} for second in range(700)]
+    seeing = replace(well(), stuck_s=health.SEEING_STUCK_S)
+    assert health.judge(looks(well(), *busy[:60])) is Health.HUNG
+    assert health.judge(looks(seeing, *busy[:590])) is Health.READY
+    assert health.judge(looks(seeing, *busy)) is Health.HUNG

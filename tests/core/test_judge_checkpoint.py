@@ -157,7 +157,7 @@ def test_the_tokenizers_code_is_told_apart_from_the_models() -> None:
 
 
 RAISED = re.compile(
-    r"(?:ModelProblem\(kind=|RepositoryError\(\s*|ShardsError\(\s*|_Again\(|_refused\(start, |_broken\(asked, path, )"
+    r"(?:ModelProblem\(kind=|RepositoryError\(\s*|ShardsError\(\s*|TryAgain\(|_refused\(start, |_broken\(asked, path, )"
     r'"([a-z_]+)"'
 )
 

@@ -29,16 +29,18 @@ def test_hugging_faces_answer_gives_the_commit_and_each_files_size_and_hash() ->
     found = parse_hugging_face(
         hugging_face(
             {"rfilename": "model.safetensors", "size": 9, "blobId": "x", "lfs": {"sha256": DIGEST, "size": 9}},
-            {"rfilename": "config.json", "size": 5, "blobId": "y"},
+            {"rfilename": "config.json", "size": 5, "blobId": COMMIT},
+            {"rfilename": "odd.json", "size": 5, "blobId": "y"},
             {"rfilename": "no-size"},
             {"rfilename": "odd", "size": -1, "lfs": {"sha256": "short"}},
         )
     )
     assert found.commit == COMMIT and found.files == (
-        RepoFile(name="config.json", size_bytes=5),
+        RepoFile(name="config.json", size_bytes=5, git_sha1=COMMIT),
         RepoFile(name="model.safetensors", size_bytes=9, sha256=DIGEST),
         RepoFile(name="no-size"),
         RepoFile(name="odd"),
+        RepoFile(name="odd.json", size_bytes=5),
     )
 
 

@@ -178,6 +178,11 @@ DRILLS: Mapping[str, Drill] = {
             "clock_kept": "and nobody may keep the clock of the machine that this runs on",
         },
     ),
+    "projector_usable": Drill(
+        test="test_projector_usable",
+        breaks="the projector of a model whose tokens have 64 elements, for one whose tokens have 576",
+        saves_from="replicas that die at each start, until the revision is rejected",
+    ),
     "chat_template_present": Drill(
         test="test_chat_template_present",
         breaks="the real model without its chat template",

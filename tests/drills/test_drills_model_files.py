@@ -8,6 +8,7 @@ import pytest
 
 from tests.drills.harness import Second, Yard, assert_only, faulty, gonogo, port_of, spec, spec_file
 from tests.drills.models import ModelFiles
+from tests.shell.tiny_projector import write_tiny_projector
 
 FOLDERS = ("ModelPickleOnly", "ModelShardMissing", "ModelShardDamaged", "ModelConfigContradicts")
 
@@ -47,6 +48,18 @@ def test_architecture_known(yard: Yard, models: ModelFiles) -> None:
     entry = yard.rejected(asked, without="architecture_known")
     assert entry["rejected"]["reason"] == "ReplicaCannotStart"
     assert entry["rejected"]["detail"]["why"] == "EngineUnknownArchitecture"
+
+
+def test_projector_usable(yard: Yard, tmp_path: Path) -> None:
+    """A whole projector, and of a model of another width: the engine finds out once it has loaded the model."""
+    projector = write_tiny_projector(tmp_path / "mmproj.gguf")
+    asked = spec(service="squints", projector=str(projector), gateway={"port": yard.port})
+    subject = f"projector/{projector}"
+    found = assert_only(yard.refused(asked), "projector_usable", "ProjectorOfAnotherModel", subject)
+    assert (found["values"]["made"], found["values"]["read"]) == (64, 576)
+    entry = yard.rejected(asked, without="projector_usable")
+    assert entry["rejected"]["reason"] == "ReplicaCrashLooping"
+    assert entry["rejected"]["detail"]["why"] == "EngineProjectorRefused"
 
 
 def test_context_fits_model(yard: Yard, second: Second) -> None:

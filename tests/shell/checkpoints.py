@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,32 @@ def sharded(**config: Any) -> dict[str, HubFile]:
         SHARDS[1]: shard(SECOND),
         "README.md": small(b"# a model"),
         ".gitattributes": small(b"*.safetensors filter=lfs"),
+    }
+
+
+def filled(file: HubFile, seed: int) -> HubFile:
+    """The same file with bytes of its own instead of zeros: one that is put together wrongly has another hash."""
+    content = file.start + random.Random(seed).randbytes(file.size - len(file.start))
+    return large(content, file.size)
+
+
+def small_model() -> dict[str, HubFile]:
+    """A llama in two shards of 4 MiB each, beside what is not needed to serve it."""
+    hidden, vocabulary = 512, 4096
+    embed = {"model.embed_tokens.weight": ("BF16", [vocabulary, hidden])}
+    layer = {"model.layers.0.mlp.up_proj.weight": ("BF16", [hidden, vocabulary])}
+    weight_map = {**dict.fromkeys(embed, SHARDS[0]), **dict.fromkeys(layer, SHARDS[1])}
+    return {
+        "config.json": small({**CONFIG, "num_hidden_layers": 1, "hidden_size": hidden, "vocab_size": vocabulary}),
+        "tokenizer.json": filled(large(b"{}", 300_000), 1),
+        "chat_template.jinja": small(b"{{ messages }}"),
+        "empty.txt": small(b""),
+        "model.safetensors.index.json": small({"metadata": {}, "weight_map": weight_map}),
+        SHARDS[0]: filled(shard(embed), 2),
+        SHARDS[1]: filled(shard(layer), 3),
+        "pytorch_model.bin": large(b"pickle", 9_000_000),
+        "original/consolidated.00.pth": large(b"pickle", 9_000_000),
+        "README.md": small(b"# a model"),
     }
 
 

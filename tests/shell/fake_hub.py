@@ -48,6 +48,11 @@ class HubFile:
             left -= 1 << 20
         return digest.hexdigest()
 
+    @property
+    def git_sha1(self) -> str:
+        """Git's name for a small file's content; of a large one the real hub has the pointer's here."""
+        return hashlib.sha1(f"blob {len(self.start)}\0".encode() + self.start).hexdigest()
+
     def part(self, first: int, last: int) -> bytes:
         found = self.start[first : last + 1]
         return found + bytes(last + 1 - first - len(found))
@@ -64,13 +69,19 @@ def large(start: bytes, size: int, sha256: str | None = None) -> HubFile:
 
 @dataclass
 class FakeHub:
-    """`models`: id → file's name → file. `faults`: what stands in the path → what is answered instead."""
+    """`models`: id → file's name → file. `faults`: what stands in the path → what is answered instead.
+
+    `older`: commits that the branch has left, with their files. `bytes_per_s`: how fast each large file's answer is.
+    """
 
     models: dict[str, dict[str, HubFile]] = field(default_factory=dict)
     commit: str = COMMIT
     needs_token: str | None = None
     gated: bool = False
     faults: dict[str, Fault] = field(default_factory=dict)
+    older: dict[str, dict[str, dict[str, HubFile]]] = field(default_factory=dict)
+    ignores_ranges: bool = False
+    bytes_per_s: float | None = None
     sent_bytes: dict[str, int] = field(default_factory=dict)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     endpoint: str = ""
@@ -83,6 +94,18 @@ class FakeHub:
     def sent(self, part: str = "") -> int:
         """Bytes of bodies whose path holds this."""
         return sum(count for path, count in self.sent_bytes.items() if part in path)
+
+    def moved(self, commit: str, **changed: HubFile) -> None:
+        """The branch is another commit now; the one before can still be asked for by its name."""
+        self.older[self.commit] = {model: dict(files) for model, files in self.models.items()}
+        for files in self.models.values():
+            files.update({name.replace("__", "."): file for name, file in changed.items()})
+        self.commit = commit
+
+    def _files(self, model: str, revision: str) -> dict[str, HubFile] | None:
+        if revision in ("main", self.commit):
+            return self.models[model]
+        return self.older.get(revision, {}).get(model)
 
     def app(self) -> ASGIApp:
         routes = [
@@ -136,7 +159,7 @@ class FakeHub:
         for name, file in self.models[model].items():
             told: dict[str, Any] = {"rfilename": name}
             if request.query_params.get("blobs", "").lower() == "true":
-                told |= {"blobId": hashlib.sha1(file.start).hexdigest(), "size": file.size}
+                told |= {"blobId": file.git_sha1, "size": file.size}
                 if file.large:
                     told["lfs"] = {"sha256": file.sha256, "size": file.size, "pointerSize": 135}
             siblings.append(told)
@@ -157,7 +180,7 @@ class FakeHub:
         entries = []
         for name, file in self.models[model].items():
             told: dict[str, Any] = {"type": "file", "path": name, "size": file.size}
-            told["oid"] = hashlib.sha1(file.start).hexdigest()
+            told["oid"] = file.git_sha1
             if file.large:
                 told["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": 135}
             entries.append(told)
@@ -167,24 +190,28 @@ class FakeHub:
         model, name = request.path_params["model"], request.path_params["name"]
         if (refused := self._refused(request, model)) is not None:
             return refused
-        if request.path_params["revision"] not in ("main", self.commit):
+        revision = request.path_params["revision"]
+        files = self._files(model, revision)
+        if files is None:
             return error(404, "RevisionNotFound", "Invalid rev id")
-        file = self.models[model].get(name)
+        file = files.get(name)
         if file is None:
             return error(404, "EntryNotFound", "Entry not found")
-        etag = file.sha256 if file.large else hashlib.sha1(file.start).hexdigest()
+        etag = file.sha256 if file.large else file.git_sha1
         headers = {"x-repo-commit": self.commit, "etag": f'"{etag}"', "accept-ranges": "bytes"}
         if not file.large:
-            return _part(request, file, headers)
+            return self._part(request, file, headers)
         headers |= {"x-linked-size": str(file.size), "x-linked-etag": f'"{etag}"'}
-        return RedirectResponse(f"{self.storage}/storage/{model}/-/{name}?signed=1", 302, headers)
+        return RedirectResponse(f"{self.storage}/storage/{model}/-/{name}?signed={revision}", 302, headers)
 
     async def _stored(self, request: Request) -> Response:
         for part, fault in self.faults.items():
             if part in str(request.url):
                 return fault(request)
-        file = self.models[request.path_params["model"]][request.path_params["name"]]
-        return _part(request, file, {"etag": f'"{file.sha256}"', "accept-ranges": "bytes"})
+        files = self._files(request.path_params["model"], request.query_params.get("signed", "main"))
+        assert files is not None
+        file = files[request.path_params["name"]]
+        return self._part(request, file, {"etag": f'"{file.sha256}"', "accept-ranges": "bytes"})
 
     async def _model_scope_listing(self, request: Request) -> Response:
         model = request.path_params["model"]
@@ -201,7 +228,22 @@ class FakeHub:
         if (refused := self._refused(request, model)) is not None:
             return refused
         assert request.query_params["Revision"] == self.commit
-        return _part(request, self.models[model][name], {})
+        return self._part(request, self.models[model][name], {})
+
+    def _part(self, request: Request, file: HubFile, headers: Mapping[str, str]) -> Response:
+        """206 for one range, as nginx and the hub's storage give it; the whole otherwise."""
+        asked = None if self.ignores_ranges else request.headers.get("range")
+        found = re.fullmatch(r"bytes=(\d+)-(\d*)", asked or "")
+        first, last = (int(found[1]), min(int(found[2] or file.size), file.size - 1)) if found else (0, file.size - 1)
+        told = {**headers, "content-length": str(last - first + 1)}
+        if found:
+            told["content-range"] = f"bytes {first}-{last}/{file.size}"
+        if request.method == "HEAD":
+            return Response(None, 206 if found else 200, told)
+        pieces: Any = _pieces(file, first, last)
+        if self.bytes_per_s is not None and file.large:
+            pieces = _slowed(pieces, self.bytes_per_s)
+        return StreamingResponse(pieces, 206 if found else 200, told)
 
 
 def error(status: int, code: str = "", message: str = "", **headers: str) -> Response:
@@ -213,21 +255,15 @@ def error(status: int, code: str = "", message: str = "", **headers: str) -> Res
     return JSONResponse({"error": message}, status, {name: value for name, value in told.items() if value})
 
 
-def _part(request: Request, file: HubFile, headers: Mapping[str, str]) -> Response:
-    """206 for one range, as nginx and the hub's storage give it; the whole otherwise."""
-    found = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("range", ""))
-    first, last = (int(found[1]), min(int(found[2] or file.size), file.size - 1)) if found else (0, file.size - 1)
-    told = {**headers, "content-length": str(last - first + 1)}
-    if found:
-        told["content-range"] = f"bytes {first}-{last}/{file.size}"
-    if request.method == "HEAD":
-        return Response(None, 206 if found else 200, told)
-    return StreamingResponse(_pieces(file, first, last), 206 if found else 200, told)
-
-
 def _pieces(file: HubFile, first: int, last: int) -> Iterator[bytes]:
     for start in range(first, last + 1, PIECE_BYTES):
         yield file.part(start, min(start + PIECE_BYTES - 1, last))
+
+
+async def _slowed(pieces: Iterator[bytes], bytes_per_s: float) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+        await asyncio.sleep(len(piece) / bytes_per_s)
 
 
 def endless(piece: bytes, every_s: float = 0.0, first: bytes = b"", content_length: int | None = None) -> Fault:

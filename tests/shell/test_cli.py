@@ -185,7 +185,7 @@ def test_a_recipe_whose_engine_needs_a_card_is_refused_by_the_two_things_that_cl
     ran = gonogo(state, verb, "--json")
     assert (ran.code, ran.json["error"]["reason"]) == (3, "VersionsClash")
     assert "vLLM" in ran.json["error"]["message"] and "0.33.0" in ran.json["error"]["message"]
-    assert "gonogo env create llama.cpp" in ran.json["error"]["remedy"]
+    assert "--engine llama.cpp" in ran.json["error"]["remedy"]
     assert "显卡" in gonogo(state, verb, "--lang", "zh").err
     assert not state.exists(), "nothing was started, nothing was downloaded"
 

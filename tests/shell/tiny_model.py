@@ -54,6 +54,9 @@ def write_tiny_model(path: Path, shape: Shape = DEFAULT) -> Path:
         writer.add_value_length(shape.head_length)
     if shape.window is not None:
         writer.add_sliding_window(shape.window)
+    if shape.architecture == "glm4":  # positions of GLM-4.1V: time, height, width
+        writer.add_rope_dimension_count(shape.head)
+        writer.add_rope_dimension_sections([shape.head // 8, shape.head // 8, shape.head // 4, 0])
     _add_vocabulary(writer)
     _add_tensors(writer, shape)
     writer.write_header_to_file()
@@ -99,8 +102,11 @@ def _add_tensors(writer: gguf.GGUFWriter, shape: Shape) -> None:
         add(block + "attn_v.weight", keys, shape.embedding)
         add(block + "attn_output.weight", shape.embedding, queries)
         add(block + "ffn_norm.weight", shape.embedding, norm=True)
-        add(block + "ffn_gate.weight", shape.feed_forward, shape.embedding)
-        add(block + "ffn_up.weight", shape.feed_forward, shape.embedding)
+        if shape.architecture == "glm4":  # gate and up in one
+            add(block + "ffn_up.weight", 2 * shape.feed_forward, shape.embedding)
+        else:
+            add(block + "ffn_gate.weight", shape.feed_forward, shape.embedding)
+            add(block + "ffn_up.weight", shape.feed_forward, shape.embedding)
         add(block + "ffn_down.weight", shape.embedding, shape.feed_forward)
         if shape.architecture == "qwen2":
             for name, width in (("q", queries), ("k", keys), ("v", keys)):
@@ -108,6 +114,6 @@ def _add_tensors(writer: gguf.GGUFWriter, shape: Shape) -> None:
         if shape.architecture in ("qwen3", "gemma3"):
             add(block + "attn_q_norm.weight", shape.head, norm=True)
             add(block + "attn_k_norm.weight", shape.head, norm=True)
-        if shape.architecture == "gemma3":
+        if shape.architecture in ("gemma3", "glm4"):
             add(block + "post_attention_norm.weight", shape.embedding, norm=True)
             add(block + "post_ffw_norm.weight", shape.embedding, norm=True)

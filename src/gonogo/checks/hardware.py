@@ -21,7 +21,7 @@ DISK_NEEDED_BYTES = 128 * MIB
 def memory_fits(revision: Revision, world: World) -> Iterator[Finding]:
     """Do all replicas fit into the memory that is available, with what they hold already counted in?"""
     subject = f"service/{revision.service}"
-    model = world.models.get(revision.spec.model)
+    model = world.model_of(revision.spec)
     available = world.host.memory_available_bytes if world.host else None
     if model is not None and model.problem is not None:  # `model_readable` says why; this question does not arise
         why = {"why": "model_readable"}

@@ -1,4 +1,4 @@
-"""Condition 3, the model, before it is loaded: its files, its architecture, context, chat template and quantization.
+"""Condition 3, the model, before it is loaded: files, architecture, context, chat template, quantization, projector.
 
 Pure."""
 
@@ -7,13 +7,13 @@ from __future__ import annotations
 from typing import Iterator
 
 from gonogo.checks.finding import Check, Condition, Finding, Stage, Value, Verdict
-from gonogo.facts.model import ModelFacts, ModelProblem
+from gonogo.facts.model import ModelFacts, ModelProblem, ProjectorFacts
 from gonogo.facts.world import World
 from gonogo.spec import Quantization, Revision
 
 PROBLEMS = {  # kind of ModelProblem → reason
     "missing": "ModelMissing",
-    "not_fetched": "ModelNotFetched",
+    "not_fetched": "WeightsNotFetched",
     "unreadable": "ModelUnreadable",
     "not_gguf": "ModelNotGguf",
     "truncated": "ModelTruncated",
@@ -35,6 +35,14 @@ PROBLEMS = {  # kind of ModelProblem → reason
     "hub_unreachable": "ModelHubUnreachable",
     "hub_broken": "ModelHubBroken",
     "not_cached": "ModelNotCached",
+}
+PROJECTOR_PROBLEMS = {
+    "missing": "ProjectorMissing",
+    "unreadable": "ProjectorUnreadable",
+    "not_gguf": "ProjectorNotGguf",
+    "truncated": "ProjectorTruncated",
+    "corrupt": "ProjectorCorrupt",
+    "not_projector": "ProjectorIsNone",
 }
 _NOTHING_SEEN = ("unknown", "rate_limited", "hub_unreachable", "hub_broken", "not_cached")
 _UNQUANTIZED = ("f32", "f16", "bf16")
@@ -136,6 +144,40 @@ def quantization_as_asked(revision: Revision, world: World) -> Iterator[Finding]
         yield Finding(reason="QuantizationDiffers", verdict=Verdict.FAIL, subject=subject, values=values)
 
 
+def projector_usable(revision: Revision, world: World) -> Iterator[Finding]:
+    """Is the vision projector whole, is it one, and was it made for this model?"""
+    path = revision.spec.projector
+    subject = f"projector/{path}"
+    if path is None:
+        why: dict[str, Value] = {"why": "projector"}
+        yield Finding(
+            reason="NotApplicable", verdict=Verdict.NOT_APPLICABLE, subject=f"model/{revision.spec.model}", values=why
+        )
+        return
+    model, projector = _readable(revision, world), world.projectors.get(path)
+    if projector is None or projector.problem is not None:
+        problem = projector.problem if projector is not None else None
+        reason = PROJECTOR_PROBLEMS.get(problem.kind, "ProjectorUnknown") if problem is not None else "ProjectorUnknown"
+        verdict = Verdict.UNKNOWN if reason == "ProjectorUnknown" else Verdict.FAIL
+        values: dict[str, Value] = {"path": path, "detail": problem.detail if problem is not None else ""}
+        yield Finding(reason=reason, verdict=verdict, subject=subject, values=values)
+    elif model is None:
+        yield _unread(subject)
+    else:
+        yield _fits(model, projector, subject)
+
+
+def _fits(model: ModelFacts, projector: ProjectorFacts, subject: str) -> Finding:
+    """The width of one token: as the projector makes it, and as the model reads it."""
+    made, read = projector.output_length or projector.projection_length, model.embedding_length
+    values: dict[str, Value] = {"path": projector.path, "kind": projector.kind, "made": made, "read": read}
+    if made is not None and made == read:
+        return Finding(reason="ProjectorFits", verdict=Verdict.PASS, subject=subject, values=values)
+    if projector.output_length is None or read is None:
+        return Finding(reason="ProjectorFitUnknown", verdict=Verdict.UNKNOWN, subject=subject, values=values)
+    return Finding(reason="ProjectorOfAnotherModel", verdict=Verdict.FAIL, subject=subject, values=values)
+
+
 def _unread(subject: str) -> Finding:
     """The file could not be read: `model_readable` says why, this question does not arise."""
     why = {"why": "model_readable"}
@@ -182,5 +224,19 @@ CHECKS = (
         blocks=True,
         reasons=("QuantizationAsAsked", "QuantizationDiffers", "QuantizationUnknown"),
         ask=quantization_as_asked,
+    ),
+    Check(
+        name="projector_usable",
+        condition=Condition.MODEL,
+        stages=(Stage.PREFLIGHT,),
+        blocks=True,
+        reasons=(
+            "ProjectorFits",
+            *PROJECTOR_PROBLEMS.values(),
+            "ProjectorUnknown",
+            "ProjectorOfAnotherModel",
+            "ProjectorFitUnknown",
+        ),
+        ask=projector_usable,
     ),
 )

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gonogo.cli.refusal import BLOCKED, WRONG_INPUT, Refusal
+from gonogo.control.sight_models import HUB_ID, model_path
+from gonogo.runtimes.models import ModelStore
 from gonogo.spec.model import EngineChoice, KvCache, Spec
+from gonogo.spec.recipe import PackageSource
+from gonogo.spec.recipes import recipes
 
 if TYPE_CHECKING:
     from gonogo.cli.session import Session
@@ -38,7 +43,7 @@ def with_engine(spec: Spec, asked: str | None) -> Spec:
 
 def chosen(session: Session, spec: Spec) -> Spec:
     """The spec with its engine. Raises Refusal when none can serve it here, before anything is downloaded."""
-    if spec.engine is not None or not needs_cards(spec):
+    if spec.engine is not None or not needs_cards(session, spec):
         return spec
     deployed = _deployed(session, spec)
     if deployed is not None:
@@ -47,23 +52,18 @@ def chosen(session: Session, spec: Spec) -> Spec:
     return _planned(session, spec, version)
 
 
-def needs_cards(spec: Spec) -> bool:
+def needs_cards(session: Session, spec: Spec) -> bool:
     """Whether the model is not one that llama.cpp serves from a GGUF file on this host."""
-    from gonogo.control.sight_models import HUB_ID, model_path
-    from gonogo.spec.recipe import PackageSource
-    from gonogo.spec.recipes import recipes
+    path = model_path(spec.model, ModelStore(session.paths.models))
+    return is_of_hub(spec) if path is None else (Path(path) / "config.json").is_file()
 
+
+def is_of_hub(spec: Spec) -> bool:
+    """Whether the model is a recipe's or a hub's, and no path on this host."""
     recipe = recipes().get(spec.model)
     if recipe is not None:
         return not isinstance(recipe.source, PackageSource)
-    path = model_path(spec.model)
-    return bool(HUB_ID.fullmatch(spec.model)) if path is None else _is_folder(path)
-
-
-def _is_folder(path: str) -> bool:
-    from pathlib import Path
-
-    return (Path(path) / "config.json").is_file()
+    return HUB_ID.fullmatch(spec.model) is not None and not Path(spec.model).exists()
 
 
 def _deployed(session: Session, spec: Spec) -> EngineChoice | None:

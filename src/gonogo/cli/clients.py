@@ -32,18 +32,21 @@ def command(service: ServiceName = None, state_dir: StateDir = None, json: Json 
     status = session.running_client().status()
     chosen = _chosen(status["services"], service)
     access = Access(endpoint=chosen["endpoint"], ca_file=status["ca_file"], service=chosen["name"])
-    clients = client_lines(access, programs_of(chosen["model"]))
+    clients = client_lines(access, programs_of(chosen["model"], chosen["name"]))
     session.say("clients.key")
     session.line(make_key_line(session, access.service))
     print_clients(session, access, clients)
     return Outcome(result=_result(access, clients))
 
 
-def programs_of(model: str) -> tuple[Program, ...]:
-    """The programs that the recipe of this model names; none for a model without a recipe."""
+def programs_of(model: str, service: str) -> tuple[Program, ...]:
+    """The programs that the recipe of this model names; none for a model without a recipe.
+
+    A recipe's model in another form (GGUF files, an FP8 repository) is known by the service, which bears its name.
+    """
     from gonogo.spec.recipes import recipes
 
-    recipe = recipes().get(model)
+    recipe = recipes().get(model) or recipes().get(service)
     return recipe.clients.programs if recipe is not None else ()
 
 

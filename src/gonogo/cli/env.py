@@ -103,7 +103,8 @@ def lock(  # noqa: PLR0913, PLR0917
     from gonogo.cli.env_choice import Order, locked
     from gonogo.cli.session import open_session
     from gonogo.facts.environment_lock import render_lock
-    from gonogo.runtimes.environments import fault_of, write_whole
+    from gonogo.runtimes.environments import fault_of
+    from gonogo.runtimes.whole_folders import write_whole
 
     session = open_session(state_dir, json, lang)
     store = _store(session)

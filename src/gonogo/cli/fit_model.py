@@ -86,12 +86,12 @@ def _of_hub_id(session: Session, asked: str, where: Where) -> Found:
 
     known = known_model(asked)
     if known is None and ("/" not in asked or asked.startswith(PATHS)):
-        raise _not_known(asked)
+        raise not_known(asked)
     seen = _hub(session, asked, where, ask=known is None or where.hub is not None)
     if seen is not None and (seen.problem is None or known is None):
         return _of_checkpoint(session, asked, seen, where)
     if known is None:
-        raise _not_known(asked)
+        raise not_known(asked)
     try:
         ways = ways_of_config(known.name, known.config, engine=where.engine)
     except ConfigError as error:
@@ -170,7 +170,8 @@ def _usual(ways: Sequence[Way]) -> int:
     return ways[0].model.architecture.context_tokens or USUAL_TOKENS
 
 
-def _not_known(asked: str) -> Refusal:
+def not_known(asked: str) -> Refusal:
+    """Neither a recipe nor an id nor a folder; with the nearest names."""
     from gonogo.facts.catalogue import known_models
     from gonogo.spec.recipes import recipes
     from gonogo.words import nearest

@@ -64,7 +64,7 @@ def print_handover(session: Session, result: dict[str, Any]) -> None:
         session.say("handover.make_key")
         session.line(make_key_line(session, result["service"]))
     access = Access(endpoint=result["endpoint"], ca_file=result["ca_file"], service=result["service"], key=key)
-    print_clients(session, access, client_lines(access, programs_of(result["model"])))
+    print_clients(session, access, client_lines(access, programs_of(result["model"], result["service"])))
     session.line()
     session.say("handover.next", service=result["service"])
 

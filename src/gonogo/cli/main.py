@@ -26,6 +26,7 @@ from gonogo.cli import (
     fit,
     keys,
     logs,
+    models,
     plan,
     render,
     report,
@@ -102,6 +103,7 @@ def application() -> typer.Typer:
         name = verb.__name__.rpartition(".")[2]
         made.command(name, help=told(name))(verb.command)
     made.add_typer(env.application(), name="env", help=told("env"))
+    made.add_typer(models.application(), name="models", help=told("models"))
     made.add_typer(keys.application(), name="keys", help=told("keys"))
     made.add_typer(render.application(), name="render", help=told("render"))
     made.callback()(_options)

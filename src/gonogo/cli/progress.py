@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SETTLED = ("proven", "rejected", "blocked")
 WAIT_S = 1.0
+LINE_EVERY_S = 10.0
+"""Where there is no terminal, what moves is told no more often."""
 QUIET = ("ActionFinished", "FindingsChanged", "KeyAdded", "KeyRevoked")
 """Events that tell a waiting user nothing: the ends of actions, and the keys that probes use."""
 
@@ -28,7 +30,7 @@ class Progress:
         self._session = session
         self._status: Any = None
         self._last: str | None = None
-        self._begun_at = time.monotonic()
+        self._begun_at = self._moved_at = time.monotonic()
 
     def __enter__(self) -> Progress:
         if self._session.err.is_terminal:
@@ -45,6 +47,17 @@ class Progress:
     def step(self, name: str, /, **values: object) -> None:
         """What is being done now: a message of the catalogue."""
         self._show(self._session.told(name, **values))
+
+    def moving(self, name: str, /, **values: object) -> None:
+        """What is being done now and changes all the time: one line that is written over, elsewhere a line at times."""
+        now = time.monotonic()
+        if self._status is not None:
+            from rich.text import Text
+
+            self._status.update(Text(self._session.told(name, **values)))
+        elif self._moved_at == self._begun_at or now - self._moved_at >= LINE_EVERY_S:
+            self._moved_at = now
+            self._show(self._session.told(name, **values))
 
     def event(self, event: Mapping[str, Any]) -> None:
         """What an event tells, unless it tells a waiting user nothing."""

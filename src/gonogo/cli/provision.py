@@ -24,21 +24,28 @@ def provisioned(session: Session, spec: Spec) -> Spec:
     """The spec with engine, version and environment, all of them here. Raises Refusal; nothing is half-made then."""
     from gonogo.cli.choose_engine import chosen
     from gonogo.cli.env import faults
+    from gonogo.cli.gguf_form import fetched_gguf, wants_gguf
 
     spec = chosen(session, spec)
+    if wants_gguf(spec):
+        spec = fetched_gguf(session, spec)
     if spec.engine is None or not _has_environment(spec.engine):
         return spec
     with faults(session):
         made = _environment(session, spec, spec.engine)
+    _weights(session, spec)
     return spec.model_copy(update={"engine": _pinned(spec.engine, made)})
 
 
 def found_here(session: Session, spec: Spec) -> Spec:
     """The same without making or fetching anything: what is not here stays unsaid, and its check says so."""
     from gonogo.cli.choose_engine import chosen
+    from gonogo.cli.gguf_form import gguf_here, wants_gguf
     from gonogo.runtimes.environments import EnvironmentStore
 
     spec = chosen(session, spec)
+    if wants_gguf(spec):
+        spec = gguf_here(session, spec)
     if spec.engine is None or not _has_environment(spec.engine):
         return spec
     there = _there(EnvironmentStore(session.paths.environments), spec.engine)
@@ -89,6 +96,16 @@ def _environment(session: Session, spec: Spec, engine: EngineChoice) -> Made:
         _ask(session, found)
     with Progress(session) as progress:
         return make_environment(store, uv_for(store), build, lambda name, values: progress.step(name, **values))[0]
+
+
+def _weights(session: Session, spec: Spec) -> None:
+    """Fetch the weights of a hub's model that are not here. Raises Refusal."""
+    from gonogo.cli.choose_engine import is_of_hub
+    from gonogo.cli.model_fetch import Source, fetched
+    from gonogo.cli.model_wish import wish_of
+
+    if is_of_hub(spec) and fetched(session, wish_of(spec.model), Source()).model is None:
+        raise Refusal("Declined", INTERRUPTED, {})
 
 
 def _there(store: EnvironmentStore, engine: EngineChoice) -> Made | None:

@@ -156,6 +156,8 @@ def _with_paths(spec: Spec, folder: Path, recipes: Mapping[str, Recipe]) -> Spec
         local = full(spec.model)
         if not (_HUB_ID.fullmatch(spec.model) and local is not None and not os.path.exists(local)):
             changes["model"] = local
+    if spec.projector is not None:
+        changes["projector"] = full(spec.projector)
     gateway = spec.gateway
     if gateway.certificate_file is not None or gateway.key_file is not None:
         files = {"certificate_file": full(gateway.certificate_file), "key_file": full(gateway.key_file)}

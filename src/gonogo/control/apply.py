@@ -120,7 +120,9 @@ class Hands:
         if any(one.role == "replica" and one.name == name for one in self._runtime.processes()):
             return
         revision = self._store.revision(placement.name.service, placement.name.revision)
-        spec, model = revision.spec, world.models[revision.spec.model]
+        spec, model = revision.spec, world.model_of(revision.spec)
+        if model is None:
+            raise KeyError(spec.model)
         interpreter, runner = self._home(spec)
         launch = engine_for(spec, interpreter, model, world.host, runner).launch(spec, model, placement)
         log = self._paths.log("replica", name)

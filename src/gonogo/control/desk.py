@@ -176,7 +176,7 @@ class Desk:
             raise Refused(status=404, reason="NoService", exit_code=2)
         world = self._reconciler.world
         revision = service.serving or service.desired
-        model = world.models.get(revision.spec.model) if world else None
+        model = world.model_of(revision.spec) if world else None
         facts = views.plain(model) if model else None
         if facts is not None:
             facts["tensors"] = len(facts["tensors"] or ())

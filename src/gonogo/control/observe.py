@@ -12,7 +12,7 @@ from gonogo.control.deployment import Deployment
 from gonogo.control.learn import learn
 from gonogo.control.parts import PartsWatch
 from gonogo.control.sight import CertificateSight, HostSight, StateSight, given_certificates
-from gonogo.control.sight_models import EnvironmentSight, ModelSight
+from gonogo.control.sight_models import EnvironmentSight, ModelSight, ProjectorSight
 from gonogo.control.watch import ReplicaWatch
 from gonogo.engines.model import Engine
 from gonogo.engines.table import engine_for
@@ -21,6 +21,7 @@ from gonogo.facts.host import HostFacts
 from gonogo.facts.replica import Deaths, Health, MemoryMeasured, ReplicaFacts, ReplicaName
 from gonogo.facts.world import World
 from gonogo.plan.decide import POLICY_SERVERS
+from gonogo.plan.health import SEEING_STUCK_S, STUCK_S
 from gonogo.plan.model import DesiredService
 from gonogo.runtimes.local import Process, tail
 from gonogo.spec import Gateway, Revision
@@ -53,10 +54,12 @@ class Observer:
         self._on_change = on_change
         self._number = 0
         self._scanned_at = 0.0
+        self._seeing = frozenset[tuple[str, int]]()
         self._door_seen = (frozenset[tuple[str, int]](), 0.0)
         self.host = HostSight(deployment.paths)
-        self.models = ModelSight()
+        self.models = ModelSight(deployment.paths)
         self.environments = EnvironmentSight(deployment.paths)
+        self.projectors = ProjectorSight()
         self.parts = PartsWatch(deployment.paths, deployment.runtime, on_change)
         self.state = StateSight(deployment.paths)
         self.certificate = CertificateSight(deployment.paths)
@@ -65,12 +68,15 @@ class Observer:
     async def observe(self, services: Sequence[DesiredService]) -> World:
         """One look. Slow parts (installed versions, models) come from caches that threads fill."""
         self._number += 1
+        revisions = [revision for service in services for revision in _revisions(service)]
+        projectors = {revision.spec.projector for revision in revisions if revision.spec.projector is not None}
+        self._seeing = frozenset(
+            (revision.service, revision.number) for revision in revisions if revision.spec.projector is not None
+        )
         processes = self._processes()
         wanted_ports = {service.desired.spec.gateway.port for service in services}
         host = await asyncio.to_thread(self.host.look, frozenset(wanted_ports), [one.pid for one in processes])
-        models = await asyncio.to_thread(
-            self.models.look, sorted({revision.spec.model for one in services for revision in _revisions(one)})
-        )
+        models = await asyncio.to_thread(self.models.look, sorted({revision.spec.model for revision in revisions}))
         self._adopt(processes)
         self.parts.follow(processes)
         return World(
@@ -79,6 +85,7 @@ class Observer:
             host=host,
             models=models,
             environments=await asyncio.to_thread(self.environments.look),
+            projectors=await asyncio.to_thread(self.projectors.look, projectors),
             replicas=self._replicas(host),
             gateway=self._gateway(processes, services),
             policies=self._policies(processes),
@@ -112,7 +119,9 @@ class Observer:
 
     def watch(self, process: Process, adopted: bool) -> None:
         """Watch a replica from now on. One that we start is watched at once: it may die before the next look."""
-        watch = ReplicaWatch(self._runtime, process, self._engine_of(process), self._on_change, adopted)
+        name = ReplicaName.parse(process.name)
+        stuck_s = SEEING_STUCK_S if (name.service, name.revision) in self._seeing else STUCK_S
+        watch = ReplicaWatch(self._runtime, process, self._engine_of(process), self._on_change, adopted, stuck_s)
         self._memory.watches[process.handle] = watch
         watch.begin()
 

@@ -7,7 +7,7 @@ import time
 from gonogo.checks.catalogue import CHECKS, of_host
 from gonogo.checks.finding import Answer, Stage
 from gonogo.control.sight import HostSight, given_certificates, state_facts
-from gonogo.control.sight_models import ModelSight, environments_of
+from gonogo.control.sight_models import ModelSight, ProjectorSight, environments_of
 from gonogo.facts.gateway import GatewayFacts
 from gonogo.facts.host import HostFacts
 from gonogo.facts.world import World
@@ -27,8 +27,9 @@ def look(paths: StatePaths, revision: Revision) -> World:
         observation=1,
         at=time.time(),
         host=HostSight(paths).look(frozenset({revision.spec.gateway.port}), own),
-        models=ModelSight().look((revision.spec.model,)),
+        models=ModelSight(paths).look((revision.spec.model,)),
         environments=environments_of(EnvironmentStore(paths.environments)),
+        projectors=ProjectorSight().look((revision.spec.projector,) if revision.spec.projector else ()),
         replicas=(),
         gateway=GatewayFacts(running=False, handle=None, resources=None),
         policies=(),

@@ -119,7 +119,7 @@ def engine(spec: Spec, world: World | None) -> Json:
 
 def memory_plan(revision: Revision, world: World) -> Json:
     """The memory plan of one replica as an addition; None while the model was not read."""
-    model = world.models.get(revision.spec.model)
+    model = world.model_of(revision.spec)
     if model is None or model.problem is not None:
         return None
     try:

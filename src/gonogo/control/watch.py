@@ -35,10 +35,19 @@ class Seen:
 
 
 class ReplicaWatch:
-    """One task per replica. `on_change` is called when the verdict changes or the process ends."""
+    """One task per replica. `on_change` is called when the verdict changes or the process ends.
+
+    `stuck_s`: so many seconds may it be busy without a token or prompt token more.
+    """
 
     def __init__(
-        self, runtime: LocalRuntime, process: Process, engine: Engine, on_change: Callable[[], None], adopted: bool
+        self,
+        runtime: LocalRuntime,
+        process: Process,
+        engine: Engine,
+        on_change: Callable[[], None],
+        adopted: bool,
+        stuck_s: float = health.STUCK_S,
     ) -> None:
         self.process = process
         self._runtime = runtime
@@ -50,7 +59,7 @@ class ReplicaWatch:
         self._base = f"http://127.0.0.1:{self._port}"
         self._shared = False
         self._parts: frozenset[int] | None = None
-        self._history = health.History(born_at=time.monotonic(), load_limit_s=engine.load_limit_s)
+        self._history = health.History(born_at=time.monotonic(), load_limit_s=engine.load_limit_s, stuck_s=stuck_s)
         self._seen = Seen(pulse=None, progress=None)
         self._verdict: Health | None = None
         self._tasks: list[asyncio.Task[None]] = []

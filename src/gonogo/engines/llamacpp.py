@@ -2,7 +2,10 @@
 
 Not here: the program that runs it (`gonogo.runners.llamacpp`) and how its buffers follow from a model
 (`gonogo.engines.llamacpp_memory`); the cases in `tests/cases/engines/llamacpp` hold planned beside printed. The runner
-turns off llama-server's cache of former prompts (8 GiB by default), so that no plan here needs one.
+turns off llama-server's cache of former prompts (8 GiB by default), so that no plan here needs one. A picture counts
+as tokens of the context, and the server refuses a request that has too many before it is encoded. llama.cpp has no
+switch for what a client may make it do with a picture's URL, so that the runner is fenced (`gonogo.runners.fence`);
+what has no bound there is a picture's size before it is scaled down, which only the gateway's limit of a body holds.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 from gonogo.engines.llamacpp_facts import shape_from
 from gonogo.engines.llamacpp_memory import memory_of
 from gonogo.engines.llamacpp_settings import LlamaSettings
+from gonogo.engines.llamacpp_vision import RETURN_FROM_BYTES, image_tokens, projector_terms
 from gonogo.engines.memory import MemoryPlan, Term
 from gonogo.engines.model import Launch, Placement, Progress
 from gonogo.facts.model import ModelFacts
@@ -60,12 +64,18 @@ class LlamaCpp:
             *("--context", str(context_tokens(spec)), "--slots", str(slots(spec, replicas))),
             *("--threads", str(placement.threads), "--batch", str(BATCH_TOKENS)),
             *("--http-threads", str(connections(spec))),
+            *_vision(spec, model),
         )
-        return Launch(command=command, environment=ENVIRONMENT, niceness=NICENESS)
+        seeing = {} if spec.projector is None else {"MALLOC_MMAP_THRESHOLD_": str(RETURN_FROM_BYTES)}
+        return Launch(command=command, environment={**ENVIRONMENT, **seeing}, niceness=NICENESS)
 
     def memory(self, spec: Spec, model: ModelFacts, replicas: int) -> MemoryPlan:
         """The plan of one of so many replicas. Raises ValueError for a model that was not read."""
-        return memory_plan(model, context_tokens(spec), slots(spec, replicas), BATCH_TOKENS)
+        plan = memory_plan(model, context_tokens(spec), slots(spec, replicas), BATCH_TOKENS)
+        if model.projector is None:
+            return plan
+        requests = -(-spec.expect.concurrent_requests // max(1, replicas))
+        return MemoryPlan(terms=(*plan.terms, *projector_terms(model.projector, context_tokens(spec), requests)))
 
     def progress(self, metrics_text: str) -> Progress | None:
         """What `/metrics` says; None when it is not llama.cpp's or lacks a counter."""
@@ -82,8 +92,8 @@ class LlamaCpp:
             return None
 
     def measured(self, log_text: str) -> MemoryMeasured:
-        """The buffer sizes that the last start in this log printed; None for those it did not."""
-        last = _last_start(log_text)
+        """The buffer sizes that the last start in this log printed, without the image encoder's; None: not printed."""
+        last = _OF_ENCODER.sub("", _last_start(log_text))
         printed: dict[str, int] = {}
         for kind, mebibytes in _BUFFER.findall(last):
             printed[kind] = printed.get(kind, 0) + round(float(mebibytes) * MIB)
@@ -102,6 +112,17 @@ class LlamaCpp:
                 return reason
         said = _RUNNER_SAID.search(last)
         return said.group(1) if said else None
+
+
+def _vision(spec: Spec, model: ModelFacts) -> tuple[str, ...]:
+    """The words for a model that sees pictures; raises ValueError for a projector that was not read."""
+    if spec.projector is None:
+        return ()
+    projector = model.projector
+    if projector is None or projector.kind is None:
+        raise ValueError(f"the projector {spec.projector!r} was not read")
+    tokens = image_tokens(projector, context_tokens(spec))
+    return ("--projector", projector.path, *(() if tokens is None else ("--image-tokens", str(tokens))))
 
 
 def slots(spec: Spec, replicas: int) -> int:
@@ -146,6 +167,7 @@ def _last_start(log_text: str) -> str:
 
 _METRIC = re.compile(r"^llamacpp:(\w+) ([0-9.eE+]+)$", re.MULTILINE)
 _BUFFER = re.compile(r"(model|KV|compute|output) buffer size = +([0-9.]+) MiB")
+_OF_ENCODER = re.compile(r"^.*_compute_meta:.*$", re.MULTILINE)
 _FIRST_LINE = "gonogo.runner: starting"
 _RUNNER_SAID = re.compile(r"^gonogo\.runner: (Engine\w+): ", re.MULTILINE)
 _EXITS = tuple(
@@ -158,6 +180,7 @@ _EXITS = tuple(
             r"|cannot allocate memory|insufficient memory",
         ),
         ("EnginePortTaken", r"gonogo\.runner: EnginePortTaken|couldn't bind http server socket"),
+        ("EngineProjectorRefused", r"failed to load multimodal model|Failed to load CLIP model"),
         (
             "EngineModelUnreadable",
             r"gonogo\.runner: EngineModelUnreadable|error loading model|failed to load model|invalid magic"

@@ -27,7 +27,7 @@ def replicas_wanted(revision: Revision, world: World) -> int:
 
 
 def _fitting(revision: Revision, world: World) -> int:
-    host, model = world.host, world.models.get(revision.spec.model)
+    host, model = world.host, world.model_of(revision.spec)
     wanted = cards_of_replica(revision.spec)
     if wanted:
         return len(free_cards(revision.service, world)) // wanted

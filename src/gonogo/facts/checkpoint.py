@@ -15,11 +15,15 @@ JsonObject = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepoFile:
-    """One file: its size, and the SHA-256 of its content that the hub has on record (large files only)."""
+    """One file: its size, and the SHA-256 of its content that the hub has on record (large files only).
+
+    `git_sha1`: of a small file the name that git gives its content (SHA-1 of `blob SIZE`, a zero byte, the content).
+    """
 
     name: str
     size_bytes: Union[int, None] = None
     sha256: Union[str, None] = None
+    git_sha1: Union[str, None] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,33 @@ class ModelProblem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectorFacts:
+    """One projector file as found. With `problem` set the rest may be None.
+
+    `problem.kind`: missing, unreadable, not_gguf, truncated, corrupt as of models; `not_projector`: it holds something
+    else, which `detail` names. `kind`: llama.cpp's word for how it projects ("glm4v"). `image_size` and `patch_size` in
+    pixels of a side; `merge`: so many patches of a side become one token, None: the file does not say. `output_length`:
+    elements of one token for the text model, read from the tensor that makes it, None: not known for this kind;
+    `projection_length` is the metadata's word for it. `feed_forward_length`, `merger_length`: read from the tensors.
+    """
+
+    path: str
+    file_bytes: int | None = None
+    problem: ModelProblem | None = None
+    name: str | None = None
+    kind: str | None = None
+    image_size: int | None = None
+    patch_size: int | None = None
+    merge: int | None = None
+    embedding_length: int | None = None
+    feed_forward_length: int | None = None
+    merger_length: int | None = None
+    projection_length: int | None = None
+    output_length: int | None = None
+    weights_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
     """One model as asked for (`asked`) and as found. With `problem` set the rest may be None.
 
@@ -44,6 +71,7 @@ class ModelFacts:
     the last so many of `layers` only guess tokens ahead. `latent_*`, `rope_length`: of multi-head latent attention,
     elements per head. `expert_*`: how a router weighs and groups its experts. `state_elements`: of what a recurrent
     layer remembers of one sequence. `index_*`: of a sparse-attention indexer, its key and how many layers have one.
+    `projector`: the one that the spec names for it (`World.model_of`), None: none.
     """
 
     asked: str
@@ -83,3 +111,4 @@ class ModelFacts:
     index_length: int | None = None
     index_layers: int | None = None
     config: Mapping[str, object] | None = None
+    projector: ProjectorFacts | None = None

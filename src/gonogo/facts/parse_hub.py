@@ -1,8 +1,9 @@
 """What a hub answers when it is asked which files a model has. Pure; arbitrary bytes raise `HubAnswerError` only.
 
 Two dialects: Hugging Face's (`/api/models/ID/revision/REVISION?blobs=true`: `sha`, `siblings` with `rfilename`, `size`,
-`lfs.sha256`), which mirrors and private hubs speak too, and ModelScope's (`/api/v1/models/ID/repo/files`: `Data.Files`
-with `Path`, `Type`, `Size`, `Sha256`, `Revision`; as read by modelscope's own `hub/api.py` and `hub/file_download.py`).
+`blobId`, `lfs.sha256`), which mirrors and private hubs speak too, and ModelScope's (`/api/v1/models/ID/repo/files`:
+`Data.Files` with `Path`, `Type`, `Size`, `Sha256`, `Revision`; as modelscope's own `hub/api.py` and
+`hub/file_download.py` read it).
 """
 
 from __future__ import annotations
@@ -43,9 +44,11 @@ def parse_hugging_face(content: bytes) -> Listing:
     files = []
     for told in siblings:
         lfs = told.get("lfs") if isinstance(told, dict) else None
-        large = lfs if isinstance(lfs, dict) else {}
-        name = _path(told, "rfilename")
-        files.append(RepoFile(name=name, size_bytes=_size(told.get("size")), sha256=_sha256(large.get("sha256"))))
+        name, size_bytes = _path(told, "rfilename"), _size(told.get("size"))
+        if isinstance(lfs, dict):  # `blobId` is the pointer's then
+            files.append(RepoFile(name=name, size_bytes=size_bytes, sha256=_sha256(lfs.get("sha256"))))
+        else:
+            files.append(RepoFile(name=name, size_bytes=size_bytes, git_sha1=_commit(told.get("blobId"))))
     return Listing(commit=commit, files=_unique(files))
 
 
@@ -90,6 +93,10 @@ def _path(told: object, key: str) -> str:
 
 def _size(told: object) -> Union[int, None]:
     return told if type(told) is int and 0 <= told < 1 << 62 else None
+
+
+def _commit(told: object) -> Union[str, None]:
+    return told if isinstance(told, str) and _COMMIT.fullmatch(told) else None
 
 
 def _sha256(told: object) -> Union[str, None]:

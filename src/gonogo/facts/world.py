@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Mapping
 
 from gonogo.facts.environment import EnvironmentMade
 from gonogo.facts.gateway import CertificateFacts, GatewayFacts, PolicyFacts, StateFacts
 from gonogo.facts.host import HostFacts
-from gonogo.facts.model import ModelFacts
+from gonogo.facts.model import ModelFacts, ProjectorFacts
 from gonogo.facts.probe import ProbeFacts
 from gonogo.facts.replica import Deaths, ReplicaFacts
+from gonogo.spec import Spec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """What was seen at `at` (Unix seconds), numbered so that a plan can name what it was made from.
 
-    `models` is keyed by what the spec asked for, `environments` by name, `deaths` by replica name, `given_certificates`
-    (files of users, not judged by being presented yet) by the certificate's path. `certificate` is presented. None
-    means "not observed".
+    `models` is keyed by what the spec asked for, `projectors` by the path that it names, `environments` by name,
+    `deaths` by replica name, `given_certificates` (files of users, not judged by being presented yet) by the
+    certificate's path. `certificate` is presented. None means "not observed".
     """
 
     observation: int
     at: float
     host: HostFacts | None = None
     models: Mapping[str, ModelFacts] = field(default_factory=dict)
+    projectors: Mapping[str, ProjectorFacts] = field(default_factory=dict)
     environments: Mapping[str, EnvironmentMade] | None = None
     replicas: tuple[ReplicaFacts, ...] | None = None
     gateway: GatewayFacts | None = None
@@ -35,3 +37,10 @@ class World:
     state: StateFacts | None = None
     probes: tuple[ProbeFacts, ...] | None = None
     deaths: Mapping[str, Deaths] = field(default_factory=dict)
+
+    def model_of(self, spec: Spec) -> ModelFacts | None:
+        """The model as this spec serves it: with the projector that it names."""
+        model = self.models.get(spec.model)
+        if model is None or spec.projector is None:
+            return model
+        return replace(model, projector=self.projectors.get(spec.projector))

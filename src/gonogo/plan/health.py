@@ -14,6 +14,8 @@ STILL_S = 1.5
 """No CPU used for so long, and unanswered looks: stopped or dead-locked."""
 STUCK_S = 45.0
 """Busy for so long without one token or prompt token more: spinning."""
+SEEING_STUCK_S = 600.0
+"""The same where pictures are read: no counter moves while one is encoded, which takes minutes on a CPU."""
 LOOKS_STOPPED, LOOKS_SILENT, LOOKS_BROKEN = 2, 3, 2
 """Unanswered looks in a row until the verdict: when the kernel says it is stopped, otherwise, and when it answers that
 it is broken. vLLM does so 0.2 s after its engine process was killed, and ends 4.8 s after it (measured, 0.32.0)."""
@@ -44,6 +46,7 @@ class History:
 
     born_at: float
     load_limit_s: float
+    stuck_s: float = STUCK_S
     generated_at: float | None = None
     unanswered: int = 0
     broken: int = 0
@@ -95,6 +98,6 @@ def judge(history: History) -> Health | None:
         return Health.HUNG if late else Health.STARTING
     if history.broken >= LOOKS_BROKEN:
         return Health.HUNG
-    if history.last_at - history.progress_at >= STUCK_S:
+    if history.last_at - history.progress_at >= history.stuck_s:
         return Health.HUNG
     return Health.READY

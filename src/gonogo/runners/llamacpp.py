@@ -18,6 +18,11 @@ import socket
 import sys
 from typing import Any, Sequence, Union
 
+try:
+    from gonogo.runners.fence import refuse_outward
+except ImportError:  # started as a file, by the Python of an environment that has the engine and no gonogo
+    from fence import refuse_outward  # type: ignore[import-not-found, no-redef]
+
 BUFFER_SIZES_PRINTED, WARNINGS_PRINTED = 4, 2
 """Verbosity while it loads, the lowest at which llama.cpp prints its buffer sizes, and verbosity while it serves."""
 SET_VERBOSITY = "_Z30common_log_set_verbosity_tholdi"
@@ -42,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"gonogo.runner: starting with {options.model}", file=sys.stderr, flush=True)
     try:
         _check_address(options.address)
-        _check_model(options.model)
+        _check_file(options.model, "EngineModelUnreadable")
+        if options.projector is not None:
+            _check_file(options.projector, "EngineProjectorUnreadable")
+            _fence()
         _check_port(str(options.address), options.port)
         server = _start(options)
     except EngineError as error:
@@ -65,6 +73,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--slots", type=int, required=True, help="requests worked on at the same time")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True, help="most prompt tokens computed in one step")
+    parser.add_argument("--projector", help="path of a GGUF file with a vision projector; absent: text only")
+    parser.add_argument("--image-tokens", type=int, help="most tokens of one picture; absent: as the projector says")
     parser.add_argument("--http-threads", type=int, required=True, help="connections answered at the same time")
     return parser.parse_args(arguments)
 
@@ -98,14 +108,22 @@ def _check_address(address: Address) -> None:
         raise EngineError("EngineAddressNotLoopback", f"{address} is not a loopback address")
 
 
-def _check_model(path: str) -> None:
+def _check_file(path: str, reason: str) -> None:
     try:
         with open(path, "rb") as file:
             magic = file.read(4)
     except OSError as error:
-        raise EngineError("EngineModelUnreadable", f"{path}: {error.strerror}") from error
+        raise EngineError(reason, f"{path}: {error.strerror}") from error
     if magic != b"GGUF":
-        raise EngineError("EngineModelUnreadable", f"{path} is not a GGUF file")
+        raise EngineError(reason, f"{path} is not a GGUF file")
+
+
+def _fence() -> None:
+    """Once pictures are served: llama.cpp would fetch any URL, and give what it cannot decode to `ffprobe`."""
+    try:
+        refuse_outward()
+    except OSError as error:
+        raise EngineError("EngineFenceMissing", error.strerror or str(error)) from error
 
 
 def _check_port(address: str, port: int) -> None:
@@ -158,7 +176,17 @@ def _parameters(parameters: Any, options: argparse.Namespace) -> Any:
     parameters.cors_origins = ""  # the default echoes any origin: a web page could ask an engine on loopback
     parameters.cors_credentials = False
     parameters.verbosity = BUFFER_SIZES_PRINTED
+    if options.projector is not None:
+        _see(parameters, options)
     return parameters
+
+
+def _see(parameters: Any, options: argparse.Namespace) -> None:
+    parameters.mmproj.path = options.projector
+    parameters.mmproj_use_gpu = False
+    parameters.media_path = ""  # no file of this host is a picture
+    if options.image_tokens is not None:
+        parameters.image_max_tokens = parameters.mtmd_batch_max_tokens = options.image_tokens
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from gonogo.facts.model import Tensor
 
 LARGEST_BYTES = 128 * 1024**2
 MOST_COMMITS = 4
-_VERSION = 1
+_VERSION = 2
 _DOCUMENTS = ("config", "generation_config", "preprocessor_config", "quantization_config", "tokenizer_config")
 _PLAIN = ("asked", "source", "revision", "commit", "seen_at", "chat_template", "declared_bytes", *_DOCUMENTS)
 
@@ -58,7 +58,7 @@ class CheckpointCache:
         """Keep a checkpoint that was read without a problem, and that its revision is this commit now."""
         place = self._place(checkpoint.source, checkpoint.asked)
         told = {name: getattr(checkpoint, name) for name in _PLAIN}
-        told["files"] = [[file.name, file.size_bytes, file.sha256] for file in checkpoint.files or ()]
+        told["files"] = [[file.name, file.size_bytes, file.sha256, file.git_sha1] for file in checkpoint.files or ()]
         told["tensors"] = [[one.name, list(one.shape), one.kind, one.size_bytes] for one in checkpoint.tensors or ()]
         _write(place / _name(str(checkpoint.commit)), told)
         self.seen(checkpoint)
@@ -88,7 +88,10 @@ def _checkpoint(found: Union[Mapping[str, Any], None]) -> Checkpoint:
     plain: dict[str, Any] = {name: found[name] for name in _PLAIN}
     return Checkpoint(
         **plain,
-        files=tuple(RepoFile(name=name, size_bytes=size, sha256=digest) for name, size, digest in found["files"]),
+        files=tuple(
+            RepoFile(name=name, size_bytes=size, sha256=digest, git_sha1=blob)
+            for name, size, digest, blob in found["files"]
+        ),
         tensors=tuple(
             Tensor(name=name, shape=tuple(shape), kind=kind, size_bytes=size)
             for name, shape, kind, size in found["tensors"]

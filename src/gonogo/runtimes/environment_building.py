@@ -19,9 +19,10 @@ from gonogo.facts.environment import PythonAtHand
 from gonogo.facts.environment_lock import Lock, render_lock
 from gonogo.facts.parse_programs import last_words
 from gonogo.facts.parse_uv import parse_uv_downloads
-from gonogo.runtimes.environments import MARKER, UNFINISHED, EnvironmentStore, Made, disk_bytes, fault_of, write_whole
+from gonogo.runtimes.environments import MARKER, UNFINISHED, EnvironmentStore, Made, fault_of
 from gonogo.runtimes.package_sources import PackageSources
 from gonogo.runtimes.uv import EnvironmentFault, Uv
+from gonogo.runtimes.whole_folders import disk_bytes, settle, write_whole
 
 LONGEST_INSTALL_S, LONGEST_ANSWER_S = 5400.0, 300.0
 ROOM_PER_DOWNLOADED, COPIES = 5, 2
@@ -122,7 +123,7 @@ def _build(store: EnvironmentStore, uv: Uv, order: BuildOrder, aside: Path, tell
     told = {name: value for name, value in asdict(made).items() if name != "path"}
     write_whole(aside / MARKER, json.dumps(told, indent=1))
     os.rename(aside, made.path)
-    _settle(store.root)
+    settle(store.root)
     return made
 
 
@@ -139,15 +140,6 @@ def _progress(aside: Path, lock: Lock, said: str) -> tuple[str, dict[str, object
         "left": shown or None,
     }
     return "env.fetching", values
-
-
-def _settle(folder: Path) -> None:
-    """The rename is on the disk before anybody is told."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _same(answered: str, version: str) -> bool:

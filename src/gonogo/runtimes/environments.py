@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
-import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterator
 
 from gonogo.runtimes.uv import EnvironmentFault
+from gonogo.runtimes.whole_folders import LONGEST_WAIT_S, StillHeld, held, make_private, remove_tree, write_whole
 
 MARKER = "gonogo-environment.json"
 LARGEST_MARKER_BYTES, LARGEST_LOG_BYTES = 65_536, 16_000_000
-LONGEST_WAIT_S = 3600.0
-POLL_S = 0.2
 UNFINISHED = ".building-"
 
 
@@ -69,8 +65,7 @@ class EnvironmentStore:
     def make(self) -> None:
         """Create the folders, for the owner alone. Raises EnvironmentFault."""
         try:
-            for folder in (self.root.parent, self.root, self.locks):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private((self.root.parent, self.root, self.locks))
             if self.log.exists() and self.log.stat().st_size > LARGEST_LOG_BYTES:
                 self.log.unlink()
         except OSError as error:
@@ -117,17 +112,17 @@ class EnvironmentStore:
         with self.held(name):
             try:
                 (path / MARKER).unlink(missing_ok=True)
-                _remove_tree(path)
+                remove_tree(path)
             except OSError as error:
                 raise fault_of(error, path) from None
 
     def sweep(self, name: str) -> None:
         """Take away what an interrupted build of this environment left. Only for whoever holds it."""
         for left in self.root.glob(f"{UNFINISHED}{name}-*"):
-            _remove_tree(left)
+            remove_tree(left)
         path = self.path(name)
         if path.exists() and _read_marker(path) is None:
-            _remove_tree(path)
+            remove_tree(path)
 
     @contextlib.contextmanager
     def held(
@@ -138,12 +133,11 @@ class EnvironmentStore:
         Raises EnvironmentFault when somebody else holds it for longer than `limit_s`.
         """
         self.make()
-        lock = os.open(self.root / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            _wait_for(lock, name, limit_s, waiting)
-            yield lock
-        finally:
-            os.close(lock)
+            with held(self.root / f".{name}.lock", limit_s, waiting) as lock:
+                yield lock
+        except StillHeld:
+            raise EnvironmentFault("EnvironmentBusy", {"name": name, "seconds": int(limit_s)}) from None
 
 
 def fault_of(error: OSError, path: Path) -> EnvironmentFault:
@@ -152,56 +146,6 @@ def fault_of(error: OSError, path: Path) -> EnvironmentFault:
         return EnvironmentFault("DiskFull", {"words": error.strerror or "", "log": str(path)})
     words = f"{error.filename or path}: {error.strerror or error}"
     return EnvironmentFault("EnvironmentUnwritable", {"words": words})
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all. Raises OSError."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def disk_bytes(folder: Path) -> int:
-    """What the files below a folder take on the disk, each file once."""
-    seen: set[tuple[int, int]] = set()
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            try:
-                found = os.lstat(os.path.join(place, name))
-            except OSError:
-                continue
-            if (found.st_dev, found.st_ino) not in seen:
-                seen.add((found.st_dev, found.st_ino))
-                total += found.st_blocks * 512
-    return total
-
-
-def _wait_for(lock: int, name: str, limit_s: float, waiting: Callable[[], None] | None) -> None:
-    deadline = time.monotonic() + limit_s
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise EnvironmentFault("EnvironmentBusy", {"name": name, "seconds": int(limit_s)}) from None
-        if waiting is not None:
-            waiting()
-        time.sleep(POLL_S)
-
-
-def _remove_tree(path: Path) -> None:
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path)
 
 
 def _read_marker(folder: Path) -> Made | None:

@@ -11,13 +11,16 @@ import stat
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Mapping
+from typing import Callable, Mapping, TypeVar
 
 from gonogo.facts.describe_checkpoint import describe_checkpoint
-from gonogo.facts.model import ModelFacts, ModelProblem
-from gonogo.facts.parse_gguf import GgufError, Kind, parse_gguf
+from gonogo.facts.model import ModelFacts, ModelProblem, ProjectorFacts
+from gonogo.facts.parse_gguf import GgufError, Header, Kind, parse_gguf
 from gonogo.facts.parse_model import model_facts
+from gonogo.facts.parse_projector import projector_facts
 from gonogo.runtimes.checkpoint_folder import read_folder
+
+Facts = TypeVar("Facts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,47 +32,53 @@ class _Tables:
 
 def read_model(asked: str, path: str) -> ModelFacts:
     """What the file's header says. Never raises for a bad file: `problem` says what is wrong with it."""
+    if os.path.isdir(path):
+        return _of_folder(asked, path)
+    tables = _tables()
+    found, file_bytes = _read(path, lambda header, _: model_facts(header, tables.architectures, tables.file_types))
+    if isinstance(found, ModelProblem):
+        return ModelFacts(asked=asked, path=path, file_bytes=file_bytes, problem=found)
+    return replace(found, asked=asked, path=path, file_bytes=file_bytes)
+
+
+def read_projector(path: str) -> ProjectorFacts:
+    """What the header of a vision projector says. Never raises for a bad file, as above."""
+    found, file_bytes = _read(path, lambda header, size: projector_facts(header, path, size))
+    if isinstance(found, ModelProblem):
+        return ProjectorFacts(path=path, file_bytes=file_bytes, problem=found)
+    return found
+
+
+def _read(path: str, facts: Callable[[Header, int], Facts]) -> tuple[Facts | ModelProblem, int | None]:
+    """The facts made of the file's header, or what is wrong with it, and its size in bytes where it was seen."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # never wait for a pipe's writer
     except FileNotFoundError:
-        return _broken(asked, path, "missing", "there is no such file")
+        return ModelProblem(kind="missing", detail="there is no such file"), None
     except (OSError, ValueError) as error:
-        return _broken(asked, path, "unreadable", getattr(error, "strerror", None) or str(error))
+        return ModelProblem(kind="unreadable", detail=getattr(error, "strerror", None) or str(error)), None
     try:
-        return _read(asked, path, descriptor)
+        seen = os.fstat(descriptor)
+        if not stat.S_ISREG(seen.st_mode):
+            return ModelProblem(kind="unreadable", detail="it is not a regular file"), None
+        header = parse_gguf(lambda at, count: os.pread(descriptor, count, at), seen.st_size, _tables().kinds)
+        return facts(header, seen.st_size), seen.st_size
+    except GgufError as error:
+        return error.problem, seen.st_size
+    except OSError as error:
+        return ModelProblem(kind="unreadable", detail=error.strerror or str(error)), None
     finally:
         os.close(descriptor)
-
-
-def _read(asked: str, path: str, descriptor: int) -> ModelFacts:
-    seen = os.fstat(descriptor)
-    if stat.S_ISDIR(seen.st_mode):
-        return _of_folder(asked, path)
-    if not stat.S_ISREG(seen.st_mode):
-        return _broken(asked, path, "unreadable", "it is not a regular file")
-    tables = _tables()
-    try:
-        header = parse_gguf(lambda at, count: os.pread(descriptor, count, at), seen.st_size, tables.kinds)
-        facts = model_facts(header, tables.architectures, tables.file_types)
-    except GgufError as error:
-        return ModelFacts(asked=asked, path=path, file_bytes=seen.st_size, problem=error.problem)
-    except OSError as error:
-        return _broken(asked, path, "unreadable", error.strerror or str(error))
-    return replace(facts, asked=asked, path=path, file_bytes=seen.st_size)
 
 
 def _of_folder(asked: str, path: str) -> ModelFacts:
     """A folder is not one GGUF file, but it may be a checkpoint."""
     found = read_folder(Path(path), asked=asked)
-    if found.config is None and (
-        found.problem is None or found.problem.kind not in ("pickle_only", "config_unreadable")
-    ):
-        return _broken(asked, path, "unreadable", "it is a directory without a config.json")
+    told = found.problem.kind if found.problem is not None else None
+    if found.config is None and told not in ("pickle_only", "config_unreadable"):
+        problem = ModelProblem(kind="unreadable", detail="it is a directory without a config.json")
+        return ModelFacts(asked=asked, path=path, problem=problem)
     return describe_checkpoint(found, path)
-
-
-def _broken(asked: str, path: str, kind: str, detail: str) -> ModelFacts:
-    return ModelFacts(asked=asked, path=path, problem=ModelProblem(kind=kind, detail=detail))
 
 
 @lru_cache(maxsize=1)

@@ -5,12 +5,13 @@ Seen once, it is kept (`checkpoint_cache.py`) and answers offline. What a hub is
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Iterator, Union
 
 from gonogo.facts.checkpoint import Checkpoint, RepoFile
 from gonogo.facts.parse_hub import HubAnswerError, Listing
@@ -60,7 +61,7 @@ def read_from_hub(
     start = Checkpoint(asked=question.model, source=dialect.endpoint, revision=revision, seen_at=now)
     kept = CheckpointCache(default_cache() if cache is None else cache)
     known = kept.load(start.source, start.asked, revision)
-    if question.offline or _offline_by_environment():
+    if question.offline or offline_by_environment():
         return known or _downloaded(start) or _refused(start, "not_cached", "no earlier look at it is kept here")
     if known is not None and (known.commit == revision or 0 <= now - known.seen_at < question.fresh_s):
         return known
@@ -78,21 +79,22 @@ class HubRepository:
     at_once = 8
 
     def __init__(self, client: HubClient, dialect: Dialect, model: str, listing: Listing) -> None:
-        self._client, self._dialect, self._model, self._listing = client, dialect, model, listing
+        self.client, self.commit = client, listing.commit
+        self._dialect, self._model, self._listing = dialect, model, listing
         self._sizes = {file.name: file.size_bytes for file in listing.files}
 
     def files(self) -> tuple[RepoFile, ...]:
         return self._listing.files
 
     def whole(self, name: str, most_bytes: int) -> bytes:
-        return self._client.whole(self._url(name), most_bytes)
+        return self.client.whole(self.url(name), most_bytes)
 
     def opened(self, name: str) -> tuple[Read, int]:
         """The start is read at once; more of the file only when its header is longer."""
         listed = self._sizes.get(name)
         if listed == 0:
             return (lambda _offset, _count: b""), 0
-        part = self._client.start_of(self._url(name), min(FIRST_BYTES, listed or FIRST_BYTES))
+        part = self.client.start_of(self.url(name), min(FIRST_BYTES, listed or FIRST_BYTES))
         size_bytes = listed if part.file_bytes is None else part.file_bytes
         if size_bytes is None:
             raise RepositoryError("hub_broken", f"it does not say how large {name} is")
@@ -103,12 +105,36 @@ class HubRepository:
         def read(offset: int, count: int) -> bytes:
             if offset + count <= len(start):
                 return start[offset : offset + count]
-            return self._client.start_of(self._url(name), offset + count).content[offset:]
+            return self.client.start_of(self.url(name), offset + count).content[offset:]
 
         return read, size_bytes
 
-    def _url(self, name: str) -> str:
+    def url(self, name: str) -> str:
+        """Where a file lies, at this commit whatever the branch becomes."""
         return self._dialect.file_url(self._model, self._listing, name)
+
+
+@contextlib.contextmanager
+def opened_repository(
+    model: str, dialect: Dialect, revision: str, limits: Union[Limits, None] = None
+) -> Iterator[HubRepository]:
+    """The files that `revision` of a model has now. Left after `limits.total_s`. Raises RepositoryError."""
+    from gonogo.runtimes.hub_client import HubClient, Limits
+
+    limits = limits or Limits()
+    _possible(model)
+    client = HubClient(dialect.headers(), limits)
+    late = threading.Timer(limits.total_s + limits.silence_s, client.close)  # for answers that come drop by drop
+    late.daemon = True
+    late.start()
+    try:
+        content = client.whole(dialect.listing_url(model, revision), LARGEST_LISTING_BYTES)
+        yield HubRepository(client, dialect, model, dialect.listing(content))
+    except HubAnswerError as error:
+        raise RepositoryError("hub_broken", str(error)) from None
+    finally:
+        late.cancel()
+        client.close()
 
 
 def _asked(
@@ -119,31 +145,13 @@ def _asked(
     progress: Union[Progress, None],
 ) -> Checkpoint:
     """Ask the hub; the files only when its commit is another than the known one."""
-    from gonogo.runtimes.hub_client import HubClient, Limits
-
-    client, limits = None, limits or Limits()
     try:
-        _possible(start.asked)
-        client = HubClient(dialect.headers(), limits)
-        late = threading.Timer(limits.total_s + limits.silence_s, client.close)  # for answers that come drop by drop
-        late.daemon = True
-        late.start()
-        try:
-            content = client.whole(dialect.listing_url(start.asked, str(start.revision)), LARGEST_LISTING_BYTES)
-            listing = dialect.listing(content)
-            if known is not None and known.commit == listing.commit:
+        with opened_repository(start.asked, dialect, str(start.revision), limits) as repository:
+            if known is not None and known.commit == repository.commit:
                 return replace(known, seen_at=start.seen_at, not_refreshed=None)
-            repository = HubRepository(client, dialect, start.asked, listing)
-            return read_checkpoint(replace(start, commit=listing.commit), repository, progress)
-        finally:
-            late.cancel()
+            return read_checkpoint(replace(start, commit=repository.commit), repository, progress)
     except RepositoryError as error:
         return replace(start, problem=error.problem)
-    except HubAnswerError as error:
-        return _refused(start, "hub_broken", str(error))
-    finally:
-        if client is not None:
-            client.close()
 
 
 def _possible(model: str) -> None:
@@ -174,7 +182,8 @@ def _downloaded(start: Checkpoint) -> Union[Checkpoint, None]:
     return replace(found, revision=start.revision) if found.problem is None else None
 
 
-def _offline_by_environment() -> bool:
+def offline_by_environment() -> bool:
+    """Whether `HF_HUB_OFFLINE` forbids to ask any hub."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 

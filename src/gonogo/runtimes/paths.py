@@ -65,6 +65,11 @@ class StatePaths:
         return self.root / "report"
 
     @property
+    def models(self) -> Path:
+        """The weights that were fetched."""
+        return self.root / "models"
+
+    @property
     def ca_file(self) -> Path:
         return self.tls / "ca.crt"
 

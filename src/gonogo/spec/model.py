@@ -250,6 +250,10 @@ class Spec(Part):
             description="A recipe (`smollm2-135m`), a hub id, or the path of a GGUF file or a folder of safetensors.",
         ),
     ]
+    projector: Annotated[
+        FilePath | None,
+        Field(description="Path of the GGUF file with the model's vision projector (mmproj); absent: text only."),
+    ] = None
     quantization: Annotated[
         Quantization,
         Field(description="How the weights in the model file must be stored; `auto` takes whatever it holds."),

@@ -77,6 +77,7 @@ def spec_rows(spec: Facts, engine: Facts | None, lang: Language) -> tuple[Row, .
         ("service", spec["service"]),
         ("asked_model", spec["model"]),
         *_engine(engine, lang),
+        ("asked_projector", spec["projector"] or "–"),
         ("asked_quantization", spec["quantization"]),
         ("asked_replicas", span),
         ("concurrency", count(expect["concurrent_requests"])),
