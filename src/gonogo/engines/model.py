@@ -64,13 +64,19 @@ class Progress:
 class Engine(Protocol):
     """The plug-in point. One file per engine, one line in `gonogo.engines.table`.
 
-    `load_limit_s`: a replica that has not generated a token by then hangs. `part`: how the names begin that its other
-    processes give themselves, without one of which it is broken; None: it is one process.
+    `load_limit_s`: a replica that has not generated a token by then hangs.
     """
 
     name: str
     load_limit_s: float
-    part: str | None
+
+    @property
+    def part(self) -> str | None:
+        """How the names begin that its other processes give themselves; it is broken without one of them.
+
+        None: it is one process.
+        """
+        ...
 
     def launch(self, spec: Spec, model: ModelFacts, placement: Placement) -> Launch: ...
 
