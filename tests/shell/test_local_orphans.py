@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 import pytest
 
@@ -48,10 +50,21 @@ def killed(runtime: LocalRuntime, process: Process) -> None:
     until(lambda: not runtime.alive(process.handle))
 
 
+@pytest.fixture
+def children() -> Iterator[list[int]]:
+    """The pids of children that a test made: none outlives it."""
+    made: list[int] = []
+    yield made
+    for pid in made:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 @pytest.mark.parametrize("environment", [KEEPS, LOSES])
-def test_a_child_whose_leader_was_killed_is_ended(tmp_path: Path, environment: str) -> None:
+def test_a_child_whose_leader_was_killed_is_ended(tmp_path: Path, environment: str, children: list[int]) -> None:
     runtime, log = LocalRuntime(tmp_path), tmp_path / "replica.log"
     process, child = started(runtime, log, environment)
+    children.append(child)
     assert bool(marks_of(child)) == (environment == KEEPS)
     assert runtime.sweep("replica", NAME, (log,)) == 0, "its leader lives"
     killed(runtime, process)
@@ -60,10 +73,11 @@ def test_a_child_whose_leader_was_killed_is_ended(tmp_path: Path, environment: s
     until(lambda: living_name(child) is None)
 
 
-def test_what_another_replica_left_is_let_alone(tmp_path: Path) -> None:
+def test_what_another_replica_left_is_let_alone(tmp_path: Path, children: list[int]) -> None:
     runtime, log, other = LocalRuntime(tmp_path), tmp_path / "replica.log", tmp_path / "other.log"
     log.touch()
     process, child = started(runtime, other, LOSES, "svc/1/1")
+    children.append(child)
     killed(runtime, process)
     assert runtime.sweep("replica", NAME, (log,)) == 0
     assert living_name(child) is not None
