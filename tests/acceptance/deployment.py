@@ -83,17 +83,22 @@ class Deployment:
             os.kill(pid, signal.SIGKILL)
 
     def left(self) -> list[int]:
-        """Processes of this deployment that are alive, found without gonogo's help."""
+        """Processes of this deployment that are alive, found without gonogo's help.
+
+        Some write a name over their environment: those are known by the log that they write to.
+        """
         mark, found = f"GONOGO_STATE={self.state_dir.resolve()}".encode(), []
         for entry in os.listdir("/proc"):
             if not entry.isdigit() or int(entry) == os.getpid():
                 continue
             try:
                 environment = Path(f"/proc/{entry}/environ").read_bytes().split(b"\0")
+                output = os.readlink(f"/proc/{entry}/fd/1")
                 state = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
-            if mark in environment and state != "Z":
+            ours = mark in environment or output.startswith(f"{self.state_dir.resolve()}/logs/")
+            if ours and state != "Z":
                 found.append(int(entry))
         return found
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.environments import NOT_HERE, build
+from tests.acceptance.environments import NO_PROCESSOR_TORCH, NOT_HERE, build
 
 pytestmark = [
     pytest.mark.skipif(
@@ -18,8 +18,6 @@ pytestmark = [
     pytest.mark.timeout(1800),
 ]
 GIB = 1024**3
-NO_PROCESSOR_TORCH = ("VersionNotThere", "VersionsClash")
-"""What uv says where no wheel of torch for the processor is within reach: it is on an index of its own."""
 
 
 def test_llamacpp_is_built_and_its_server_can_be_made(tmp_path: Path) -> None:

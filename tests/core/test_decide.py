@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from gonogo.actions.model import (
     EndPart,
     EnsureGateway,
@@ -207,6 +209,19 @@ def test_a_new_revision_that_dies_three_times_is_rejected_and_the_old_one_keeps_
     assert (reject.revision, reject.finding.reason) == (2, "ReplicaCrashLooping")
     assert reject.finding.values["last_lines"] == "boom"
     assert not _removals(asked, seen)
+
+
+@pytest.mark.parametrize(
+    ("why", "rejected"), [("EngineUnknownArchitecture", True), ("EngineOutOfMemory", False), ("killed", False)]
+)
+def test_what_the_next_start_would_die_of_too_rejects_a_new_revision_at_its_first_death(
+    why: str, rejected: bool
+) -> None:
+    asked = service(NEW, OLD)
+    deaths = {"svc/2/0": Deaths(count=1, last_at=NOW, why=why)}
+    seen = published(world(replicas=running("svc/1/0", "svc/1/1"), deaths=deaths), asked)
+    rejections = [action for action in decide((asked,), seen).actions if isinstance(action, Reject)]
+    assert [(one.revision, one.finding.reason) for one in rejections] == [(2, "ReplicaCannotStart")] * rejected
 
 
 def test_a_rejected_revision_loses_its_replicas_and_the_old_one_keeps_its_own() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gonogo.engines.exits import LONGEST_LOG, REASONS, explain_answer, explain_log
+from gonogo.engines.exits import FINAL, LONGEST_LOG, REASONS, explain_answer, explain_log
 from gonogo.words import finding_text, page, reasons
 from gonogo.words.language import Language
 from tests.core.gpu_engines import ADAPTERS, adapter
@@ -80,6 +80,20 @@ def test_what_an_earlier_start_died_of_is_not_said_of_a_later_one() -> None:
     first = "INFO vLLM API server version 0.33.0\nOSError: [Errno 98] Address already in use\n"
     assert explain_log(first) == "EnginePortTaken"
     assert explain_log(first + "INFO vLLM API server version 0.33.0\nINFO all is well\n") is None
+
+
+def test_a_start_of_a_release_that_begins_with_a_logo_is_told_apart_too() -> None:
+    starts = (CASES / "vllm" / "exits" / "quiet-seen-start.log").read_text()
+    assert "vLLM API server version" not in starts and "█  version 0.32.0" in starts
+    earlier = starts + "OSError: [Errno 98] Address already in use\n"
+    assert explain_log(earlier) == "EnginePortTaken"
+    assert explain_log(earlier + starts) is None
+
+
+def test_what_no_restart_mends_is_among_the_reasons_and_what_may_pass_is_not_called_so() -> None:
+    assert FINAL < REASONS
+    passing = {"EngineCardBusy", "EnginePortTaken", "EngineDiskFull", "EngineOutOfMemory", "EngineKilled"}
+    assert not FINAL & passing
 
 
 def test_a_huge_log_is_read_from_its_end() -> None:

@@ -32,6 +32,7 @@ def read(path: Path) -> GatewayInput:
                     EndpointPlan(name=ReplicaName.parse(replica), address="127.0.0.1", port=port)
                     for replica, port in replicas.items()
                 ),
+                outlives_its_parts=name in content.get("outlive_their_parts", ()),
             )
             for name, replicas in content["clusters"].items()
         ),

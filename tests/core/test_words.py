@@ -165,7 +165,7 @@ def test_a_reason_without_words_shows_its_code_and_values() -> None:
 
 
 def test_a_finding_that_does_not_apply_names_the_check_that_says_more() -> None:
-    assert finding_text("NotApplicable", {"why": "model_readable"}, "en").seen == "not asked: see “Model file”"
+    assert finding_text("NotApplicable", {"why": "model_readable"}, "en").seen == "not asked: see “Model files”"
     assert finding_text("NotApplicable", {"why": "model_readable"}, "zh").seen == "未提问：见“模型文件”"
 
 

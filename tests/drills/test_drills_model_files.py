@@ -46,7 +46,7 @@ def test_architecture_known(yard: Yard, models: ModelFiles) -> None:
     found = assert_only(yard.refused(asked), "architecture_known", "ArchitectureUnknown", f"model/{models.frobnicator}")
     assert found["values"]["architecture"] == "frobnicator"
     entry = yard.rejected(asked, without="architecture_known")
-    assert entry["rejected"]["reason"] == "ReplicaCrashLooping"
+    assert entry["rejected"]["reason"] == "ReplicaCannotStart"
     assert entry["rejected"]["detail"]["why"] == "EngineUnknownArchitecture"
 
 

@@ -50,7 +50,7 @@ def test_engine_installed(yard: Yard, tmp_path: Path) -> None:
     assert "undefined symbol" in found["values"]["error"]
     with yard.faults.broken(engine={"unloadable/": "cannot_be_loaded"}):
         entry = yard.rejected(spec(service="unloadable", replicas={"min": 1, "max": 1}), without="engine_installed")
-    assert entry["rejected"]["reason"] == "ReplicaCrashLooping"
+    assert entry["rejected"]["reason"] == "ReplicaCannotStart"
     assert entry["rejected"]["detail"]["why"] == "EngineNotInstalled"
 
 

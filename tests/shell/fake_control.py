@@ -24,7 +24,8 @@ Json = dict[str, Any]
 class FakeControl:
     """Answers as control does. Set the fields to make it answer otherwise.
 
-    `ending`: the phase in which a new revision ends. `polls_until_end`: how many looks at the status that takes.
+    `ending`: the phase in which a new revision ends. `polls_until_end`: how many looks at the status that takes;
+    `polls_until_ready`: how many it takes until its replicas are there again, as after control was started anew.
     """
 
     def __init__(self, paths: StatePaths) -> None:
@@ -32,6 +33,7 @@ class FakeControl:
         self.report = reports.good()
         self.ending = "proven"
         self.polls_until_end = 2
+        self.polls_until_ready = 0
         self.refuse_spec: tuple[int, Json] | None = None
         self.live_answers: list[Json] | None = None
         self.broken_status: Any = None
@@ -39,16 +41,17 @@ class FakeControl:
         self.specs: list[Json] = []
         self.removed: list[str] = []
         self.events: list[Json] = []
-        self._polls = 0
+        self.polls = self.proven_again = 0
 
     def status(self) -> Any:
         if self.broken_status is not None:
             return self.broken_status
-        self._polls += 1
+        self.polls += 1
         services = []
         if self.specs:
-            ended = self._polls > self.polls_until_end
-            services = [{**self.report["status"]["services"][0], "name": self.specs[-1]["spec"]["service"]}]
+            ended = self.polls > self.polls_until_end
+            name = self.specs[-1]["spec"]["service"]
+            services = [{**self.report["status"]["services"][0], "name": name, "replicas": self._replicas(name)}]
             services[0]["phase"] = self.ending if ended else "starting"
             services[0]["rejected"] = self.rejected if ended else None
         known = {
@@ -60,12 +63,17 @@ class FakeControl:
         }
         return {**self.report["status"], **known}
 
+    def _replicas(self, name: str) -> list[Json]:
+        health = "ready" if self.polls > self.polls_until_ready else "starting"
+        known = self.report["status"]["services"][0]["replicas"]
+        return [{**one, "id": f"{name}/1/{index}", "health": health} for index, one in enumerate(known)]
+
     def submit(self, body: Json) -> tuple[int, Json]:
         if self.refuse_spec is not None:
             return self.refuse_spec
         changed = not self.specs or self.specs[-1]["spec"] != body["spec"]
         if changed:
-            self._polls = 0
+            self.polls = 0
             self.specs.append(body)
             self.tell("RevisionAdded", body["spec"]["service"])
             self.tell("ActionStarted", body["spec"]["service"], action="EnsureGateway")
@@ -102,6 +110,7 @@ class FakeControl:
             return JSONResponse({"answers": self.report["answers"] if self.specs else []})
 
         async def live(_: Request) -> JSONResponse:
+            self.proven_again += 1
             answers = self.report["answers"] if self.live_answers is None else self.live_answers
             return JSONResponse({"answers": answers})
 

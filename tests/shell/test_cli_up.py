@@ -49,6 +49,17 @@ def test_up_prints_one_object_that_its_schema_describes(state: Path, control: Fa
     assert stat.S_IMODE(os.stat(ran.json["report"]).st_mode) == 0o600
 
 
+def test_up_waits_until_what_was_proven_before_has_its_replicas_again_and_proves_it_once_more(
+    state: Path, control: FakeControl
+) -> None:
+    assert gonogo(state, "up", "--json").code == 0
+    asked, control.polls_until_ready = control.polls, control.polls + 4
+    ran = gonogo(state, "up", "--json")
+    assert ran.code == 0 and ran.json["changed"] is False
+    assert control.polls > asked + 4
+    assert control.proven_again == 1
+
+
 def test_up_tells_control_when_the_command_began_and_on_whose_behalf(state: Path, control: FakeControl) -> None:
     before = time.time()
     assert spawned(state, "up", "--json").code == 0

@@ -63,10 +63,14 @@ class EndpointPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterPlan:
-    """One cluster per service and revision (`name` is `service/revision`), and its endpoints, sorted by name."""
+    """One cluster per service and revision (`name` is `service/revision`), and its endpoints, sorted by name.
+
+    `outlives_its_parts`: the engine is several processes, and the one that answers says 500 while another is dead.
+    """
 
     name: str
     endpoints: tuple[EndpointPlan, ...]
+    outlives_its_parts: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

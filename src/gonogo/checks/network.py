@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Iterator
 
 from gonogo.checks.finding import Check, Condition, Finding, Stage, Verdict
+from gonogo.engines.exits import FINAL
 from gonogo.engines.size import replicas_wanted
 from gonogo.engines.table import load_limit_s
-from gonogo.facts.replica import LOADS_TOO_LONG, Health
+from gonogo.facts.replica import LOADS_TOO_LONG, Deaths, Health
 from gonogo.facts.world import World
 from gonogo.spec import Revision
 
@@ -80,19 +81,15 @@ def replicas_ready(revision: Revision, world: World) -> Iterator[Finding]:
         deaths = world.deaths.get(f"{revision.name}/{index}")
         if deaths is None:
             continue
-        looping = deaths.count >= CRASH_LOOP_DEATHS
         values |= {
             "replica": f"{revision.name}/{index}",
             "restarts": deaths.count,
             "why": deaths.why,
             "last_lines": "\n".join(deaths.last_log_lines[-5:]),
         }
-        if deaths.why == LOADS_TOO_LONG:
-            values |= {"limit_s": round(load_limit_s(revision.spec))}
-            yield Finding(reason="ReplicaLoadsTooLong", verdict=Verdict.FAIL, subject=subject, values=values)
-            return
+        values |= {"limit_s": round(load_limit_s(revision.spec))}
         yield Finding(
-            reason="ReplicaCrashLooping" if looping else "ReplicasMissing",
+            reason=hopeless(deaths) or "ReplicasMissing",
             verdict=Verdict.FAIL,
             subject=subject,
             values=values,
@@ -100,6 +97,15 @@ def replicas_ready(revision: Revision, world: World) -> Iterator[Finding]:
         return
     values |= {"replica": None, "restarts": 0, "why": "", "last_lines": ""}
     yield Finding(reason="ReplicasMissing", verdict=Verdict.FAIL, subject=subject, values=values)
+
+
+def hopeless(deaths: Deaths) -> str | None:
+    """The reason why a replica that never served is not to be started again; None: it may be."""
+    if deaths.why == LOADS_TOO_LONG:
+        return "ReplicaLoadsTooLong"
+    if deaths.why in FINAL:
+        return "ReplicaCannotStart"
+    return "ReplicaCrashLooping" if deaths.count >= CRASH_LOOP_DEATHS else None
 
 
 def failover(revision: Revision, world: World) -> Iterator[Finding]:
@@ -161,12 +167,8 @@ CHECKS = (
         stages=(Stage.DEPLOY, Stage.LIVE),
         blocks=True,
         reasons=(
-            "ReplicasReady",
-            "ReplicasMissing",
-            "ReplicaCrashLooping",
-            "ReplicaLoadsTooLong",
-            "ReplicaHung",
-            "ReplicasUnknown",
+            *("ReplicasReady", "ReplicasMissing", "ReplicaCannotStart", "ReplicaCrashLooping", "ReplicaLoadsTooLong"),
+            *("ReplicaHung", "ReplicasUnknown"),
         ),
         ask=replicas_ready,
     ),

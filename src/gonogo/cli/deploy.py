@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from gonogo.cli.session import Session
     from gonogo.spec import Spec
 
-LIMIT_S = 300.0
-"""So long a command waits for a revision to be proven or rejected; control goes on afterwards."""
+BESIDE_LOADING_S = 180.0
+"""Beside what its engine may take to load, so long a command waits for a revision to be proven or rejected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,27 +77,30 @@ def interruptible(session: Session) -> Iterator[Changes]:
 
 
 def deploy(session: Session, client: ControlClient, asked: Asked, changes: Changes, progress: Progress) -> Deployed:
-    """Ask for a spec and wait until it is proven; an unchanged one is proven again.
+    """Ask for a spec and wait until it is proven; one that serves already is proven again.
 
-    Raises `Refusal`: Blocked (3), RevisionRejected, NotProven, ProbesFailed (4).
+    Control goes on after the limit. Raises `Refusal`: Blocked (3), RevisionRejected, NotProven, ProbesFailed (4).
     """
     from gonogo.cli.progress import follow_until, newest_sequence
+    from gonogo.engines.table import load_limit_s
 
     after = newest_sequence(client)
     progress.step("progress.checking", service=asked.spec.service)
+    before = _entry(client.status(), asked.spec.service)
     accepted = _submit(session, client, asked)
     name, number = str(accepted["service"]), int(accepted["revision"])
     if accepted["changed"]:
         changes.now("interrupted.asked", "interrupted.next", service=name, revision=number)
         progress.step("progress.asked", service=name, revision=number)
 
-    ended = follow_until(client, progress, lambda status: _settled(status, name, number), after, LIMIT_S)
+    limit_s = load_limit_s(asked.spec) + BESIDE_LOADING_S
+    ended = follow_until(client, progress, lambda status: _settled(status, name, number), after, limit_s)
     if ended is None:
-        values = {"service": name, "revision": number, "seconds": LIMIT_S, "phase": _phase(client, name)}
+        values = {"service": name, "revision": number, "seconds": limit_s, "phase": _phase(client, name)}
         raise Refusal("NotProven", WORLD_DID_NOT_COMPLY, values)
     if ended["phase"] != "proven":
         raise _rejected(session, client, ended, number)
-    if not accepted["changed"]:
+    if before is not None and before["serving"] == number:
         progress.step("progress.proving_again", service=name, revision=number)
         _prove_again(session, client, name)
     status = client.status()
@@ -161,10 +164,17 @@ def _prove_again(session: Session, client: ControlClient, name: str) -> None:
 
 
 def _settled(status: Mapping[str, Any], name: str, number: int) -> Mapping[str, Any] | None:
+    """The service's entry once its revision is rejected, or proven with every replica there and ready.
+
+    One that was proven before control was started anew may have none yet.
+    """
     entry = _entry(status, name)
     if entry is None or int(entry["desired"]) != number:
         return None
-    return entry if entry["phase"] in ("proven", "rejected", "blocked") else None
+    if entry["phase"] == "proven":
+        mine = [one for one in entry["replicas"] if str(one["id"]).startswith(f"{name}/{number}/")]
+        return entry if mine and all(one["health"] == "ready" for one in mine) else None
+    return entry if entry["phase"] in ("rejected", "blocked") else None
 
 
 def _entry(status: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:

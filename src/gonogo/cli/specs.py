@@ -152,9 +152,11 @@ def _with_paths(spec: Spec, folder: Path, recipes: Mapping[str, Recipe]) -> Spec
         return path if path is None else os.path.normpath(base / Path(path).expanduser())
 
     changes: dict[str, Any] = {}
-    if spec.model not in recipes and (spec.model.lower().endswith(".gguf") or "/" in spec.model):
+    is_file = spec.model.lower().endswith(".gguf")
+    if spec.model not in recipes and (is_file or "/" in spec.model):
         local = full(spec.model)
-        if not (_HUB_ID.fullmatch(spec.model) and local is not None and not os.path.exists(local)):
+        of_hub = not is_file and _HUB_ID.fullmatch(spec.model) is not None
+        if not (of_hub and local is not None and not os.path.exists(local)):
             changes["model"] = local
     if spec.projector is not None:
         changes["projector"] = full(spec.projector)

@@ -52,6 +52,10 @@ def _print_service(session: Session, service: Mapping[str, Any]) -> None:
     session.out.print(f"{service['name']}  {phase}", style="bold", markup=False)
     values = {"desired": service["desired"], "serving": service["serving"], "model": service["model"]}
     session.say("status.service", **values)
+    engine = service.get("engine") or {}
+    if engine:
+        told = {"engine": engine["name"], "version": engine["version"], "environment": engine["environment"]}
+        session.say("status.engine", **told)
     if service.get("endpoint"):
         session.line(f"  {service['endpoint']}")
     if service.get("rejected"):

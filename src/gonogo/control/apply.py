@@ -126,7 +126,7 @@ class Hands:
         interpreter, runner = self._home(spec)
         launch = engine_for(spec, interpreter, model, world.host, runner).launch(spec, model, placement)
         log = self._paths.log("replica", name)
-        self._runtime.sweep("replica", name)
+        self._runtime.sweep("replica", name, (log,))
         started = self._runtime.start(launch, ("replica", name, placement.port), log, placement.devices)
         self._observer.watch(started, adopted=False)
 

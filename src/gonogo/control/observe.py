@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Callable, Iterable, Sequence
 
 from gonogo.control.deployment import Deployment
+from gonogo.control.learn import learn
 from gonogo.control.parts import PartsWatch
 from gonogo.control.sight import CertificateSight, HostSight, StateSight, given_certificates
 from gonogo.control.sight_models import EnvironmentSight, ModelSight, ProjectorSight
@@ -146,7 +147,8 @@ class Observer:
     def _bury(self, handle: str) -> None:
         watch = self._memory.watches.pop(handle)
         watch.end()
-        self._runtime.sweep("replica", watch.process.name)
+        name = watch.process.name
+        self._runtime.sweep("replica", name, (self._paths.log("replica", name),))
         self._memory.measured.pop(handle, None)
         if handle in self._memory.ending:
             self._memory.ending.discard(handle)
@@ -198,20 +200,28 @@ class Observer:
             requests_waiting=progress.requests_waiting if progress else None,
             tokens_generated=progress.tokens_generated if progress else None,
             last_log_lines=(),
-            memory=self._measured(watch),
+            memory=self._measured(watch, host),
             listens_on=self.host.listens_on(process.pid) if watch.verdict is Health.READY else None,
             devices=process.devices,
             ready_after_s=watch.ready_after_s,
         )
 
-    def _measured(self, watch: ReplicaWatch) -> MemoryMeasured:
+    def _measured(self, watch: ReplicaWatch, host: HostFacts) -> MemoryMeasured:
         handle, pulse = watch.process.handle, watch.seen.pulse
         if handle not in self._memory.measured and watch.verdict is Health.READY:
             log = self._paths.log("replica", watch.process.name)
             text = "\n".join(tail(log, 4000, limit_bytes=2_000_000))
             self._memory.measured[handle] = watch.engine.measured(text)
+            self._learn(ReplicaName.parse(watch.process.name), host, text)
         printed = self._memory.measured.get(handle, MemoryMeasured())
         return replace(printed, resident_bytes=pulse.resident_bytes if pulse else None)
+
+    def _learn(self, name: ReplicaName, host: HostFacts, log_text: str) -> None:
+        try:
+            spec = self._store.revision(name.service, name.revision).spec
+        except UnknownRevision:
+            return
+        learn(self._paths.root, spec, self.models.look((spec.model,))[spec.model], host, log_text)
 
     def _gateway(self, processes: Iterable[Process], services: Sequence[DesiredService]) -> GatewayFacts:
         envoy = next((process for process in processes if process.role == "gateway"), None)

@@ -34,6 +34,7 @@ def take_down(paths: StatePaths, principal: str) -> TakenDown:
         for process in _of(runtime, role):
             gone = runtime.end(process.handle, PATIENCE_S[role])
             (ended if gone else left).append((role, process.name, process.pid))
+    runtime.sweep("replica", None, tuple(paths.logs.glob("replica-*.log")))
     return TakenDown(ended=tuple(ended), services=services, left=tuple(left))
 
 

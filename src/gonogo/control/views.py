@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any, Mapping, Sequence
 
 from gonogo.checks.finding import Answer, Stage
+from gonogo.engines.asked import cards_of_replica, engine_name
 from gonogo.engines.size import replicas_wanted
 from gonogo.engines.table import memory_of
 from gonogo.facts.replica import ReplicaFacts
@@ -14,7 +15,7 @@ from gonogo.facts.world import World
 from gonogo.plan.model import DesiredService, Plan
 from gonogo.runtimes.local import Process
 from gonogo.security.chain import Event
-from gonogo.spec import Revision
+from gonogo.spec import Revision, Spec
 from gonogo.store.records import KeptAnswer
 
 Json = Any
@@ -96,6 +97,23 @@ def replica(seen: ReplicaFacts, planned: Mapping[str, int], pid: int | None) -> 
         "tokens_generated": seen.tokens_generated,
         "memory": plain(seen.memory),
         "planned": dict(planned),
+    }
+
+
+def engine(spec: Spec, world: World | None) -> Json:
+    """What serves a spec: engine, version, environment, the digest of its lock, and the cards of each replica.
+
+    None for what the spec does not fix, and for an environment that was not seen.
+    """
+    choice = spec.engine
+    name = choice.environment if choice is not None else None
+    made = ((world.environments if world else None) or {}).get(name or "")
+    return {
+        "name": engine_name(spec),
+        "version": choice.version if choice is not None else None,
+        "environment": name,
+        "lock": made.lock if made is not None else None,
+        "cards": cards_of_replica(spec),
     }
 
 

@@ -62,6 +62,7 @@ class ReplicaWatch:
         self._port = process.port or 0
         self._base = f"http://127.0.0.1:{self._port}"
         self._shared = False
+        self._parts: frozenset[int] | None = None
         self._born_at = time.monotonic()
         self._history = health.History(born_at=self._born_at, load_limit_s=birth.load_limit_s, stuck_s=birth.stuck_s)
         self._seen = Seen(pulse=None, progress=None)
@@ -144,7 +145,7 @@ class ReplicaWatch:
                 look = health.Look(
                     at=time.monotonic(),
                     answered=answered,
-                    broken=status == 503,
+                    broken=status == 503 or self._lost(pulse),
                     shared=self._shared,
                     stopped=pulse.state in ("T", "t"),
                     cpu_s=pulse.cpu_s,
@@ -157,6 +158,15 @@ class ReplicaWatch:
                 self._set(None if unknown else verdict)
                 calm = answered and self._history.generated_at is not None
                 await asyncio.sleep(LOOK_EVERY_S if calm else LOOK_EVERY_S / 4)
+
+    def _lost(self, pulse: Pulse) -> bool:
+        """Whether one of the processes is gone that the engine had when it first generated."""
+        part = self._engine.part
+        if part is None or self._history.generated_at is None:
+            return False
+        if self._parts is None:
+            self._parts = frozenset(pid for pid, name in pulse.parts if name.startswith(part))
+        return not self._parts <= {pid for pid, _ in pulse.parts}
 
     async def _health(self, client: httpx.AsyncClient) -> int | None:
         """The status of /health; None: no answer in time."""

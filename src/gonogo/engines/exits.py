@@ -14,8 +14,8 @@ from typing import Sequence
 LONGEST_LOG = 2_000_000
 TRACEBACK, MOST_ENDS = 6_000, 50
 """Characters of a traceback before its last line, and how many of them are looked at."""
-_START = re.compile(r"vLLM API server version|server_args=ServerArgs")
-"""The first line of a start that both engines print before they do anything that can fail."""
+_START = re.compile(r"vLLM (?:API )?server version|█  version \d|server_args=ServerArgs")
+"""The first line of a start that both engines print before they do anything that can fail; vLLM 0.32.0 in a logo."""
 
 _OUT_OF_MEMORY, _GRAPHS = "EngineOutOfMemory", "EngineGraphsOutOfMemory"
 _MEMORY_END = re.compile(r"CUDA (?:error: )?out of memory")
@@ -179,3 +179,13 @@ _ANSWERS = _patterns(
 )
 REASONS = frozenset(reason for reason, _ in (*_EXITS, *_ANSWERS))
 """Every reason that a log or an answer can have: each has words."""
+FINAL = frozenset(
+    {
+        *("EngineDriverTooOld", "EngineKernelMissing", "EngineToolkitMissing", "EngineCompilerMissing"),
+        *("EngineNotInstalled", "EnginePackagesClash", "EngineFlagUnknown", "EngineRemoteCodeNeeded"),
+        *("EngineModelTypeUnknown", "EngineUnknownArchitecture", "EngineTypeUnsupported", "EngineSchemeUnsupported"),
+        *("EngineDoesNotDivide", "EngineTooFewCards", "EngineContextTooLong", "EngineTokenizerMissing"),
+        *("EngineModelNotFound", "EngineInstructionMissing"),
+    }
+)
+"""Those that the next start meets too: nothing that changes by itself (memory, ports, disks, a hub) is among them."""

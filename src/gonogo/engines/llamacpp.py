@@ -48,6 +48,7 @@ class LlamaCpp:
     runner: str | None = None
     name = "llamacpp"
     load_limit_s = LOAD_LIMIT_S
+    part = None
 
     def launch(self, spec: Spec, model: ModelFacts, placement: Placement) -> Launch:
         """The process of one replica. Raises ValueError for a model that was not found."""

@@ -70,6 +70,14 @@ class Engine(Protocol):
     name: str
     load_limit_s: float
 
+    @property
+    def part(self) -> str | None:
+        """How the names begin that its other processes give themselves; it is broken without one of them.
+
+        None: it is one process.
+        """
+        ...
+
     def launch(self, spec: Spec, model: ModelFacts, placement: Placement) -> Launch: ...
 
     def memory(self, spec: Spec, model: ModelFacts, replicas: int) -> MemoryPlan: ...

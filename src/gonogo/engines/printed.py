@@ -1,7 +1,8 @@
 """What an engine prints of its memory while it starts: parsed into numbers, and what a plan learns from them. Pure.
 
-One GPU engine's lines after the other: the patterns of vLLM 0.6 to 0.19 and of SGLang, as they stand in public logs
-(cases in `tests/cases/engines/printed`). The last start in a log counts. Rounded as printed: to 0.01 GiB.
+One GPU engine's lines after the other: the patterns of vLLM 0.6 to 0.32 and of SGLang, as they stand in public logs
+(cases in `tests/cases/engines/printed`). The last start in a log counts. Rounded as printed: to 0.01 GiB. On a
+processor vLLM prints the checkpoint's size and the tokens of its cache, and repeats the bytes that it was given for it.
 """
 
 from __future__ import annotations
@@ -60,8 +61,7 @@ class Beside:
 def parse_printed(log_text: str) -> Printed:
     """The last start in a log. Reads the last 8 MB of it; never raises."""
     text = log_text[-LONGEST_LOG:]
-    starts = [found.start() for found in _START.finditer(text)]
-    last = text[starts[-1] :] if starts else text
+    last = text[_last_start(text) :]
     engine, version = _version(last)
     values: dict[str, int | float] = {}
     for name, pattern, unit in _LINES:
@@ -86,6 +86,14 @@ def parse_printed(log_text: str) -> Printed:
         requests=values.get("requests"),
         request_tokens=_whole(values, "request_tokens"),
     )
+
+
+def _last_start(text: str) -> int:
+    """Where the last start begins: a server says what it was told before its engine process says that it begins."""
+    starts = [(found.start(), found.group().startswith("Initializing")) for found in _START.finditer(text)]
+    if len(starts) > 1 and starts[-1][1] and not starts[-2][1]:
+        return starts[-2][0]
+    return starts[-1][0] if starts else 0
 
 
 def beside(memory: ReplicaMemory, printed: Printed) -> tuple[Beside, ...]:
@@ -139,14 +147,14 @@ def _whole(values: Mapping[str, int | float], name: str) -> int | None:
     return None if value is None else int(value)
 
 
-_START = re.compile(r"Initializing a V\d LLM engine|vLLM API server version|server_args=ServerArgs")
+_START = re.compile(r"Initializing a V\d LLM engine|vLLM (?:API )?server version|█  version \d|server_args=ServerArgs")
 _VERSIONS = (
     ("vllm", re.compile(r"LLM engine \(v(\d+\.\d+(?:\.\d+)?)")),
-    ("vllm", re.compile(r"vLLM API server version (\d+\.\d+(?:\.\d+)?)")),
+    ("vllm", re.compile(r"(?:vLLM (?:API )?server|█ ) version (\d+\.\d+(?:\.\d+)?)")),
     ("sglang", re.compile(r"sglang(?:_version=|[ -])v?(\d+\.\d+\.\d+)", re.IGNORECASE)),
 )
 _SGLANG = re.compile(r"Load weight end\.|max_total_num_tokens=")
-_VLLM = re.compile(r"Model loading took|Loading model weights took|GPU KV cache size")
+_VLLM = re.compile(r"Model loading took|Loading model weights took|[GC]PU KV cache size")
 _N, _I = r"(-?\d+(?:\.\d+)?)", r"(\d[\d,]*)"
 _LINES: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
     (name, re.compile(pattern), unit)
@@ -158,6 +166,7 @@ _LINES: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("free", rf"Load weight begin\..*?avail mem={_N} GB", "gib"),
         ("budget", rf"gpu_memory_utilization \([\d.]+\) = {_N} ?GiB", "gib"),
         ("budget", rf"GPU memory utilization is \([\d.]+, {_N} GiB\)", "gib"),
+        ("weights", rf"Checkpoint size: {_N} GiB", "gib"),
         ("weights", rf"(?:Model loading|Loading model weights) took {_N} Gi?B", "gib"),
         ("weights", rf"Load weight end\..*?mem usage={_N} GB", "gib"),
         ("activation", rf"torch peak memory increase: {_N} ?GiB", "gib"),
@@ -168,11 +177,12 @@ _LINES: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
         ("non_torch", rf"{_N} GiB for non-torch memory", "gib"),
         ("graphs", rf"Graph capturing finished in [\d.]+ secs?, took {_N} Gi?B", "gib"),
         ("graphs", rf"CUDA graph pool memory: {_N} GiB \(actual\)", "gib"),
+        ("cache", rf"non-default args: .*'kv_cache_memory_bytes': {_I}", "count"),
         ("cache", rf"Available KV cache memory: {_N} GiB", "gib"),
         ("cache", rf"reserved for KV Cache is {_N} ?GiB", "gib"),
         ("blocks", rf"num_gpu_blocks is: {_I}", "count"),
         ("blocks", rf"# (?:cuda|CUDA|GPU) blocks: {_I}", "count"),
-        ("tokens", rf"GPU KV cache size: {_I} tokens", "count"),
+        ("tokens", rf"[GC]PU KV cache size: {_I} tokens", "count"),
         ("tokens", rf"max_total_num_tokens={_I}", "count"),
         ("request_tokens", rf"Maximum concurrency for {_I} tokens per request", "count"),
         ("requests", rf"tokens per request: {_N}x", "x"),

@@ -164,13 +164,23 @@ def replica_plan(settings: EngineSettings) -> MemoryPlan:
     )
 
 
-def printed_memory(log_text: str) -> MemoryMeasured:
-    """What the last start in a log printed of one card: weights, cache, the activation peak."""
+def printed_memory(log_text: str, serving: Serving) -> MemoryMeasured:
+    """What the last start in a log printed of its memory: weights, cache, the activation peak.
+
+    An engine prints them of its first card; each of those that divide every layer takes the same. Of stages it prints
+    nothing. Sizes of less than 0.01 GiB are printed as 0: they are not known.
+    """
     printed = parse_printed(log_text)
+    cards = serving.tensor if serving.pipeline == 1 else None
+
+    def together(size_bytes: int | None) -> int | None:
+        return size_bytes * cards if size_bytes and cards is not None else None
+
     return MemoryMeasured(
-        weights_bytes=printed.weights_bytes,
-        kv_cache_bytes=printed.cache_bytes,
-        compute_bytes=printed.activation_bytes,
+        weights_bytes=together(printed.weights_bytes),
+        kv_cache_bytes=together(printed.cache_bytes),
+        kv_cache_tokens=printed.tokens,
+        compute_bytes=together(printed.activation_bytes),
     )
 
 

@@ -59,6 +59,7 @@ class Vllm:
     settings: EngineSettings
     name = "vllm"
     load_limit_s = LOAD_LIMIT_S
+    part = "VLLM::"
 
     def launch(self, spec: Spec, model: ModelFacts, placement: Placement) -> Launch:
         """The process of one replica. Raises Refused for a start that cannot be right, ValueError for no model."""
@@ -120,8 +121,8 @@ class Vllm:
         )
 
     def measured(self, log_text: str) -> MemoryMeasured:
-        """The sizes that the last start in this log printed of its first card; None for those it did not."""
-        return printed_memory(log_text)
+        """The sizes that the last start in this log printed, of all its cards; None for those it did not."""
+        return printed_memory(log_text, self.settings.serving)
 
     def explain_exit(self, log_text: str) -> str | None:
         """The reason code for what the last start in this log died of; None when the log does not say."""

@@ -34,10 +34,12 @@ class Health(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryMeasured:
-    """What the engine printed of its buffers, and the process's resident set. Bytes."""
+    """What the engine printed of its buffers, in bytes, and of the tokens that its cache holds; the process's resident
+    set."""
 
     weights_bytes: int | None = None
     kv_cache_bytes: int | None = None
+    kv_cache_tokens: int | None = None
     compute_bytes: int | None = None
     output_bytes: int | None = None
     resident_bytes: int | None = None

@@ -25,9 +25,10 @@ from gonogo.actions.model import (
 )
 from gonogo.checks.catalogue import CHECKS
 from gonogo.checks.finding import Answer, Check, Finding, Stage, Value, Verdict
+from gonogo.checks.network import hopeless
 from gonogo.engines.size import replicas_wanted
 from gonogo.engines.table import load_limit_s
-from gonogo.facts.replica import LOADS_TOO_LONG, Health, ReplicaFacts, ReplicaName
+from gonogo.facts.replica import Health, ReplicaFacts, ReplicaName
 from gonogo.facts.world import World
 from gonogo.plan.endpoints import clusters, drained
 from gonogo.plan.model import DesiredService, Plan
@@ -35,7 +36,6 @@ from gonogo.plan.place import active, missing_replicas, of_revision
 from gonogo.spec import Revision
 
 POLICY_SERVERS = 2
-CRASHES_BEFORE_REJECTION = 3
 
 
 def decide(services: Sequence[DesiredService], world: World, checks: Sequence[Check] = CHECKS) -> Plan:
@@ -166,14 +166,12 @@ def _probed(revision: Revision, world: World) -> bool:
 
 
 def _hopeless(revision: Revision, world: World) -> Finding | None:
-    """A replica of a revision that never served and died again and again, or did not come to an end of loading."""
+    """A replica of a revision that never served and died of what the next one would die of too."""
     for index in range(replicas_wanted(revision, world)):
         name = f"{revision.name}/{index}"
         deaths = world.deaths.get(name)
-        if deaths is None:
-            continue
-        too_long = deaths.why == LOADS_TOO_LONG
-        if too_long or deaths.count >= CRASHES_BEFORE_REJECTION:
+        reason = hopeless(deaths) if deaths is not None else None
+        if deaths is not None and reason is not None:
             values: dict[str, Value] = {
                 "replica": name,
                 "restarts": deaths.count,
@@ -181,7 +179,6 @@ def _hopeless(revision: Revision, world: World) -> Finding | None:
                 "last_lines": "\n".join(deaths.last_log_lines[-5:]),
                 "limit_s": round(load_limit_s(revision.spec)),
             }
-            reason = "ReplicaLoadsTooLong" if too_long else "ReplicaCrashLooping"
             return Finding(reason=reason, verdict=Verdict.FAIL, subject=f"replica/{name}", values=values)
     return None
 

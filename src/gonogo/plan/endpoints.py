@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Sequence
 
 from gonogo.actions.model import ClusterPlan, EndpointPlan
+from gonogo.engines.asked import LLAMACPP, engine_name
 from gonogo.facts.replica import Health, ReplicaFacts
 from gonogo.facts.world import World
 from gonogo.plan.model import DesiredService
@@ -20,9 +21,12 @@ DRAIN_LIMIT_S = 900.0
 def clusters(services: Sequence[DesiredService], world: World) -> tuple[ClusterPlan, ...]:
     """One cluster per service and revision that is served, proven or drained, with the replicas that generate."""
     wanted: dict[str, list[EndpointPlan]] = {}
+    in_parts: set[str] = set()
     by_name = {service.name: service for service in services}
     for service in services:
         for revision in (service.serving, service.desired):
+            if revision is not None and engine_name(revision.spec) != LLAMACPP:
+                in_parts.add(revision.name)
             serves = revision is not None and not service.removed
             if revision is not None and serves and not (revision == service.desired and _rejected(service)):
                 wanted.setdefault(revision.name, [])
@@ -33,7 +37,11 @@ def clusters(services: Sequence[DesiredService], world: World) -> tuple[ClusterP
         endpoint = EndpointPlan(name=replica.name, address=replica.address, port=replica.port)
         wanted.setdefault(f"{replica.name.service}/{replica.name.revision}", []).append(endpoint)
     return tuple(
-        ClusterPlan(name=name, endpoints=tuple(sorted(found, key=lambda one: one.name.index)))
+        ClusterPlan(
+            name=name,
+            endpoints=tuple(sorted(found, key=lambda one: one.name.index)),
+            outlives_its_parts=name in in_parts,
+        )
         for name, found in sorted(wanted.items())
     )
 

@@ -25,7 +25,8 @@ it is broken. vLLM does so 0.2 s after its engine process was killed, and ends 4
 class Look:
     """One look at a replica.
 
-    `answered`: /health in time and well. `broken`: it answered that it is not well, which while it loads is no news.
+    `answered`: /health in time and well. `broken`: it answered that it is not well, which while it loads is no news, or
+    one of its processes is gone.
     `shared`: another program listens on its port too. `cpu_s`: CPU seconds used so far. `tokens`: all counters summed.
     """
 

@@ -16,12 +16,26 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Sequence
 
 from gonogo.engines.model import Launch
+from gonogo.runtimes.process_table import (
+    SESSION,
+    START,
+    STATE,
+    descendants,
+    identity,
+    leader_is_gone,
+    living_name,
+    marks_of,
+    pids,
+    resident_pages,
+    stat_fields,
+    used,
+    writes,
+)
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_STAT_STATE, _STAT_SESSION, _STAT_UTIME, _STAT_STIME, _STAT_START = 0, 3, 11, 12, 19
 LEADERS = ("replica", "policy", "gateway")
 """The roles that `start` starts: only the leader of a session is such a process, its children are a part of it."""
 AUTOGROUP_TRIES, AUTOGROUP_PAUSE_S = 3, 0.11
@@ -46,13 +60,14 @@ class Process:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulse:
     """Signs of life of one process: its state letter (T: stopped), and with its children together the CPU seconds used
-    so far and the resident bytes.
+    so far and the resident bytes. `parts`: its children that live, by pid and by the name that each gave itself.
     """
 
     state: str
     cpu_s: float
     resident_bytes: int
     age_s: float
+    parts: frozenset[tuple[int, str]] = frozenset()
 
 
 def boot_id() -> str:
@@ -96,8 +111,8 @@ class LocalRuntime:
             os.close(descriptor)
         _be_nice(child.pid, launch.niceness)
         self._children[child.pid] = child
-        started = _stat(child.pid)
-        start_time = started[_STAT_START] if started else "0"
+        started = stat_fields(child.pid)
+        start_time = started[START] if started else "0"
         handle = f"{child.pid}:{start_time}:{self._boot}"
         born = Process(role=role, name=name, port=port, handle=handle, devices=devices)
         self._known[born.handle] = born
@@ -105,7 +120,7 @@ class LocalRuntime:
 
     def scan(self) -> tuple[Process, ...]:
         """Look through the whole process table for processes of this state directory."""
-        for pid in _pids():
+        for pid in pids():
             found = self._read(pid)
             if found is not None:
                 self._known[found.handle] = found
@@ -124,32 +139,34 @@ class LocalRuntime:
         if boot != self._boot:
             return False
         self._reap(int(pid))
-        fields = _stat(int(pid))
-        return fields is not None and fields[_STAT_START] == start_time and fields[_STAT_STATE] not in ("Z", "X")
+        fields = stat_fields(int(pid))
+        return fields is not None and fields[START] == start_time and fields[STATE] not in ("Z", "X")
 
     def pulse(self, handle: str) -> Pulse | None:
         """Signs of life, None when it is gone."""
         if not self.alive(handle):
             return None
         pid = int(handle.partition(":")[0])
-        fields = _stat(pid)
+        fields = stat_fields(pid)
         if fields is None:
             return None
-        family = [used for one in (pid, *_descendants(pid)) if (used := _used(one)) is not None]
+        children = descendants(pid)
+        family = [taken for one in (pid, *children) if (taken := used(one)) is not None]
         if not family:
             return None
         uptime = float(Path("/proc/uptime").read_text().split()[0])
         return Pulse(
-            state=fields[_STAT_STATE],
-            cpu_s=sum(used.ticks for used in family) / _TICKS_PER_SECOND,
-            resident_bytes=_resident_pages(family) * resource.getpagesize(),
-            age_s=max(0.0, uptime - int(fields[_STAT_START]) / _TICKS_PER_SECOND),
+            state=fields[STATE],
+            cpu_s=sum(taken.ticks for taken in family) / _TICKS_PER_SECOND,
+            resident_bytes=resident_pages(family) * resource.getpagesize(),
+            age_s=max(0.0, uptime - int(fields[START]) / _TICKS_PER_SECOND),
+            parts=frozenset((one, name) for one in children if (name := living_name(one)) is not None),
         )
 
     def family(self, handle: str) -> tuple[int, ...]:
         """The pids of the process and of its children; empty when it is gone."""
         pid = int(handle.partition(":")[0])
-        return (pid, *_descendants(pid)) if self.alive(handle) else ()
+        return (pid, *descendants(pid)) if self.alive(handle) else ()
 
     def send(self, handle: str, number: signal.Signals) -> bool:
         """Send a signal to exactly this process; False when it is gone. Never hits a process that got its pid."""
@@ -171,31 +188,30 @@ class LocalRuntime:
     def kill(self, handle: str) -> bool:
         """SIGKILL for exactly this process and for every child of its session; False when it is gone."""
         pid = int(handle.partition(":")[0])
-        children = _descendants(pid) if self.alive(handle) else ()
+        children = descendants(pid) if self.alive(handle) else ()
         killed = self.send(handle, signal.SIGKILL)
         for child in children:
             with contextlib.suppress(OSError):
                 os.kill(child, signal.SIGKILL)
         return killed
 
-    def sweep(self, role: str, name: str) -> int:
-        """End what a process of this role and name left behind: children whose leader is gone. How many there were."""
-        left = [pid for pid in _pids() if self._is_orphan(pid, role, name)]
+    def sweep(self, role: str, name: str | None, logs: Sequence[Path]) -> int:
+        """End what processes of this role and name (None: any) left behind: children whose leader is gone. How many.
+
+        They are known by their marks or by the log that they write to: a process that gives itself a name, as vLLM's
+        do, writes it over its environment.
+        """
+        files = {file for log in logs if (file := identity(log)) is not None}
+        left = [pid for pid in pids() if leader_is_gone(pid) and (self._marked(pid, role, name) or writes(pid, files))]
         for pid in left:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         return len(left)
 
-    def _is_orphan(self, pid: int, role: str, name: str) -> bool:
-        fields = _stat(pid)
-        if fields is None or fields[_STAT_STATE] in ("Z", "X") or int(fields[_STAT_SESSION]) == pid:
-            return False
-        leader = _stat(int(fields[_STAT_SESSION]))
-        if leader is not None and leader[_STAT_STATE] not in ("Z", "X"):
-            return False
-        marks = _marks(pid)
-        ours = (marks.get("GONOGO_STATE"), marks.get("GONOGO_ROLE"), marks.get("GONOGO_NAME"))
-        return ours == (self._state_dir, role, name)
+    def _marked(self, pid: int, role: str, name: str | None) -> bool:
+        marks = marks_of(pid)
+        ours = (marks.get("GONOGO_STATE"), marks.get("GONOGO_ROLE"))
+        return ours == (self._state_dir, role) and name in (None, marks.get("GONOGO_NAME"))
 
     def open_watch(self, handle: str) -> int | None:
         """A descriptor (pidfd) that becomes readable when the process ends, None when it is gone. Close it."""
@@ -232,16 +248,16 @@ class LocalRuntime:
             del self._children[pid]
 
     def _read(self, pid: int) -> Process | None:
-        fields = _stat(pid)
-        if fields is None or fields[_STAT_STATE] in ("Z", "X"):
+        fields = stat_fields(pid)
+        if fields is None or fields[STATE] in ("Z", "X"):
             return None
-        handle = f"{pid}:{fields[_STAT_START]}:{self._boot}"
+        handle = f"{pid}:{fields[START]}:{self._boot}"
         if handle in self._known:
             return self._known[handle]
-        marks = _marks(pid)
+        marks = marks_of(pid)
         if marks.get("GONOGO_STATE") != self._state_dir or not marks.get("GONOGO_ROLE"):
             return None
-        if marks["GONOGO_ROLE"] in LEADERS and int(fields[_STAT_SESSION]) != pid:
+        if marks["GONOGO_ROLE"] in LEADERS and int(fields[SESSION]) != pid:
             return None
         port = marks.get("GONOGO_PORT", "")
         return Process(
@@ -308,75 +324,3 @@ def _be_nice(pid: int, niceness: int) -> None:
             return  # no autogroups here, or it ended
         else:
             return
-
-
-def _stat(pid: int) -> list[str] | None:
-    """Fields of /proc/PID/stat after the command name (state is the first), None when there is no such process."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    return text[text.rindex(")") + 2 :].split()
-
-
-def _pids() -> list[int]:
-    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
-
-
-@dataclass(frozen=True, slots=True)
-class _Used:
-    """CPU ticks, resident pages, and those of them that a file or another process backs too."""
-
-    ticks: int
-    resident: int
-    shared: int
-
-
-def _used(pid: int) -> _Used | None:
-    """What one process takes, None when it is gone."""
-    fields = _stat(pid)
-    try:
-        pages = Path(f"/proc/{pid}/statm").read_text().split()
-        return (
-            None
-            if fields is None
-            else _Used(int(fields[_STAT_UTIME]) + int(fields[_STAT_STIME]), int(pages[1]), int(pages[2]))
-        )
-    except (OSError, IndexError):
-        return None
-
-
-def _resident_pages(family: Sequence[_Used]) -> int:
-    """Of a family of processes: libraries that all of them map count once."""
-    return sum(used.resident - used.shared for used in family) + max(used.shared for used in family)
-
-
-def _descendants(pid: int) -> tuple[int, ...]:
-    """Children, their children, and so on; a child that is born meanwhile may be missing."""
-    found: list[int] = []
-    waiting = [pid]
-    while waiting:
-        one = waiting.pop()
-        try:
-            threads = os.listdir(f"/proc/{one}/task")
-        except OSError:
-            continue
-        for thread in threads:
-            with contextlib.suppress(OSError):
-                children = [int(text) for text in Path(f"/proc/{one}/task/{thread}/children").read_text().split()]
-                found += children
-                waiting += children
-    return tuple(found)
-
-
-def _marks(pid: int) -> Mapping[str, str]:
-    try:
-        content = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return {}
-    marks: dict[str, str] = {}
-    for item in content.split(b"\0"):
-        if item.startswith(b"GONOGO_"):
-            name, _, value = item.decode("utf-8", "replace").partition("=")
-            marks[name] = value
-    return marks

@@ -150,14 +150,16 @@ def _spoken(entry: Mapping[str, Any], lang: Language) -> Any:
 
 
 def _translated(values: Mapping[str, object], lang: Language) -> Mapping[str, object]:
-    """`why` may be a code of ours, or the name of the check whose finding says more; `terms` holds names of terms;
-    `oddity` is a family's, in English."""
+    """`why` may be a code of ours, a reason that has words, or the name of the check whose finding says more; `terms`
+    holds names of terms; `oddity` is a family's, in English."""
     told = dict(values)
     why, terms, oddity = values.get("why"), values.get("terms"), values.get("oddity")
     if isinstance(oddity, str) and has_message(f"oddity.{oddity}"):
         told["oddity"] = message(f"oddity.{oddity}", lang)
     if isinstance(why, str) and has_message(f"why.{why}"):
         told["why"] = message(f"why.{why}", lang)
+    elif isinstance(why, str) and why in _reasons():
+        told["why"] = message("why.reason", lang, reason=why, seen=finding_text(why, {}, lang).seen)
     elif isinstance(why, str) and has_message(f"check.{why}"):
         told["why"] = message("why.check", lang, title=message(f"check.{why}", lang))
     if isinstance(terms, str):

@@ -66,8 +66,8 @@ def model_rows(model: Facts | None, lang: Language) -> tuple[Row, ...]:
     return tuple((message(f"fact.{name}", lang), unseen if value is None else str(value)) for name, value in rows)
 
 
-def spec_rows(spec: Facts, lang: Language) -> tuple[Row, ...]:
-    """What was asked for, defaults included."""
+def spec_rows(spec: Facts, engine: Facts | None, lang: Language) -> tuple[Row, ...]:
+    """What was asked for, defaults included, and the engine that serves it."""
     gateway, expect, replicas = spec["gateway"], spec["expect"], spec["replicas"]
     span = message("fact.auto_replicas", lang)
     if replicas is not None:
@@ -76,6 +76,7 @@ def spec_rows(spec: Facts, lang: Language) -> tuple[Row, ...]:
     rows = (
         ("service", spec["service"]),
         ("asked_model", spec["model"]),
+        *_engine(engine, lang),
         ("asked_projector", spec["projector"] or "–"),
         ("asked_quantization", spec["quantization"]),
         ("asked_replicas", span),
@@ -86,6 +87,17 @@ def spec_rows(spec: Facts, lang: Language) -> tuple[Row, ...]:
         ("probes", ", ".join(probe["name"] for probe in spec["probes"]) or "–"),
     )
     return tuple((message(f"fact.{name}", lang), str(value)) for name, value in rows)
+
+
+def _engine(engine: Facts | None, lang: Language) -> tuple[Row, ...]:
+    if engine is None:
+        return ()
+    named = ("engine", " ".join(one for one in (engine["name"], engine["version"]) if one))
+    if engine["environment"] is None:
+        return (named,)
+    lock = engine["lock"] or message("report.not_observed", lang)
+    told = message("fact.environment_value", lang, name=engine["environment"], lock=lock)
+    return (named, ("environment", told))
 
 
 def _accelerators(found: list[Facts] | None) -> str | None:

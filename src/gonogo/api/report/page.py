@@ -58,7 +58,7 @@ def view(data: Data, lang: Language) -> dict[str, Any]:
             for role, pids in data["status"]["processes"].items()
         ],
         "facts": [
-            (message("report.asked", lang), spec_rows(data["spec"], lang)),
+            (message("report.asked", lang), spec_rows(data["spec"], data.get("engine"), lang)),
             (message("report.model", lang), model_rows(data["model"], lang)),
             (message("report.host", lang), host_rows(data["host"], lang)),
         ],

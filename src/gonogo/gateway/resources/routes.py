@@ -89,22 +89,22 @@ def _allowed(path: str, clusters: Sequence[ClusterPlan]) -> list[Json]:
     method = PATHS[path]
     wrong = {"path": path, "headers": [{**_method(f"^{method}$"), "invert_match": True}]}
     return [
-        *(_to_cluster(path, method, cluster.name) for cluster in clusters),
+        *(_to_cluster(path, method, cluster) for cluster in clusters),
         # Both run policy first, so that nothing is told to a client without a key.
         _wrong_method(wrong, method, f"Use {method} for {path}."),
         _refusal({"path": path}, 503, "no_revision", "No revision of this service is ready to serve."),
     ]
 
 
-def _to_cluster(path: str, method: str, name: str) -> Json:
-    revision = {"name": REVISION_HEADER, "string_match": {"exact": name}}
+def _to_cluster(path: str, method: str, plan: ClusterPlan) -> Json:
+    revision = {"name": REVISION_HEADER, "string_match": {"exact": plan.name}}
     return {
         "match": {"path": path, "headers": [_method(f"^{method}$"), revision]},
         "route": {
-            "cluster": name,
+            "cluster": plan.name,
             # An answer may take long; what bounds it is the stream's idle timeout.
             "timeout": "0s",
-            "retry_policy": _RETRIES,
+            "retry_policy": _RETRIES_OF_PARTS if plan.outlives_its_parts else _RETRIES,
         },
         "request_headers_to_remove": _REMOVED_FOR_ENGINES,
         "response_headers_to_remove": _REMOVED_FROM_ENGINES,
@@ -131,6 +131,8 @@ _RETRIES: Json = {
     "host_selection_retry_max_attempts": 64,
     "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
 }
+# vLLM answers 500 at once to whatever is and comes in until it ends, 5 s after its engine process died.
+_RETRIES_OF_PARTS: Json = {**_RETRIES, "retriable_status_codes": [500, 503]}
 
 
 def _hints() -> list[Json]:
