@@ -56,13 +56,14 @@ def find_model(session: Session, asked: str, where: Where) -> Found:
     if recipe is None and asked and folder.is_dir():
         return _of_checkpoint(session, asked, _folder(session, folder), where)
     if recipe is not None:
-        return _of_recipe(session, recipe, where)
+        return _of_recipe(session, recipe, asked, where)
     return _of_hub_id(session, asked, where)
 
 
-def _of_recipe(session: Session, recipe: Recipe, where: Where) -> Found:
+def _of_recipe(session: Session, recipe: Recipe, asked: str, where: Where) -> Found:
+    """By the recipe's name or its model's id: every form that can be had. By the id of one form: that one."""
     from gonogo.facts.numbers import ConfigError
-    from gonogo.plan.ways import ways_of_recipe
+    from gonogo.plan.ways import ways_of_recipe, ways_of_repository
     from gonogo.spec.recipe import HubSource, PackageSource
 
     if isinstance(recipe.source, PackageSource):
@@ -75,6 +76,8 @@ def _of_recipe(session: Session, recipe: Recipe, where: Where) -> Found:
         ways = ways_of_recipe(recipe, config, seen.tensors if seen is not None and config is not None else None)
     except ConfigError as error:
         raise _unplannable(recipe.name, error.detail) from None
+    if asked.casefold() not in (one.casefold() for one in (recipe.name, *recipe.ids)):
+        ways = ways_of_repository(recipe, ways, asked)
     origin = _seen(session, seen) if seen is not None and config is not None else session.told("fit.origin.known")
     return Found(name=recipe.name, ways=ways, usual_tokens=recipe.context_tokens, origin=origin)
 
