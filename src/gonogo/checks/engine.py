@@ -127,7 +127,8 @@ def engine_doors(revision: Revision, world: World) -> Iterator[Finding]:
     try:
         limits = _trial(revision, world)
     except Refused as refused:
-        values = {**values, "why": refused.reason, "words": ", ".join(f"{k} {v}" for k, v in refused.values.items())}
+        words = ", ".join(f"{key} {value}" for key, value in refused.values.items())
+        values = {**values, "why": refused.reason, "code": refused.reason, "words": words}
         yield Finding(reason="EngineStartRefused", verdict=Verdict.FAIL, subject=subject, values=values)
         return
     values["doors"] = ", ".join(sorted(limits.unfenced))

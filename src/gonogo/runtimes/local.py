@@ -169,14 +169,16 @@ class LocalRuntime:
             os.close(descriptor)
 
     def kill(self, handle: str) -> bool:
-        """SIGKILL for exactly this process and for every child of its session; False when it is gone."""
-        pid = int(handle.partition(":")[0])
-        children = _descendants(pid) if self.alive(handle) else ()
+        """SIGKILL for exactly this process and for all its children; False when it is gone."""
+        children = self._children_of(handle)
         killed = self.send(handle, signal.SIGKILL)
-        for child in children:
-            with contextlib.suppress(OSError):
-                os.kill(child, signal.SIGKILL)
+        _kill_each(children)
         return killed
+
+    def _children_of(self, handle: str) -> Mapping[int, str]:
+        """Pid → start time of each child, grandchild and so on of a living process."""
+        found = {pid: _stat(pid) for pid in self.family(handle)[1:]}
+        return {pid: fields[_STAT_START] for pid, fields in found.items() if fields is not None}
 
     def sweep(self, role: str, name: str) -> int:
         """End what a process of this role and name left behind: children whose leader is gone. How many there were."""
@@ -209,14 +211,19 @@ class LocalRuntime:
         return None
 
     def end(self, handle: str, patience_s: float) -> bool:
-        """SIGTERM, then SIGKILL after `patience_s`; returns whether it is gone. Blocks; used outside the loop."""
-        if not self.send(handle, signal.SIGTERM):
-            return True
-        if self._wait_gone(handle, patience_s):
-            return True
-        self.send(handle, signal.SIGCONT)
-        self.kill(handle)
-        return self._wait_gone(handle, 5.0)
+        """SIGTERM, then SIGKILL after `patience_s`, and SIGKILL for children that it left; whether it is gone.
+
+        Blocks; used outside the loop.
+        """
+        children = self._children_of(handle)
+        try:
+            if not self.send(handle, signal.SIGTERM) or self._wait_gone(handle, patience_s):
+                return True
+            self.send(handle, signal.SIGCONT)
+            self.kill(handle)
+            return self._wait_gone(handle, 5.0)
+        finally:
+            _kill_each(children)
 
     def _wait_gone(self, handle: str, limit_s: float) -> bool:
         deadline = time.monotonic() + limit_s
@@ -317,6 +324,15 @@ def _stat(pid: int) -> list[str] | None:
     except OSError:
         return None
     return text[text.rindex(")") + 2 :].split()
+
+
+def _kill_each(processes: Mapping[int, str]) -> None:
+    """SIGKILL for each of these (pid → start time) that is still itself."""
+    for pid, start_time in processes.items():
+        fields = _stat(pid)
+        if fields is not None and fields[_STAT_START] == start_time:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _pids() -> list[int]:
