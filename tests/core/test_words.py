@@ -30,6 +30,7 @@ from gonogo.words.catalogue import FOLDER, UnknownReason, entries, files
 from gonogo.words.events import event_text
 from gonogo.words.fill import fill, placeholders, required_placeholders
 from tests.core import worlds
+from tests.core.test_checks_engine import every_world
 
 AGREED: Mapping[str, list[str]] = yaml.safe_load(
     (FOLDER.parents[2] / "tests/cases/words/values.yaml").read_text(encoding="utf-8")
@@ -274,6 +275,7 @@ def _worlds() -> Iterator[tuple[Revision, World]]:
     yield worlds.revision(gateway=Gateway(address="0.0.0.0", hostnames=("other",))), good
     for host in _hosts():
         yield revision, replace(good, host=host)
+    yield from every_world()
 
 
 def _hosts() -> Iterator[HostFacts]:

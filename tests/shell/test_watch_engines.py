@@ -50,9 +50,7 @@ class Scene:
             epoch = store.acquire_lease("test")
             with store.change(epoch=epoch, actor="control", principal="test") as change:
                 change.add_revision(Spec(service="svc", model="m", engine=EngineChoice(name="vllm-cpu")))
-            deployment = Deployment(
-                paths=self.paths, runtime=self.runtime, store=store, epoch=epoch, memory=Memory()
-            )
+            deployment = Deployment(paths=self.paths, runtime=self.runtime, store=store, epoch=epoch, memory=Memory())
 
             async def played() -> None:
                 observer = Observer(deployment, lambda: None, lambda: None)
@@ -80,9 +78,7 @@ async def until(happened: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize(
-    ("last_words", "why"), [(None, "EngineChildDied"), (ENDED_IN_CHILD, "EngineOutOfMemory")]
-)
+@pytest.mark.parametrize(("last_words", "why"), [(None, "EngineChildDied"), (ENDED_IN_CHILD, "EngineOutOfMemory")])
 def test_a_replica_that_says_it_is_broken_is_hung_within_a_second_with_its_logs_reason(
     scene: Scene, last_words: str | None, why: str
 ) -> None:

@@ -154,19 +154,19 @@ def _planned(session: Session, spec: Spec, version: str) -> Spec:
 
 
 def _free_hardware(session: Session, spec: Spec) -> Hardware:
-    """The cards of this host that no replica of another service holds, as idle ones. Raises Refusal."""
-    from gonogo.engines.cards import card_id
+    """The cards of this host that no replica of another service holds; this service's count as free. Raises Refusal."""
+    from gonogo.engines.cards import card_id, without_ours
     from gonogo.engines.hardware import HardwareError, hardware_here
     from gonogo.runtimes.local import LocalRuntime
     from gonogo.runtimes.look_accelerators import look_at_accelerators
 
-    others = [one for one in LocalRuntime(session.paths.root).scan() if one.name.partition("/")[0] != spec.service]
-    held = {device: one.name for one in others for device in one.devices}
+    holders = {device: one.name for one in LocalRuntime(session.paths.root).scan() for device in one.devices}
+    taken = {device for device, name in holders.items() if name.partition("/")[0] != spec.service}
     seen = look_at_accelerators().accelerators
-    free = None if seen is None else tuple(card for card in seen if card_id(card) not in held)
+    free = None if seen is None else without_ours([one for one in seen if card_id(one) not in taken], holders)
     if seen and not free:
-        values = {"count": len(seen), "holders": ", ".join(sorted(set(held.values())))}
-        raise Refusal("CardsAllHeld", BLOCKED, {"model": spec.model, **values})
+        names = ", ".join(sorted({holders[device] for device in taken}))
+        raise Refusal("CardsAllHeld", BLOCKED, {"model": spec.model, "count": len(seen), "holders": names})
     try:
         return hardware_here(free)
     except HardwareError as error:

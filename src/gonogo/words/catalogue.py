@@ -150,8 +150,8 @@ def _spoken(entry: Mapping[str, Any], lang: Language) -> Any:
 
 
 def _translated(values: Mapping[str, object], lang: Language) -> Mapping[str, object]:
-    """`why` may be a code of ours, a reason, or the name of the check whose finding says more; `terms` holds names of
-    terms; `oddity` is a family's, in English."""
+    """`why` may be a code of ours, a reason, or the name of the check whose finding says more; `terms` and
+    `doors` hold names of terms; `oddity` is a family's, in English."""
     told = dict(values)
     why, terms, oddity = values.get("why"), values.get("terms"), values.get("oddity")
     if isinstance(oddity, str) and has_message(f"oddity.{oddity}"):
@@ -162,8 +162,9 @@ def _translated(values: Mapping[str, object], lang: Language) -> Mapping[str, ob
         told["why"] = message("why.check", lang, title=message(f"check.{why}", lang))
     elif isinstance(why, str) and why in _reasons():
         told["why"] = _reason_told(why, lang)
-    if isinstance(terms, str):
-        told["terms"] = _TERM.sub(lambda found: _term(found.group(), lang), terms)
+    for name, listed in (("terms", terms), ("doors", values.get("doors"))):
+        if isinstance(listed, str):
+            told[name] = _TERM.sub(lambda found: _term(found.group(), lang), listed)
     return told
 
 
