@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from gonogo.facts.accelerator import Accelerator
-from gonogo.facts.catalogue import known_model
 from gonogo.facts.accelerator import Health as CardHealth
+from gonogo.facts.catalogue import known_model
 from gonogo.facts.environment import EnvironmentMade
 from gonogo.facts.host import HostFacts
 from gonogo.facts.model import ModelFacts

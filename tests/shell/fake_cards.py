@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Mapping
 
-RECORDED = Path(__file__).parents[1] / "cases" / "facts" / "accelerators" / "h100-ecc.txt"
+RECORDED = Path(__file__).parents[1] / "cases" / "facts" / "accelerators" / "two-h100.txt"
 NEWEST_DRIVER = "580.105.08"
 
 
@@ -34,9 +34,8 @@ def with_cards(folder: Path, card: Card, count: int = 1, driver: str = NEWEST_DR
     (made / "seen.xml").write_text(_seen(card, count, driver))
     (made / "capabilities.txt").write_text("".join(f"{uuid(index)}, {card.capability}\n" for index in range(count)))
     program = made / "nvidia-smi"
-    program.write_text(
-        f'#!/bin/sh\ncase "$*" in "-q -x") cat {made}/seen.xml;; "topo -m") exit 1;; *) cat {made}/capabilities.txt;; esac\n'
-    )
+    answers = f'"-q -x") cat {made}/seen.xml;; "topo -m") exit 1;; *) cat {made}/capabilities.txt;;'
+    program.write_text(f'#!/bin/sh\ncase "$*" in {answers} esac\n')
     program.chmod(0o755)
     return {"PATH": f"{made}{os.pathsep}{os.environ['PATH']}"}
 
@@ -47,11 +46,14 @@ def uuid(index: int) -> str:
 
 
 def _seen(card: Card, count: int, driver: str) -> str:
-    text = RECORDED.read_text()
-    head, gpu, tail = re.split(r"(?=\t<gpu )|(?<=</gpu>\n)", text)
-    one = gpu.replace("NVIDIA H100 80GB HBM3", card.name)
-    one = one.replace("<total>81559 MiB</total>", f"<total>{card.total_mib} MiB</total>", 1)
-    one = one.replace("<free>81080 MiB</free>", f"<free>{card.free_mib} MiB</free>", 1)
+    head, one, _, tail = re.split(r"(?=\t<gpu )|(?<=</gpu>\n)(?!\t<gpu )", RECORDED.read_text())
+    for before, after in (
+        ("NVIDIA H100 80GB HBM3", card.name),
+        ("<total>81559 MiB</total>", f"<total>{card.total_mib} MiB</total>"),
+        ("<free>81080 MiB</free>", f"<free>{card.free_mib} MiB</free>"),
+    ):
+        assert before in one
+        one = one.replace(before, after, 1)
     gpus = "".join(one.replace(uuid(0), uuid(index)) for index in range(count))
-    head = head.replace(NEWEST_DRIVER, driver).replace("<attached_gpus>1<", f"<attached_gpus>{count}<")
+    head = head.replace(NEWEST_DRIVER, driver).replace("<attached_gpus>2<", f"<attached_gpus>{count}<")
     return f"{head}{gpus}{tail}"

@@ -1,4 +1,4 @@
-"""`gonogo plan` and `gonogo check` choose the engine before anything is downloaded: release, cards, form of the weights."""
+"""`gonogo plan` and `gonogo check` choose the engine before a download: release, cards, form of the weights."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_engine_is_chosen_for_the_cards_here_without_asking_a_hub(
 
 
 def test_the_weights_that_a_hub_id_names_are_not_exchanged_for_others(tmp_path: Path, hub: Mapping[str, str]) -> None:
-    """On this card the recipe takes its FP8 form; who names a repository gets that one, or is told that it is too big."""
+    """On this card the recipe takes its FP8 form; who names a repository gets that one or hears that it is too big."""
     spec, expect = tmp_path / "s.yaml", "expect: {concurrent_requests: 4, context_tokens: 16k}"
     spec.write_text(f"model: qwen3-8b\n{expect}\n")
     assert plan(tmp_path, hub, str(spec)).json["model"] == "Qwen/Qwen3-8B-FP8"

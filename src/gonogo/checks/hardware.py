@@ -35,7 +35,11 @@ def memory_fits(revision: Revision, world: World) -> Iterator[Finding]:
         yield Finding(reason="MemoryUnknown", verdict=Verdict.UNKNOWN, subject=subject)
         return
     replicas = replicas_wanted(revision, world)
-    plan = memory_of(revision.spec, model, world.host, replicas)
+    try:
+        plan = memory_of(revision.spec, model, world.host, replicas)
+    except ValueError:  # its numbers are not those of a model that this engine can plan
+        yield Finding(reason="MemoryUnknown", verdict=Verdict.UNKNOWN, subject=subject)
+        return
     held = sum(
         replica.memory.resident_bytes or 0
         for replica in world.replicas or ()
