@@ -1,4 +1,4 @@
-"""Worlds with accelerators: a host's cards, a model that is known by its configuration, an environment that holds vLLM."""
+"""Worlds with accelerators: a host's cards, a model known by its configuration, an environment that holds vLLM."""
 
 from __future__ import annotations
 

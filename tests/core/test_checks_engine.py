@@ -9,6 +9,7 @@ import pytest
 
 from gonogo.checks.catalogue import CHECKS
 from gonogo.checks.finding import Finding, Stage, Verdict
+from gonogo.engines.size import replicas_wanted
 from gonogo.facts.model import ModelFacts, ModelProblem
 from gonogo.facts.world import World
 from gonogo.plan.decide import ask
@@ -220,3 +221,12 @@ def test_with_everything_there_nothing_blocks() -> None:
     answers = list(ask(CHECKS, Stage.PREFLIGHT, revision(), cards.world(card(0))))
     assert [answer.finding.reason for answer in answers if answer.blocking] == []
     assert {answer.finding.reason for answer in answers} >= {"CardsFit", "EngineEnvironmentReady", "EngineDoorsShut"}
+
+
+@pytest.mark.parametrize("engine", [choice(name="vllm-cpu", share=None), EngineChoice(name="llama.cpp")])
+def test_a_model_whose_memory_this_engine_cannot_plan_is_unknown_and_no_crash(engine: EngineChoice) -> None:
+    """A folder for llama.cpp, or one whose tensors were not read: asked for once, and blocked."""
+    asked = revision(engine=engine, replicas=None)
+    finding = one("memory_fits", asked, cards.world())
+    assert (finding.reason, finding.verdict) == ("MemoryUnknown", UNKNOWN)
+    assert replicas_wanted(asked, cards.world()) == 1
