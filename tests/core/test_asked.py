@@ -1,4 +1,4 @@
-"""From what a spec asks of its engine to its settings: the recipe's needs, its version, cache bytes, and plans of memory."""
+"""From what a spec asks of its engine to its settings: the recipe's needs, its version, cache bytes, memory."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ _PACKED = ("U8", "I8", "I32", "F8_E4M3", "F8_E5M2", "U32")
 def describe_checkpoint(checkpoint: Checkpoint, path: str) -> ModelFacts:
     """The model in this folder; `problem` is the gravest thing that stands against it.
 
-    `chat_template` comes from `chat_template.jinja`, else from the tokenizer's configuration: of several the default one. `architecture_known`:
-    whether gonogo plans for it. Numbers that the configuration does not hold are None.
+    `chat_template` comes from `chat_template.jinja`, else from the tokenizer's configuration, of several the default
+    one. `architecture_known`: whether gonogo plans for it. Numbers that the configuration does not hold are None.
     """
     tensors = checkpoint.tensors
     problems = problems_of(checkpoint, FAMILIES)
