@@ -161,6 +161,13 @@ def test_a_mistaken_engine_exits_with_2_and_says_what_is_allowed(tmp_path: Path,
     assert not (tmp_path / "state").exists()
 
 
+def test_a_hub_id_of_a_recipe_gets_its_context_and_its_questions(tmp_path: Path, hub: Mapping[str, str]) -> None:
+    spec = tmp_path / "long.yaml"
+    spec.write_text("model: ZhipuAI/AutoGLM-Phone-9B\nexpect: {concurrent_requests: 400}\n")
+    refused = plan(tmp_path, hub, str(spec)).json["error"]
+    assert (refused["reason"], refused["values"]["tokens"]) == ("CardsHoldTooFew", 25480)
+
+
 def test_a_folder_in_a_spec_file_is_relative_to_that_file(tmp_path: Path, hub: Mapping[str, str]) -> None:
     sizes = {"intermediate_size": 4096, "num_attention_heads": 8, "max_position_embeddings": 8192}
     write_folder(tmp_path / "mine" / "weights", sharded(**sizes))
@@ -184,12 +191,20 @@ def test_what_is_deployed_is_kept_until_somebody_asks_for_another(tmp_path: Path
     chosen = EngineChoice(name="vllm", version="0.30.0", share=0.85, sequences=12, tensor=1)
     spec = Spec(service="qwen3-8b", model="Qwen/Qwen3-8B-FP8", engine=chosen, replicas=Replicas(min=1, max=1))
     with deployed(tmp_path / "state", spec):
+        before = _files(tmp_path / "state")
         again = plan(tmp_path, hub, "qwen3-8b")
+        assert _files(tmp_path / "state") == before, "a plan changes nothing"
         assert (again.json["engine"]["version"], again.json["model"]) == ("0.30.0", "Qwen/Qwen3-8B-FP8")
         assert again.json["engine"]["sequences"] == 12
         asked = plan(tmp_path, hub, "qwen3-8b", "--engine", "vllm")
         assert (asked.json["engine"]["version"], asked.json["engine"]["sequences"]) == (NEWEST, None)
         assert plan(tmp_path, hub, "qwen3-4b").json["engine"]["version"] == NEWEST, "another service, another model"
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    """Every file but what SQLite keeps beside a database that is being read."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(("-shm", "-wal")))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_cards_of_another_service_are_not_planned_for_and_its_own_are(tmp_path: Path, hub: Mapping[str, str]) -> None:
