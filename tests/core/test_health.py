@@ -87,3 +87,25 @@ def test_a_picture_is_read_for_minutes_without_a_token_more_and_not_for_ever() -
     assert health.judge(looks(well(), *busy[:60])) is Health.HUNG
     assert health.judge(looks(seeing, *busy[:590])) is Health.READY
     assert health.judge(looks(seeing, *busy)) is Health.HUNG
+
+
+def test_one_that_says_twice_that_it_is_broken_is_hung_although_it_answers_and_computes() -> None:
+    said = {"answered": False, "broken": True, "cpu_s": 5.0}
+    assert health.judge(looks(well(), said)) is Health.READY, "once may be a stumble"
+    assert health.judge(looks(well(), said, {**said, "cpu_s": 6.0})) is Health.HUNG
+
+
+def test_while_it_loads_not_well_is_no_news() -> None:
+    steps = [{"answered": False, "broken": True, "cpu_s": float(second)} for second in range(1, 20)]
+    assert health.judge(looks(BORN, *steps)) is Health.STARTING
+
+
+def test_one_good_answer_forgives_what_it_said_of_itself_before() -> None:
+    broken, fine = {"answered": False, "broken": True}, {"answered": True, "broken": False}
+    assert health.judge(looks(well(), broken, fine, broken)) is Health.READY
+
+
+def test_one_that_shares_its_port_is_hung_from_the_first_look_also_while_it_loads() -> None:
+    """Its answers may be another's: nothing that is seen on this port says anything of it."""
+    assert health.judge(looks(BORN, {"shared": True})) is Health.HUNG
+    assert health.judge(looks(well(), {"shared": True}, {"shared": False})) is Health.HUNG

@@ -30,6 +30,7 @@ from gonogo.words.catalogue import FOLDER, UnknownReason, entries, files
 from gonogo.words.events import event_text
 from gonogo.words.fill import fill, placeholders, required_placeholders
 from tests.core import worlds
+from tests.core.test_checks_engine import every_world
 
 AGREED: Mapping[str, list[str]] = yaml.safe_load(
     (FOLDER.parents[2] / "tests/cases/words/values.yaml").read_text(encoding="utf-8")
@@ -200,6 +201,25 @@ def test_an_event_is_told_by_its_action_where_there_are_words_for_that() -> None
     assert event_text({"kind": "Odd", "detail": {"n": 1}}, "en") == "Odd {'n': 1}"
 
 
+@pytest.mark.parametrize(
+    ("why", "english", "chinese"),
+    [
+        ("killed", "somebody killed it, or the system did", "被外部或系统杀掉"),
+        ("EngineOutOfMemory", "the engine ran out of memory (EngineOutOfMemory)", "EngineOutOfMemory）"),
+        ("EngineChildDied", "a child process of the engine died", "EngineChildDied）"),
+        ("SomethingNew", "SomethingNew", "SomethingNew"),
+        ("DiskTooFull", "DiskTooFull", "DiskTooFull"),
+    ],
+)
+def test_what_a_replica_died_of_is_told_in_words_with_its_code(why: str, english: str, chinese: str) -> None:
+    event = {"kind": "ReplicaDied", "service": "svc", "detail": {"replica": "svc/1/0", "why": why}}
+    assert event_text(event, "en").startswith(f"replica svc/1/0 died: {english}")
+    assert chinese in event_text(event, "zh")
+    values = {"replica": "svc/1/0", "restarts": 3, "why": why, "last_lines": ""}
+    assert english in finding_text("ReplicaCrashLooping", values, "en").seen
+    assert "?" not in event_text(event, "en"), "words that need numbers are left out"
+
+
 LANGUAGE_CASES = [
     (None, {}, "en"),
     ("zh", {}, "zh"),
@@ -255,6 +275,7 @@ def _worlds() -> Iterator[tuple[Revision, World]]:
     yield worlds.revision(gateway=Gateway(address="0.0.0.0", hostnames=("other",))), good
     for host in _hosts():
         yield revision, replace(good, host=host)
+    yield from every_world()
 
 
 def _hosts() -> Iterator[HostFacts]:

@@ -168,6 +168,21 @@ DRILLS: Mapping[str, Drill] = {
         breaks="a recorded /proc/cpuinfo without AVX2 (the death by SIGILL is simulated: a CPU cannot be changed)",
         saves_from="an engine that is killed at each start, and nobody says why",
     ),
+    "cards_fit": Drill(
+        test="test_cards_fit",
+        breaks="two replicas of vLLM on a host with one GPU (recorded output of its driver)",
+        saves_from="half a service that is never proven and never rejected, or two engines on one card",
+    ),
+    "engine_environment": Drill(
+        test="test_engine_environment",
+        breaks="the marker of a real environment that a service ran from, as after a build that was cut off",
+        saves_from="replicas whose start fails again and again, while the service waits for them for ever",
+    ),
+    "engine_doors": Drill(
+        test="test_engine_doors",
+        breaks="a release of vLLM that computes any number of answers to one request (the release is not here)",
+        saves_from="one request that takes the engine from everybody else",
+    ),
     "disk_space": Drill(
         test="test_disk_space",
         breaks="a state directory on a disk of one megabyte",

@@ -96,7 +96,7 @@ def test_a_folder_of_pickles_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
-        ({}, "engine"),
+        ({}, "config_unreadable"),
         ({SHARDS[0]: None}, "shard_missing"),
         ({"config.json": small(b"{")}, "config_unreadable"),
         ({"config.json": small({**CONFIG, "num_hidden_layers": 40})}, "config_contradicts"),
@@ -104,12 +104,20 @@ def test_a_folder_of_pickles_is_refused_by_name(tmp_path: Path) -> None:
         (dict.fromkeys(sharded()), "unreadable"),
     ],
 )
-def test_where_one_gguf_file_is_wanted_a_folder_is_refused_for_what_is_wrong_with_it(
+def test_a_folder_that_cannot_be_served_is_described_by_what_is_wrong_with_it(
     tmp_path: Path, change: dict[str, Any], kind: str
 ) -> None:
     files = {name: file for name, file in {**sharded(), **change}.items() if file is not None}
     seen = read_model("asked", str(write_folder(tmp_path, files)))
     assert seen.problem is not None and seen.problem.kind == kind
+
+
+def test_a_whole_folder_is_described_like_any_other_model(tmp_path: Path) -> None:
+    sizes = {"intermediate_size": 4096, "num_attention_heads": 8, "max_position_embeddings": 8192}
+    seen = read_model("asked", str(write_folder(tmp_path, sharded(**sizes))))
+    assert seen.problem is None and seen.config is not None
+    assert (seen.architecture, seen.quantization, seen.context_tokens, seen.layers) == ("llama", "BF16", 8192, 4)
+    assert seen.chat_template == "{{ messages }}"
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from gonogo.runtimes.look import (
     listening_by_pid,
     look_at_host,
     look_at_installed,
+    shares_port,
 )
 
 
@@ -152,3 +153,51 @@ def test_packages_are_held_against_the_lock_for_this_python() -> None:
     assert found["pytest"].wanted == "0.0.1" and found["pytest"].version == pytest.__version__
     assert "psutil" not in found
     assert (found["no-such-package"].version, found["no-such-package"].error) == (None, "not installed")
+
+
+def reusing(port: int = 0) -> socket.socket:
+    """A listener as engines make them."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    made.bind(("127.0.0.1", port))
+    made.listen()
+    return made
+
+
+SHARES = """
+import os, socket, sys
+made = socket.socket(); made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+made.bind(("127.0.0.1", int(sys.argv[1]))); made.listen(); print("there", flush=True); sys.stdin.read()
+"""
+
+
+def test_a_port_that_another_program_listens_on_too_is_seen_as_shared() -> None:
+    with reusing() as own:
+        port = own.getsockname()[1]
+        assert not shares_port((os.getpid(),), port)
+        command = (sys.executable, "-c", SHARES, str(port))
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None and other.stdout.readline() == b"there\n"
+            assert shares_port((os.getpid(),), port)
+            assert shares_port((other.pid,), port), "each of the two sees it"
+            assert not shares_port((os.getpid(), other.pid), port), "two processes of one family"
+            assert not shares_port((os.getpid(),), port + 1)
+            other.communicate()
+        assert not shares_port((os.getpid(),), port)
+
+
+def test_ports_begin_at_another_place_for_each_state_directory_and_at_the_same_one_each_time() -> None:
+    first, again = (look_at_host(("/srv/one/state",), (), 4).free_ports for _ in range(2))
+    other = look_at_host(("/srv/another/state",), (), 4).free_ports
+    assert first is not None and other is not None
+    assert first == again
+    assert not set(first) & set(other)
+    assert all(port in PORTS for port in (*first, *other))
+
+
+def test_ports_go_round_at_the_end_of_their_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gonogo.runtimes import look
+
+    monkeypatch.setattr(look, "_can_bind", lambda port: True)
+    found = look_at_host(("/srv/one/state",), (), len(PORTS)).free_ports
+    assert found is not None and len(set(found)) >= len(PORTS) - 50, "all but those that somebody listens on"

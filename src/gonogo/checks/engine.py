@@ -8,7 +8,8 @@ from gonogo.checks.finding import Check, Condition, Finding, Stage, Value, Verdi
 from gonogo.checks.room import away, others
 from gonogo.engines.asked import LLAMACPP, SGLANG, cards_of_replica, engine_name, settings_of
 from gonogo.engines.capacity import Capacity, Fit, Question
-from gonogo.engines.cards import free_cards
+from gonogo.engines.cards import cards_for, free_cards
+from gonogo.engines.hardware import HardwareError, hardware_here
 from gonogo.engines.model import Placement
 from gonogo.engines.settings import Limits, Refused
 from gonogo.engines.sglang import SGLang
@@ -57,11 +58,13 @@ def cards_fit(revision: Revision, world: World) -> Iterator[Finding]:
 
 
 def _fits(revision: Revision, world: World, subject: str, values: dict[str, Value]) -> Iterator[Finding]:
-    model, hardware = world.models.get(revision.spec.model), cards_here(world.host)
+    model = world.models.get(revision.spec.model)
     if model is None or model.problem is not None:
         yield _not_asked(subject, "model_readable")
         return
-    if hardware is None:
+    try:
+        hardware = hardware_here(cards_for(revision.service, world))
+    except HardwareError:
         yield Finding(reason="CardsUnseen", verdict=Verdict.UNKNOWN, subject=subject)
         return
     try:
@@ -133,7 +136,8 @@ def engine_doors(revision: Revision, world: World) -> Iterator[Finding]:
     try:
         limits = _trial(revision, world)
     except Refused as refused:
-        values = {**values, "why": refused.reason, "words": ", ".join(f"{k} {v}" for k, v in refused.values.items())}
+        words = ", ".join(f"{key} {value}" for key, value in refused.values.items())
+        values = {**values, "why": refused.reason, "code": refused.reason, "words": words}
         yield Finding(reason="EngineStartRefused", verdict=Verdict.FAIL, subject=subject, values=values)
         return
     values["doors"] = ", ".join(sorted(limits.unfenced))

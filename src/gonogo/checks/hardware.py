@@ -36,7 +36,11 @@ def memory_fits(revision: Revision, world: World) -> Iterator[Finding]:
         yield Finding(reason="MemoryUnknown", verdict=Verdict.UNKNOWN, subject=subject)
         return
     replicas = replicas_wanted(revision, world)
-    plan = memory_of(revision.spec, model, world.host, replicas)
+    try:
+        plan = memory_of(revision.spec, model, world.host, replicas)
+    except ValueError:  # its numbers are not those of a model that this engine can plan
+        yield Finding(reason="MemoryUnknown", verdict=Verdict.UNKNOWN, subject=subject)
+        return
     beside = others(revision, world)
     held = memory_held([one for one in world.replicas or () if one.name.service == revision.service]) - memory_held(
         beside

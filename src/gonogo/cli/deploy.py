@@ -119,15 +119,15 @@ def answers_of(status: Mapping[str, Any], service: str | None) -> tuple[Mapping[
     return tuple(one for one in status["answers"] if service is None or one.get("service") in (None, service))
 
 
-def blocked(session: Session, answers: list[Mapping[str, Any]]) -> Refusal:
-    """Show the checklist of a plan that is blocked; the refusal that says so."""
+def blocked(session: Session, answers: list[Mapping[str, Any]], told: Mapping[str, Any] | None = None) -> Refusal:
+    """Show the checklist of a plan that is blocked; the refusal that says so, with what else is `told` in its JSON."""
     from gonogo.api.report.checklist import blocking, latest
     from gonogo.cli.checklist import print_checklist
 
     print_checklist(session, answers)
     session.line()
     values = {"count": len(blocking(latest(answers)))}
-    return Refusal("Blocked", BLOCKED, values, {"answers": answers, "changed": False})
+    return Refusal("Blocked", BLOCKED, values, {**(told or {}), "answers": answers, "changed": False})
 
 
 def principal() -> str:

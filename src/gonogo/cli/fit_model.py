@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Sequence
 
 from gonogo.cli.refusal import BLOCKED, WORLD_DID_NOT_COMPLY, WRONG_INPUT, Refusal
 
@@ -56,13 +56,14 @@ def find_model(session: Session, asked: str, where: Where) -> Found:
     if recipe is None and asked and folder.is_dir():
         return _of_checkpoint(session, asked, _folder(session, folder), where)
     if recipe is not None:
-        return _of_recipe(session, recipe, where)
+        return _of_recipe(session, recipe, asked, where)
     return _of_hub_id(session, asked, where)
 
 
-def _of_recipe(session: Session, recipe: Recipe, where: Where) -> Found:
+def _of_recipe(session: Session, recipe: Recipe, asked: str, where: Where) -> Found:
+    """By the recipe's name or its model's id: every form that can be had. By the id of one form: that one."""
     from gonogo.facts.numbers import ConfigError
-    from gonogo.plan.ways import ways_of_recipe
+    from gonogo.plan.ways import ways_of_recipe, ways_of_repository
     from gonogo.spec.recipe import HubSource, PackageSource
 
     if isinstance(recipe.source, PackageSource):
@@ -70,11 +71,13 @@ def _of_recipe(session: Session, recipe: Recipe, where: Where) -> Found:
     seen = None
     if isinstance(recipe.source, HubSource):
         seen = _hub(session, recipe.source.hugging_face, where, ask=where.hub is not None)
-    config = _config(seen) if seen is not None and seen.problem is None else None
+    config = seen.whole_config if seen is not None and seen.problem is None else None
     try:
         ways = ways_of_recipe(recipe, config, seen.tensors if seen is not None and config is not None else None)
     except ConfigError as error:
         raise _unplannable(recipe.name, error.detail) from None
+    if asked.casefold() not in (one.casefold() for one in (recipe.name, *recipe.ids)):
+        ways = ways_of_repository(recipe, ways, asked)
     origin = _seen(session, seen) if seen is not None and config is not None else session.told("fit.origin.known")
     return Found(name=recipe.name, ways=ways, usual_tokens=recipe.context_tokens, origin=origin)
 
@@ -112,25 +115,12 @@ def _of_checkpoint(session: Session, asked: str, seen: Checkpoint, where: Where)
         code = WRONG_INPUT if problem.kind in MISTAKES else WORLD_DID_NOT_COMPLY if problem.kind in SILENCE else BLOCKED
         values = {"asked": asked, "path": seen.source, "detail": problem.detail}
         raise Refusal(reason_of(problem), code, values)
-    config = _config(seen)
+    config = seen.whole_config or {}
     try:
         ways = ways_of_config(asked, config, seen.tensors, engine=where.engine)
     except ConfigError as error:
         raise _unplannable(asked, error.detail) from None
     return Found(name=asked, ways=ways, usual_tokens=_usual(ways), origin=_seen(session, seen))
-
-
-def _config(seen: Checkpoint) -> Mapping[str, Any]:
-    """The configuration, with what its makers keep in a file beside it (`hf_quant_config.json`)."""
-    config = dict(seen.config or {})
-    beside = seen.quantization_config
-    if beside is not None and "quantization_config" not in config:
-        inner = beside.get("quantization")
-        config["quantization_config"] = {
-            **(inner if isinstance(inner, Mapping) else beside),
-            "quant_method": "modelopt",
-        }
-    return config
 
 
 def _folder(session: Session, folder: Path) -> Checkpoint:

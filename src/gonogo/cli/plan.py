@@ -26,7 +26,7 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     from gonogo.cli.checklist import print_checklist
     from gonogo.cli.choose_engine import with_engine
     from gonogo.cli.deploy import blocked
-    from gonogo.cli.provision import found_here
+    from gonogo.cli.provision import engine_told, found_here
     from gonogo.cli.session import open_session
     from gonogo.cli.specs import overridden, spec_of
 
@@ -35,13 +35,13 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     spec = found_here(session, spec)
     planned = plan_of(session, spec, allow_downtime)
     if planned["blocked"]:
-        raise blocked(session, list(planned["answers"]))
+        raise blocked(session, list(planned["answers"]), engine_told(spec))
     print_checklist(session, planned["answers"])
     session.line()
     print_plan(session, planned)
     session.line()
     session.say("nothing_changed")
-    return Outcome(result={**planned, "changed": False})
+    return Outcome(result={**planned, **engine_told(spec), "changed": False})
 
 
 def plan_of(session: Session, spec: Spec, allow_downtime: bool = False) -> dict[str, Any]:

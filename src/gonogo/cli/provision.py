@@ -5,7 +5,7 @@ Everything that is downloaded is told and asked before the first byte. What is t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -27,6 +27,7 @@ def provisioned(session: Session, spec: Spec) -> Spec:
     from gonogo.cli.gguf_form import fetched_gguf, wants_gguf
 
     spec = chosen(session, spec)
+    _say(session, spec)
     if wants_gguf(spec):
         spec = fetched_gguf(session, spec)
     if spec.engine is None or not _has_environment(spec.engine):
@@ -44,6 +45,7 @@ def found_here(session: Session, spec: Spec) -> Spec:
     from gonogo.runtimes.environments import EnvironmentStore
 
     spec = chosen(session, spec)
+    _say(session, spec)
     if wants_gguf(spec):
         spec = gguf_here(session, spec)
     if spec.engine is None or not _has_environment(spec.engine):
@@ -52,6 +54,29 @@ def found_here(session: Session, spec: Spec) -> Spec:
     if there is None:
         return spec
     return spec.model_copy(update={"engine": _pinned(spec.engine, there)})
+
+
+def _say(session: Session, spec: Spec) -> None:
+    """One line that says which engine was chosen, and how it is started; none for llama.cpp as it comes with gonogo."""
+    from gonogo.engines.asked import cards_of_replica
+
+    engine = spec.engine
+    if engine is None:
+        return
+    cards = cards_of_replica(spec)
+    values = {
+        "cards": cards or None,
+        "percent": round(engine.share * 100) if engine.share and cards else None,
+        "quantization": engine.quantization,
+        "sequences": engine.sequences,
+    }
+    session.say("engine.chosen", model=spec.model, engine=engine.name, version=engine.version, **values)
+
+
+def engine_told(spec: Spec) -> dict[str, Any]:
+    """The same for `--json`: the model whose weights are served, and the spec's engine."""
+    engine = None if spec.engine is None else spec.engine.model_dump(mode="json")
+    return {"model": spec.model, "engine": engine}
 
 
 def _pinned(engine: EngineChoice, made: Made) -> EngineChoice:

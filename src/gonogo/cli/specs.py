@@ -41,15 +41,26 @@ def spec_of(session: Session, what: str | None) -> Spec:
     if what in recipes:
         return resolve(_parsed(session, f"model: {what}", what), recipes)
     if what.lower().endswith((".yaml", ".yml")):
-        return resolve(_with_paths(_read(session, Path(what)), Path(what).parent, recipes), recipes)
+        return _resolved(_with_paths(_read(session, Path(what)), Path(what).parent, recipes), recipes)
     if what.lower().endswith(".gguf") or "/" in what:
         path = Path(what).expanduser().absolute()
         if not path.exists() and _HUB_ID.fullmatch(what) and not what.lower().endswith(".gguf"):
-            return resolve(_parsed(session, f"model: {json.dumps(what)}", what), recipes)
+            return _resolved(_parsed(session, f"model: {json.dumps(what)}", what), recipes)
         if not path.exists():
             raise Refusal("SpecNotFound", WRONG_INPUT, {"path": str(path)})
         return _parsed(session, f"model: {json.dumps(str(path))}", what)
     raise _unknown_recipe(what, recipes)
+
+
+def _resolved(spec: Spec, recipes: Mapping[str, Recipe]) -> Spec:
+    """With what the recipe knows, be it named itself or by a hub id of its model."""
+    from gonogo.spec.recipe import resolve
+    from gonogo.spec.recipes import recipe_of_hub_id
+
+    if spec.model in recipes or not _HUB_ID.fullmatch(spec.model):
+        return resolve(spec, recipes)
+    recipe = recipe_of_hub_id(spec.model)
+    return spec if recipe is None else resolve(spec, {spec.model: recipe})
 
 
 def overridden(

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
-from typing import Iterable, Mapping
+from typing import Callable, Iterable, Mapping
 
 import gonogo
 from gonogo.facts.gateway import CertificateFacts, StateFacts
@@ -52,7 +52,8 @@ class Slow:
 
 
 class HostSight:
-    """This host. Numbers are at most 2 s old, installed versions and accelerators 5 minutes and one look.
+    """This host. Numbers are at most 2 s old, installed versions and accelerators 5 minutes and one look; accelerators
+    are looked at again when processes of ours came or went: what those held of the cards is free, or held now.
 
     Only the first look waits for what is slow; later ones go on with what is known while a thread looks again, so a
     driver that hangs costs control nothing.
@@ -65,6 +66,7 @@ class HostSight:
         self._ports: frozenset[int] = frozenset()
         self._slow: Slow | None = None
         self._slow_at = 0.0
+        self._slow_pids: frozenset[int] = frozenset()
         self._looking: Thread | None = None
         self._clock_offset_s = time.time() - time.monotonic()
 
@@ -74,8 +76,8 @@ class HostSight:
         if self._host is None or self._ports != wanted_ports or now - self._looked_at > HOST_EVERY_S:
             self._host = look_at_host((str(self._paths.root),), tuple(sorted(wanted_ports)), FREE_PORTS)
             self._looked_at, self._ports = now, wanted_ports
-        slow = self._slow_facts(now)
-        own = set(own_pids)
+        own = frozenset(own_pids)
+        slow = self._slow_facts(now, own)
         others = self._host.listening
         if others is not None:
             others = tuple(holder for holder in others if holder.pid not in own)
@@ -91,17 +93,25 @@ class HostSight:
             clock_jump_s=time.time() - time.monotonic() - self._clock_offset_s,
         )
 
-    def _slow_facts(self, now: float) -> Slow:
+    def _slow_facts(self, now: float, own: frozenset[int]) -> Slow:
         if self._slow is None:
-            self._slow, self._slow_at = Slow.look(), now
-        elif now - self._slow_at > INSTALLED_EVERY_S and (self._looking is None or not self._looking.is_alive()):
-            self._slow_at = now
-            self._looking = Thread(target=self._look_again, name="slow facts", daemon=True)
-            self._looking.start()
+            self._slow, self._slow_at, self._slow_pids = Slow.look(), now, own
+        elif self._looking is None or not self._looking.is_alive():
+            if now - self._slow_at > INSTALLED_EVERY_S:
+                self._slow_at = now
+                self._in_background(Slow.look, own)
+            elif own != self._slow_pids and self._slow.accelerators.accelerators:
+                seen = self._slow
+                self._in_background(lambda: replace(seen, accelerators=look_at_accelerators()), own)
         return self._slow
 
-    def _look_again(self) -> None:
-        self._slow = Slow.look()
+    def _in_background(self, look: Callable[[], Slow], own: frozenset[int]) -> None:
+        def keep() -> None:
+            self._slow = look()
+
+        self._slow_pids = own
+        self._looking = Thread(target=keep, name="slow facts", daemon=True)
+        self._looking.start()
 
     def listens_on(self, pid: int) -> tuple[str, ...] | None:
         """The addresses that a process of ours accepts TCP connections on; None when it cannot be seen."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from dataclasses import replace
+from typing import Collection, Iterable, Sequence
 
+from gonogo.engines.hardware import is_whole
 from gonogo.facts.accelerator import Accelerator
 from gonogo.facts.replica import ReplicaFacts
 from gonogo.facts.world import World
@@ -14,10 +16,18 @@ def card_id(card: Accelerator) -> str:
     return card.uuid or str(card.index)
 
 
+def without_ours(cards: Iterable[Accelerator], held: Collection[str]) -> tuple[Accelerator, ...]:
+    """The same cards, with what our own replicas hold of them counted as free: it is so once they have gone."""
+    return tuple(
+        replace(card, memory_used_bytes=0, memory_free_bytes=card.memory_total_bytes) if card_id(card) in held else card
+        for card in cards
+    )
+
+
 def cards_of_host(world: World) -> tuple[Accelerator, ...]:
     """What can be given to replicas: whole cards with memory of their own, of the kind that there are most of."""
     seen = (world.host.accelerators if world.host else None) or ()
-    whole = [one for one in seen if not one.partitioned and one.memory_total_bytes and one.health.trouble is None]
+    whole = [one for one in seen if is_whole(one)]
     names = [one.name for one in whole]
     kind = max(dict.fromkeys(names), key=names.count, default=None)
     return tuple(one for one in whole if one.name == kind)
@@ -31,6 +41,12 @@ def free_cards(service: str, world: World, revision: int | None = None) -> tuple
 
     taken = {device for replica in world.replicas or () if holds(replica) for device in replica.devices}
     return tuple(card for card in cards_of_host(world) if card_id(card) not in taken)
+
+
+def cards_for(service: str, world: World) -> tuple[Accelerator, ...]:
+    """What replicas of this service can be planned on: cards that no other service holds, its own counted as free."""
+    held = {device for replica in world.replicas or () for device in replica.devices}
+    return without_ours(free_cards(service, world), held)
 
 
 def assigned(wanted: int, world: World, promised: Sequence[str]) -> tuple[str, ...] | None:

@@ -70,15 +70,18 @@ def parse_hardware(text: str) -> Hardware:
 def hardware_here(accelerators: Sequence[Accelerator] | None) -> Hardware:
     """The cards of this machine: of several kinds those that there are most of. What is in use on them is not free.
 
-    Raises HardwareError: not known, none, all cut into slices (MIG) or without memory of their own, or a card that
-    neither a table nor its driver says enough of.
+    Raises HardwareError: not known, none, all cut into slices (MIG), lost, or without memory of their own, or a card
+    that neither a table nor its driver says enough of.
     """
     if accelerators is None:
         raise HardwareError("CardsHereUnknown")
     if not accelerators:
         raise HardwareError("NoCardsHere")
-    whole = [one for one in accelerators if not one.partitioned and one.memory_total_bytes]
+    whole = [one for one in accelerators if is_whole(one)]
     if not whole:
+        trouble = next((one.health.trouble for one in accelerators if one.health.trouble is not None), None)
+        if trouble is not None:
+            raise HardwareError("CardsHereUnknown", words=trouble)
         seen: dict[str, str | int] = {"count": len(accelerators), "card": accelerators[0].name}
         if any(one.partitioned for one in accelerators):
             raise HardwareError("CardsHereCut", **seen)
@@ -99,6 +102,11 @@ def hardware_here(accelerators: Sequence[Accelerator] | None) -> Hardware:
         limits=limits or _limits(alike[0], usable),
         free_bytes=min([usable, *free]) if free else None,
     )
+
+
+def is_whole(card: Accelerator) -> bool:
+    """Whether a replica can be given this card: not cut into slices, not lost, with memory of its own."""
+    return not card.partitioned and bool(card.memory_total_bytes) and card.health.trouble is None
 
 
 def card_named(name: str) -> AcceleratorClass | None:

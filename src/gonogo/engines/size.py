@@ -35,7 +35,10 @@ def _fitting(revision: Revision, world: World) -> int:
         return DEFAULT_REPLICAS if host is None or (host.cores or 2) >= DEFAULT_REPLICAS else 1
     if host.cores is not None and host.cores < DEFAULT_REPLICAS:
         return 1
-    need = memory_of(revision.spec, model, host, DEFAULT_REPLICAS).total_bytes
+    try:
+        need = memory_of(revision.spec, model, host, DEFAULT_REPLICAS).total_bytes
+    except ValueError:  # what cannot be added up is asked for once, and its check says why
+        return 1
     held = sum(
         replica.memory.resident_bytes or 0
         for replica in world.replicas or ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Callable, Mapping
 
 from gonogo.engines.asked import (
@@ -75,9 +76,12 @@ def memory_of(spec: Spec, model: ModelFacts, host: HostFacts | None, replicas: i
 
 
 def cards_here(host: HostFacts | None) -> Hardware | None:
-    """The accelerators of a host that a plan can be made for; None: none, or not observed."""
+    """The accelerators of a host that a plan can be made for, as idle ones; None: none, or not observed.
+
+    What is in use on them now is mostly held by replicas of ours: a plan of one of them must not depend on that.
+    """
     try:
-        return hardware_here(host.accelerators if host is not None else None)
+        return replace(hardware_here(host.accelerators if host is not None else None), free_bytes=None)
     except HardwareError:
         return None
 

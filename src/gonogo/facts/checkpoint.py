@@ -61,6 +61,16 @@ class Checkpoint:
         return None if self.tensors is None else sum(tensor.size_bytes for tensor in self.tensors)
 
     @property
+    def whole_config(self) -> Union[JsonObject, None]:
+        """The configuration, with what its makers keep in a file beside it (`hf_quant_config.json`)."""
+        beside = self.quantization_config
+        if self.config is None or beside is None or "quantization_config" in self.config:
+            return self.config
+        inner = beside.get("quantization")
+        told = inner if isinstance(inner, Mapping) else beside
+        return {**self.config, "quantization_config": {**told, "quant_method": "modelopt"}}
+
+    @property
     def model_type(self) -> Union[str, None]:
         """The architecture's name in `config.json`."""
         found = None if self.config is None else self.config.get("model_type")

@@ -20,8 +20,8 @@ _PACKED = ("U8", "I8", "I32", "F8_E4M3", "F8_E5M2", "U32")
 def describe_checkpoint(checkpoint: Checkpoint, path: str) -> ModelFacts:
     """The model in this folder; `problem` is the gravest thing that stands against it.
 
-    `chat_template` comes from `chat_template.jinja`, else from the tokenizer's configuration. `architecture_known`:
-    whether gonogo plans for it. Numbers that the configuration does not hold are None.
+    `chat_template` comes from `chat_template.jinja`, else from the tokenizer's configuration, of several the default
+    one. `architecture_known`: whether gonogo plans for it. Numbers that the configuration does not hold are None.
     """
     tensors = checkpoint.tensors
     problems = problems_of(checkpoint, FAMILIES)
@@ -43,15 +43,16 @@ def describe_checkpoint(checkpoint: Checkpoint, path: str) -> ModelFacts:
 
 
 def _with_configuration(facts: ModelFacts, checkpoint: Checkpoint) -> ModelFacts:
-    assert checkpoint.config is not None
+    config = checkpoint.whole_config
+    assert config is not None
     try:
-        read = parse_config(checkpoint.config)
+        read = parse_config(config)
     except ConfigError as error:
         return replace(facts, problem=ModelProblem(kind="config_unreadable", detail=error.detail))
     scheme = read.scheme
     return replace(
         facts,
-        config=checkpoint.config,
+        config=config,
         quantization=scheme.method if scheme is not None else _stored(checkpoint.tensors or ()),
         layers=len(read.layers),
         context_tokens=read.context_tokens,
@@ -65,7 +66,9 @@ def _template(checkpoint: Checkpoint) -> Union[str, None]:
         return checkpoint.chat_template
     told = (checkpoint.tokenizer_config or {}).get("chat_template")
     if isinstance(told, (list, tuple)):
-        told = next((one.get("template") for one in told if isinstance(one, dict) and one.get("template")), None)
+        named = [(one.get("name"), one.get("template")) for one in told if isinstance(one, dict)]
+        found = [(name, text) for name, text in named if isinstance(text, str) and text]
+        told = next((text for name, text in found if name == "default"), found[0][1] if found else None)
     return told if isinstance(told, str) and told else None
 
 

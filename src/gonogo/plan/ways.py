@@ -56,6 +56,23 @@ def ways_of_recipe(
     )
 
 
+def ways_of_repository(recipe: Recipe, ways: Iterable[Way], asked: str) -> tuple[Way, ...]:
+    """Of a recipe's ways those that serve the weights in the repository `asked`; all of them for the recipe's name.
+
+    What the engine makes FP8 while loading is made of the model's own repository, and of no other form.
+    """
+    if asked == recipe.name:
+        return tuple(ways)
+    wanted = asked.casefold()
+    forms = {
+        form.hugging_face
+        for form in recipe.quantizations
+        if wanted in (one.casefold() for one in (form.hugging_face, form.modelscope) if one is not None)
+    }
+    original = wanted in (one.casefold() for one in recipe.ids)
+    return tuple(way for way in ways if (original if way.online else way.source in forms))
+
+
 def ways_of_config(
     name: str, config: Mapping[str, Any], tensors: Iterable[Tensor] | None = None, engine: str | None = None
 ) -> tuple[Way, ...]:

@@ -16,7 +16,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Sequence
+from typing import Mapping, Sequence
 
 from gonogo.engines.model import Launch
 from gonogo.runtimes.process_table import (
@@ -186,14 +186,16 @@ class LocalRuntime:
             os.close(descriptor)
 
     def kill(self, handle: str) -> bool:
-        """SIGKILL for exactly this process and for every child of its session; False when it is gone."""
-        pid = int(handle.partition(":")[0])
-        children = descendants(pid) if self.alive(handle) else ()
+        """SIGKILL for exactly this process and for all its children; False when it is gone."""
+        children = self._children_of(handle)
         killed = self.send(handle, signal.SIGKILL)
-        for child in children:
-            with contextlib.suppress(OSError):
-                os.kill(child, signal.SIGKILL)
+        _kill_each(children)
         return killed
+
+    def _children_of(self, handle: str) -> Mapping[int, str]:
+        """Pid → start time of each child, grandchild and so on of a living process."""
+        found = {pid: stat_fields(pid) for pid in self.family(handle)[1:]}
+        return {pid: fields[START] for pid, fields in found.items() if fields is not None}
 
     def sweep(self, role: str, name: str | None, logs: Sequence[Path]) -> int:
         """End what processes of this role and name (None: any) left behind: children whose leader is gone. How many.
@@ -225,14 +227,19 @@ class LocalRuntime:
         return None
 
     def end(self, handle: str, patience_s: float) -> bool:
-        """SIGTERM, then SIGKILL after `patience_s`; returns whether it is gone. Blocks; used outside the loop."""
-        if not self.send(handle, signal.SIGTERM):
-            return True
-        if self._wait_gone(handle, patience_s):
-            return True
-        self.send(handle, signal.SIGCONT)
-        self.kill(handle)
-        return self._wait_gone(handle, 5.0)
+        """SIGTERM, then SIGKILL after `patience_s`, and SIGKILL for children that it left; whether it is gone.
+
+        Blocks; used outside the loop.
+        """
+        children = self._children_of(handle)
+        try:
+            if not self.send(handle, signal.SIGTERM) or self._wait_gone(handle, patience_s):
+                return True
+            self.send(handle, signal.SIGCONT)
+            self.kill(handle)
+            return self._wait_gone(handle, 5.0)
+        finally:
+            _kill_each(children)
 
     def _wait_gone(self, handle: str, limit_s: float) -> bool:
         deadline = time.monotonic() + limit_s
@@ -324,3 +331,12 @@ def _be_nice(pid: int, niceness: int) -> None:
             return  # no autogroups here, or it ended
         else:
             return
+
+
+def _kill_each(processes: Mapping[int, str]) -> None:
+    """SIGKILL for each of these (pid → start time) that is still itself."""
+    for pid, start_time in processes.items():
+        fields = stat_fields(pid)
+        if fields is not None and fields[START] == start_time:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)

@@ -127,6 +127,13 @@ class Recipe(Part):
         return self
 
     @property
+    def ids(self) -> tuple[str, ...]:
+        """What the model itself is called on hubs; its other forms stand in `quantizations`."""
+        if isinstance(self.source, PackageSource):
+            return ()
+        return tuple(one for one in (self.source.hugging_face, self.source.modelscope) if one is not None)
+
+    @property
     def questions(self) -> tuple[Probe, ...]:
         """The plain questions among the probes: a question and a pattern."""
         return tuple(probe for probe in self.probes if isinstance(probe, Probe))

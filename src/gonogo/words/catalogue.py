@@ -14,7 +14,7 @@ from typing import Any, Iterable, Mapping, Union, cast
 
 import yaml
 
-from gonogo.words.fill import fill
+from gonogo.words.fill import fill, required_placeholders
 from gonogo.words.language import Language
 
 FOLDER = Path(__file__).parent
@@ -151,20 +151,27 @@ def _spoken(entry: Mapping[str, Any], lang: Language) -> Any:
 
 def _translated(values: Mapping[str, object], lang: Language) -> Mapping[str, object]:
     """`why` may be a code of ours, a reason that has words, or the name of the check whose finding says more; `terms`
-    holds names of terms; `oddity` is a family's, in English."""
+    and `doors` hold names of terms; `oddity` is a family's, in English."""
     told = dict(values)
     why, terms, oddity = values.get("why"), values.get("terms"), values.get("oddity")
     if isinstance(oddity, str) and has_message(f"oddity.{oddity}"):
         told["oddity"] = message(f"oddity.{oddity}", lang)
     if isinstance(why, str) and has_message(f"why.{why}"):
         told["why"] = message(f"why.{why}", lang)
-    elif isinstance(why, str) and why in _reasons():
-        told["why"] = message("why.reason", lang, reason=why, seen=finding_text(why, {}, lang).seen)
     elif isinstance(why, str) and has_message(f"check.{why}"):
         told["why"] = message("why.check", lang, title=message(f"check.{why}", lang))
-    if isinstance(terms, str):
-        told["terms"] = _TERM.sub(lambda found: _term(found.group(), lang), terms)
+    elif isinstance(why, str) and why in _reasons():
+        told["why"] = _reason_told(why, lang)
+    for name, listed in (("terms", terms), ("doors", values.get("doors"))):
+        if isinstance(listed, str):
+            told[name] = _TERM.sub(lambda found: _term(found.group(), lang), listed)
     return told
+
+
+def _reason_told(reason: str, lang: Language) -> str:
+    """A reason's words with its code, which `gonogo explain` knows; words that need numbers are left out."""
+    seen = str(_spoken(_reasons()[reason], lang)["seen"])
+    return reason if required_placeholders(seen) else message("why.reason", lang, seen=fill(seen, {}), code=reason)
 
 
 def _term(name: str, lang: Language) -> str:

@@ -26,16 +26,22 @@ def recipes() -> Mapping[str, Recipe]:
 
 
 def recipe_of_hub_id(hub_id: str) -> Recipe | None:
-    """The recipe whose model has this id on Hugging Face or ModelScope; None: no recipe is made for it."""
+    """The recipe whose model, or a form of it, has this id on Hugging Face or ModelScope; None: there is none for it.
+
+    A recipe whose model itself has the id goes before one that lists it among its `quantizations`.
+    """
     wanted = hub_id.casefold()
-    for name in _names():
-        if wanted not in _text(name).casefold():
-            continue
-        source = _RECIPES[name].source
-        ids = (source.hugging_face, source.modelscope) if not isinstance(source, PackageSource) else ()
-        if wanted in (one.casefold() for one in ids if one is not None):
-            return _RECIPES[name]
+    named = [_RECIPES[name] for name in _names() if wanted in _text(name).casefold()]
+    for ids in (lambda recipe: recipe.ids, _ids_of_forms):
+        for recipe in named:
+            if wanted in (one.casefold() for one in ids(recipe)):
+                return recipe
     return None
+
+
+def _ids_of_forms(recipe: Recipe) -> tuple[str, ...]:
+    ids = (one for form in recipe.quantizations for one in (form.hugging_face, form.modelscope))
+    return tuple(one for one in ids if one is not None)
 
 
 def find_model(asked: str) -> str | None:
