@@ -20,6 +20,7 @@ from gonogo.actions.model import (
 )
 from gonogo.facts.replica import Deaths, Health
 from gonogo.plan.decide import decide
+from gonogo.spec.model import EngineChoice
 from tests.core import worlds
 from tests.core.worlds import NOW, probes, published, replica, revision, running, service, world
 
@@ -261,3 +262,16 @@ def test_a_removed_service_drains_then_goes_then_is_forgotten() -> None:
 def test_a_replica_of_a_service_that_nobody_asked_for_goes() -> None:
     (removal,) = _removals(service(OLD, OLD), world(replicas=running("svc/1/0", "svc/1/1", "ghost/1/0")))
     assert removal.why == "ServiceUnknown"
+
+
+def test_a_replica_whose_environment_is_gone_is_not_started_and_its_new_revision_is_rejected() -> None:
+    gone = revision(2, engine=EngineChoice(name="llama.cpp", version="1", environment="gone"))
+    seen = published(world(replicas=running("svc/1/0", "svc/1/1"), environments={}), service(gone, OLD))
+    (reject,) = decide((service(gone, OLD),), seen).actions
+    assert isinstance(reject, Reject) and reject.finding.reason == "EngineEnvironmentMissing"
+    serving = service(gone, gone)
+    plan = decide((serving,), published(world(environments={}), serving))
+    assert plan.actions == ()
+    assert "EngineEnvironmentMissing" in [answer.finding.reason for answer in plan.answers if answer.blocking]
+    unseen = decide((serving,), published(world(environments=None), serving))
+    assert "EnsureReplica" in kinds(unseen.actions), "not looked at is not gone"

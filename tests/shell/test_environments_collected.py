@@ -92,6 +92,7 @@ def test_one_that_a_process_runs_from_stays_until_it_ends(paths: StatePaths) -> 
     running = subprocess.Popen([str(folder / "bin" / "python"), "-c", "import time; time.sleep(60)"])
     try:
         _until(lambda: processes_in(folder) == (running.pid,))
+        assert gonogo(paths.root, "env", "collect", "--dry-run", "--json").json["would_go"] == []
         assert gonogo(paths.root, "env", "collect", "--json", "--yes").json["collected"] == []
         refused = gonogo(paths.root, "env", "remove", "old", "--json", "--yes")
         assert (refused.code, refused.json["error"]["reason"]) == (3, "EnvironmentInUse")

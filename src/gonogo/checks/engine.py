@@ -186,7 +186,7 @@ CHECKS = (
     Check(
         name="engine_environment",
         condition=Condition.SOFTWARE,
-        stages=(Stage.PREFLIGHT,),
+        stages=(Stage.PREFLIGHT, Stage.LIVE),
         blocks=True,
         reasons=(
             "EngineEnvironmentReady",

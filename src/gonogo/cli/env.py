@@ -13,8 +13,7 @@ from gonogo.cli.refusal import BLOCKED, WORLD_DID_NOT_COMPLY, WRONG_INPUT, Outco
 
 if TYPE_CHECKING:
     from gonogo.cli.session import Session
-    from gonogo.plan.collect import Uses
-    from gonogo.runtimes.environments import EnvironmentStore, Made
+    from gonogo.runtimes.environments import EnvironmentStore
 
 Target = Annotated[str, typer.Argument(metavar="ENGINE|RECIPE", help=told("argument.env_target"), show_default=False)]
 AnyTarget = Annotated[
@@ -52,7 +51,6 @@ Against = Annotated[
     typer.Option("--against", metavar="guide|RECIPE", help=told("option.env_against"), show_default=False),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help=told("option.env_dry_run"), show_default=False)]
-MIB = 1024**2
 WRONG = ("LockUnreadable", "EnvironmentNotRead", "BundleUnreadable", "EnvironmentNotThere")
 STOPPED = ("EnvironmentInUse", "LockForeign", "PackagePoisoned", "ReleaseNotThere", "DiskTooSmall")
 
@@ -174,10 +172,11 @@ def list_all(state_dir: StateDir = None, json: Json = False, lang: Lang = None) 
     """Every whole environment: name, engine, version, Python, size, who needs it."""
     from gonogo.cli.env_page import environments_table, plain_environment
     from gonogo.cli.session import open_session
+    from gonogo.control.collect import uses_here
 
     session = open_session(state_dir, json, lang)
     store = _store(session)
-    found, uses = store.all(), _uses(session)
+    found, uses = store.all(), uses_here(session.paths)
     if found:
         session.out.print(environments_table(session, found, uses))
     else:
@@ -188,6 +187,7 @@ def list_all(state_dir: StateDir = None, json: Json = False, lang: Lang = None) 
 
 def remove(name: Name, yes: Yes = False, state_dir: StateDir = None, json: Json = False, lang: Lang = None) -> Outcome:
     """Take one environment away. Its lock stays: it can be made again."""
+    from gonogo.cli.env_collect import refuse_used
     from gonogo.cli.session import open_session
     from gonogo.runtimes.uv import EnvironmentFault
 
@@ -198,7 +198,7 @@ def remove(name: Name, yes: Yes = False, state_dir: StateDir = None, json: Json 
         if found is None:
             known = ", ".join(one.name for one in store.all())
             raise EnvironmentFault("EnvironmentNotThere", {"name": name, "known": known})
-        _refuse_used(session, found)
+        refuse_used(session, found)
         if session.asks and not typer.confirm(session.told("env.ask_remove", name=name)):
             session.say("nothing_changed")
             return Outcome(result={"removed": None})
@@ -211,28 +211,12 @@ def collect(
     dry_run: DryRun = False, yes: Yes = False, state_dir: StateDir = None, json: Json = False, lang: Lang = None
 ) -> Outcome:
     """Take away every environment that nobody needs: control does so each hour, this does it now."""
-    import time
-
+    from gonogo.cli.env_collect import collect_unused
     from gonogo.cli.session import open_session
-    from gonogo.control import collect as collecting
 
     session = open_session(state_dir, json, lang, yes)
-    store, now = _store(session), time.time()
     with faults(session):
-        uses = _uses(session)
-        found = collecting.unused_here(store, uses, now)
-        for made in found:
-            session.say("env.may_go", name=made.name, mib=made.disk_bytes // MIB)
-        asked = found and not dry_run and session.asks
-        if asked and not typer.confirm(session.told("ask.apply"), default=False):
-            found = ()
-        if not found or dry_run:
-            session.say("nothing_changed")
-            names = [made.name for made in found]
-            return Outcome(result={"collected": [], "would_go": names, "bytes": sum(one.disk_bytes for one in found)})
-        gone = collecting.collect(store, uses, now, lambda made: session.say("env.removed", name=made.name))
-    size = sum(one.disk_bytes for one in gone)
-    return Outcome(result={"collected": [one.name for one in gone], "would_go": [], "bytes": size})
+        return collect_unused(session, _store(session), dry_run)
 
 
 def bundle(  # noqa: PLR0913, PLR0917
@@ -282,23 +266,6 @@ def faults(session: Session) -> Iterator[None]:
         values: dict[str, Any] = {**fault.values, "what": fault.values.get(f"what_{session.lang}")}
         values = {name: value for name, value in values.items() if value is not None and not name.startswith("what_")}
         raise Refusal(fault.reason, code, values) from None
-
-
-def _uses(session: Session) -> Uses:
-    """Who needs which environment. Raises StoreError: what cannot be read is not taken for unused."""
-    from gonogo.control.collect import uses_here
-
-    return uses_here(session.paths)
-
-
-def _refuse_used(session: Session, made: Made) -> None:
-    """Raises EnvironmentFault for an environment that a revision needs or a process runs from."""
-    from gonogo.runtimes.environment_use import processes_in
-    from gonogo.runtimes.uv import EnvironmentFault
-
-    users = [*_uses(session).get(made.name, ()), *(f"pid {pid}" for pid in processes_in(made.path))]
-    if users:
-        raise EnvironmentFault("EnvironmentInUse", {"name": made.name, "users": ", ".join(users)})
 
 
 def _store(session: Session) -> EnvironmentStore:

@@ -124,16 +124,19 @@ class EnvironmentSight:
     def __init__(self, paths: StatePaths) -> None:
         self._store = EnvironmentStore(paths.environments)
         self._seen: tuple[float, Mapping[str, EnvironmentMade]] | None = None
+        self._forgotten_at = 0.0
 
     def look(self) -> Mapping[str, EnvironmentMade]:
-        now = time.monotonic()
-        if self._seen is None or now - self._seen[0] > ENVIRONMENTS_EVERY_S:
-            self._seen = (now, environments_of(self._store))
-        return self._seen[1]
+        seen, now = self._seen, time.monotonic()
+        if seen is None or now - seen[0] > ENVIRONMENTS_EVERY_S:
+            seen = (now, environments_of(self._store))
+            if now >= self._forgotten_at:  # a look that began before may not have seen what was made since
+                self._seen = seen
+        return seen[1]
 
     def forget(self) -> None:
         """Look anew at the next question."""
-        self._seen = None
+        self._forgotten_at, self._seen = time.monotonic(), None
 
 
 def environments_of(store: EnvironmentStore) -> Mapping[str, EnvironmentMade]:

@@ -24,6 +24,7 @@ from gonogo.actions.model import (
     RemoveReplica,
 )
 from gonogo.checks.catalogue import CHECKS
+from gonogo.checks.engine import engine_environment
 from gonogo.checks.finding import Answer, Check, Finding, Stage, Value, Verdict
 from gonogo.checks.network import hopeless
 from gonogo.engines.size import replicas_wanted
@@ -32,7 +33,7 @@ from gonogo.facts.replica import Health, ReplicaFacts, ReplicaName
 from gonogo.facts.world import World
 from gonogo.plan.endpoints import clusters, drained
 from gonogo.plan.model import DesiredService, Plan
-from gonogo.plan.place import active, missing_replicas, of_revision
+from gonogo.plan.place import active, environment_gone, missing_replicas, of_revision
 from gonogo.spec import Revision
 
 POLICY_SERVERS = 2
@@ -166,7 +167,11 @@ def _probed(revision: Revision, world: World) -> bool:
 
 
 def _hopeless(revision: Revision, world: World) -> Finding | None:
-    """A replica of a revision that never served and died of what the next one would die of too."""
+    """A revision that never served and whose environment is gone, or one of whose replicas died of what the next one
+    would die of too.
+    """
+    if environment_gone(revision, world):
+        return next(finding for finding in engine_environment(revision, world))
     for index in range(replicas_wanted(revision, world)):
         name = f"{revision.name}/{index}"
         deaths = world.deaths.get(name)

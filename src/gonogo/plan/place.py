@@ -49,7 +49,7 @@ def missing_replicas(
     offset = sum(1 for other in services if other.name < service.name) * 8
     ports = ports[offset:] + ports[:offset]
     for revision in active(service):
-        if _waits_for_room(revision, service, world):
+        if _waits_for_room(revision, service, world) or environment_gone(revision, world):
             continue
         have = {replica.name.index for replica in of_revision(world, revision)}
         for index in range(replicas_wanted(revision, world)):
@@ -82,6 +82,12 @@ def threads_each(services: Sequence[DesiredService], world: World) -> int:
     cores = world.host.cores if world.host and world.host.cores else 1
     total = sum(replicas_wanted(service.desired, world) for service in services if not service.removed)
     return max(1, cores // max(1, total))
+
+
+def environment_gone(revision: Revision, world: World) -> bool:
+    """Whether the environment of this revision's engine was looked for and is not there: nothing can be started."""
+    name = revision.spec.engine.environment if revision.spec.engine is not None else None
+    return name is not None and world.environments is not None and name not in world.environments
 
 
 def _waits_for_room(revision: Revision, service: DesiredService, world: World) -> bool:
