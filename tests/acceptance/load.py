@@ -55,16 +55,35 @@ class Load:
             )
             time.sleep(0.02)
 
+    def _ask(self, client: httpx.Client) -> tuple[int, str]:
+        """One request: its status, and what went wrong."""
+        answer = self.deployment.ask(client, tokens=self.tokens)
+        return answer.status_code, "" if answer.status_code == 200 else answer.text[:300]
+
     def _work(self) -> None:
         with self.deployment.client() as client:
             while not self._stop.is_set():
                 began = time.monotonic()
                 try:
-                    answer = self.deployment.ask(client, tokens=self.tokens)
-                    text = "" if answer.status_code == 200 else answer.text[:300]
-                    seen = Answer(began, time.monotonic(), answer.status_code, text)
+                    status, text = self._ask(client)
+                    seen = Answer(began, time.monotonic(), status, text)
                 except httpx.HTTPError as error:
                     seen = Answer(began, time.monotonic(), 0, f"{type(error).__name__}: {error}")
                 self.answers.append(seen)
                 if seen.status != 200:
                     time.sleep(0.05)
+
+
+class Streams(Load):
+    """The same with streams; one that does not come to its end has failed, whatever its status."""
+
+    def _ask(self, client: httpx.Client) -> tuple[int, str]:
+        question = {
+            "messages": [{"role": "user", "content": "Count to twenty."}],
+            "max_tokens": self.tokens,
+            "stream": True,
+        }
+        with client.stream("POST", "/v1/chat/completions", json=question) as answer:
+            text = answer.read().decode("utf-8", "replace")
+        whole = answer.status_code == 200 and text.rstrip().endswith("data: [DONE]")
+        return (200, "") if whole else (answer.status_code if answer.status_code != 200 else 0, text[-300:])

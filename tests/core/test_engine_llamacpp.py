@@ -116,6 +116,13 @@ def test_more_connections_than_four_times_the_load_are_answered() -> None:
     assert [connections(_spec(concurrent)) for concurrent in (1, 64, 4096)] == [128, 288, 1024]
 
 
+def test_a_locked_environment_runs_our_program_as_a_file_and_nothing_from_outside_gets_in() -> None:
+    launch = LlamaCpp("/env/bin/python", "/gonogo/runners/llamacpp.py").launch(
+        _spec(), _smollm2(), _placement(replicas=2)
+    )
+    assert launch.command[:5] == ("/env/bin/python", "-I", "-B", "-u", "/gonogo/runners/llamacpp.py")
+
+
 def test_the_command_is_words_for_a_loopback_process() -> None:
     launch = LlamaCpp("/env/bin/python").launch(_spec(), _smollm2(), _placement(replicas=2))
     assert launch.command[:3] == ("/env/bin/python", "-m", "gonogo.runners.llamacpp")

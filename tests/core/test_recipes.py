@@ -16,7 +16,7 @@ from packaging.version import Version
 from pydantic import BaseModel
 
 from gonogo.spec import Probe, Spec
-from gonogo.spec.model import Part
+from gonogo.spec.part import Part
 from gonogo.spec.recipe import (
     SOURCED,
     HubSource,
@@ -261,11 +261,19 @@ def test_no_question_holds_its_own_answer(recipe: Recipe) -> None:
         assert not re.search(probe.expect_pattern, probe.prompt, re.IGNORECASE), probe.name
 
 
-def test_a_spec_takes_the_questions_of_a_recipe_and_leaves_the_other_kinds_to_it() -> None:
-    spec = resolve(Spec(service="a", model="deepseek-v3.1"), RECIPES)
-    assert [probe.name for probe in spec.probes] == ["capital-of-china"]
-    assert spec.expect.context_tokens == 32768
-    assert resolve(Spec(service="a", model="autoglm-phone-9b"), RECIPES).probes == ()
+def test_a_spec_takes_every_probe_of_its_recipe_and_keeps_it_through_a_store(recipe: Recipe) -> None:
+    spec = resolve(Spec(service="a", model=recipe.name), RECIPES)
+    assert spec.probes == recipe.probes
+    assert spec.expect.context_tokens == recipe.context_tokens
+    assert Spec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_a_spec_stored_before_probes_had_kinds_is_the_same_spec_today() -> None:
+    probes = [{"name": "sum", "prompt": "2+2?", "expect_pattern": "4", "max_tokens": 8}]
+    stored = {"service": "a", "model": "smollm2-135m", "probes": probes}
+    spec = Spec.model_validate_json(json.dumps(stored))
+    assert spec.probes == (Probe(name="sum", prompt="2+2?", expect_pattern="4", max_tokens=8),)
+    assert spec.model_dump(mode="json")["probes"] == probes, "and so is its digest"
 
 
 def test_a_model_on_a_hub_has_no_file_on_this_machine() -> None:
@@ -333,7 +341,11 @@ def test_the_kinds_named_are_the_kinds_of_the_union() -> None:
 def test_the_embedded_recipe_still_says_where_its_file_is() -> None:
     source = RECIPES["smollm2-135m"].source
     assert isinstance(source, PackageSource)
-    assert all(isinstance(probe, Probe) for probe in RECIPES["smollm2-135m"].probes)
+
+
+def test_the_embedded_model_is_asked_only_what_so_small_a_text_model_can_do() -> None:
+    kinds = {kind_of(probe) for probe in RECIPES["smollm2-135m"].probes}
+    assert kinds == {"question", "no_leaked_stop_token", "no_repetition", "warmed_completion"}
 
 
 def test_parts_of_a_recipe_are_frozen(recipe: Recipe) -> None:

@@ -119,5 +119,5 @@ def test_what_the_recipe_says_of_the_model_file_stands_in_the_file() -> None:
 
 
 def test_no_probe_is_answered_right_by_its_own_question() -> None:
-    for probe in SMOLLM2.probes:
+    for probe in SMOLLM2.questions:
         assert not re.search(probe.expect_pattern, probe.prompt, re.IGNORECASE), probe.name

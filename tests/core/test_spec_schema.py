@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import yaml
 from gonogo.spec import Spec
 from gonogo.spec.example import FILES, example
 from gonogo.spec.load import SpecMistakes, decode, parse
-from gonogo.spec.schema import json_schema, known_fields, wanted
+from gonogo.spec.recipe_probes import KINDS, QUESTION
+from gonogo.spec.schema import NO_TAGS, json_schema, known_fields, wanted
 
 CASES = Path(__file__).parents[1] / "cases" / "spec"
 SCHEMA = json_schema()
@@ -47,13 +48,22 @@ def valid(data: Any) -> bool:
     return bool(jsonschema.Draft202012Validator(SCHEMA).is_valid(data))
 
 
-def field_paths(prefix: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+def field_paths(
+    prefix: tuple[str | int, ...] = (), tags: Mapping[tuple[str | int, ...], str] = NO_TAGS
+) -> Iterator[tuple[str | int, ...]]:
     """Every place that the model knows, with 0 for the entries of a list."""
-    for name in wanted(Spec, prefix).fields:
+    for name in wanted(Spec, prefix, tags).fields:
         path = (*prefix, name)
         yield path
-        yield from field_paths(path)
-        yield from field_paths((*path, 0))
+        yield from field_paths(path, tags)
+        yield from field_paths((*path, 0), tags)
+
+
+def with_every_kind(text: str) -> Any:
+    """The example with the probes that it shows in comments, and the kind of each probe."""
+    shown = [line.strip().removeprefix("# - ") for line in text.splitlines() if line.startswith("  # - {")]
+    data = yaml.safe_load(text)
+    return {**data, "probes": [*data["probes"], *map(yaml.safe_load, shown)]}
 
 
 def test_the_schema_is_a_schema() -> None:
@@ -70,12 +80,24 @@ def test_the_example_parses_and_the_schema_agrees(language: str) -> None:
 
 @pytest.mark.parametrize("language", FILES)
 def test_the_example_holds_every_field_of_the_model(language: str) -> None:
-    data = yaml.safe_load(example(language))
-    for path in field_paths():
-        inner: Any = data
-        for step in path:
-            assert isinstance(step, int) or step in inner, f"{path} is not in the example"
-            inner = inner[step]
+    data = with_every_kind(example(language))
+    for place, probe in enumerate(data["probes"]):
+        kind = probe.get("kind", QUESTION)
+        one = {**data, "probes": [probe]}
+        for path in field_paths(tags={("probes", 0): kind}):
+            inner: Any = one
+            for step in path:
+                assert isinstance(step, int) or step in inner, f"{path} is not in the example's probe {place}"
+                inner = inner[step]
+
+
+@pytest.mark.parametrize("language", FILES)
+def test_the_example_shows_a_right_probe_of_every_kind(language: str) -> None:
+    data = with_every_kind(example(language))
+    assert [probe.get("kind", QUESTION) for probe in data["probes"]] == [QUESTION, *KINDS]
+    data["gateway"] = {name: value for name, value in data["gateway"].items() if value is not None}
+    assert len(parse(yaml.safe_dump(data), "all").probes) == 1 + len(KINDS)
+    assert valid(data)
 
 
 @pytest.mark.parametrize("language", FILES)

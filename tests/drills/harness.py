@@ -37,13 +37,22 @@ FINE = ("pass", "not_applicable")
 
 
 def spec(**changes: Any) -> Spec:
-    """A small service of the real model: one question, one thousand tokens, and what a drill says otherwise."""
+    """A small service of the real model: two questions, one thousand tokens, and what a drill says otherwise."""
     fields: dict[str, Any] = {
         "service": SERVICE,
         "model": "smollm2-135m",
         "replicas": {"min": 2, "max": 2},
         "expect": {"concurrent_requests": 2, "context_tokens": 1024},
-        "probes": [{"name": "japan", "prompt": JAPAN, "expect_pattern": "Tokyo", "max_tokens": 12}],
+        "probes": [
+            {"name": "japan", "prompt": JAPAN, "expect_pattern": "Tokyo", "max_tokens": 12},
+            {
+                "kind": "no_leaked_stop_token",
+                "name": "ends",
+                "prompt": JAPAN,
+                "forbidden": ["<|im_end|>"],
+                "max_tokens": 12,
+            },
+        ],
     }
     return Spec.model_validate_json(json.dumps({**fields, **changes}))
 
@@ -245,11 +254,17 @@ def make_yard(place: Path) -> Yard:
     (place / "envoy").symlink_to(gateway_binary())
     faults = Faults(place / "faults.json")
     environment = {
-        "PYTHONPATH": os.pathsep.join((str(packages), str(FAULTS))),
+        "PYTHONPATH": python_path(packages, FAULTS),
         "GONOGO_DRILL": str(faults.place),
         "GONOGO_ENVOY": str(place / "envoy"),
     }
     return Yard(state_dir=place / "state", port=free_port(), environment=environment, faults=faults)
+
+
+def python_path(*folders: Path) -> str:
+    """These folders before those of the tests' own PYTHONPATH: what is broken is the tree that is under test."""
+    own = os.environ.get("PYTHONPATH")
+    return os.pathsep.join((*map(str, folders), *([own] if own else [])))
 
 
 def install_broken_engine(packages: Path) -> None:
@@ -281,7 +296,7 @@ def port_of(place: str) -> int:
 def faulty(state_dir: Path, folder: Path, **kinds: Any) -> Iterator[Deployment]:
     """A deployment of its own with these faults; whatever it starts ends with the block."""
     faults = Faults(folder / "faults.json")
-    environment = {"PYTHONPATH": str(FAULTS), "GONOGO_DRILL": str(faults.place)}
+    environment = {"PYTHONPATH": python_path(FAULTS), "GONOGO_DRILL": str(faults.place)}
     with faults.broken(**kinds):
         own = Deployment(state_dir, 0, environment=environment)
         try:

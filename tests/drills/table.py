@@ -42,6 +42,41 @@ DRILLS: Mapping[str, Drill] = {
         breaks="an engine that says every answer twelve times",
         saves_from="an answer that repeats itself, with status 200",
     ),
+    "answer_format": Drill(
+        test="test_answer_format",
+        breaks="a model that says what it would do instead of calling do()",
+        saves_from="an agent that reports tasks as done which nobody did",
+    ),
+    "no_leaked_stop_token": Drill(
+        test="test_no_leaked_stop_token",
+        breaks="an engine whose answers end with the text of the stop token",
+        saves_from="answers that no agent can parse, with status 200",
+    ),
+    "reasoning_length": Drill(
+        test="test_reasoning_length",
+        breaks="a model that thinks one character long",
+        saves_from="a deployment that answers, and answers without thinking",
+    ),
+    "grounding": Drill(
+        test="test_grounding",
+        breaks="a model whose taps land five percent too low",
+        saves_from="an agent that taps beside every button",
+    ),
+    "largest_image": Drill(
+        test="test_largest_image",
+        breaks="an engine whose room for an image is smaller than a large phone's screen",
+        saves_from="a service that works on one phone and refuses each screenshot of another",
+    ),
+    "warmed_completion": Drill(
+        test="test_warmed_completion",
+        breaks="an engine that takes longer than the client waits",
+        saves_from="a client that gives up although the list of models was answered",
+    ),
+    "tool_call": Drill(
+        test="test_tool_call",
+        breaks="an engine that gives a call's arguments as broken JSON",
+        saves_from="calls that no client can carry out",
+    ),
     "model_list_right": Drill(
         test="test_model_list_right",
         breaks="an engine that lists its file's name instead of the service's",

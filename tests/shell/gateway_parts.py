@@ -137,11 +137,15 @@ class Client:
 
 
 class Front:
-    """Envoy, its ADS server and the fake engine, around a deployment. `async with`."""
+    """Envoy, its ADS server and the fake engine, around a deployment. `async with`.
 
-    def __init__(self, deployment: Deployment) -> None:
+    `engine_port`: another engine, which runs already, stands behind the gateway in place of the fake one.
+    """
+
+    def __init__(self, deployment: Deployment, engine_port: int | None = None) -> None:
         self.deployment = deployment
         self.engine = FakeEngine()
+        self._engine_port = engine_port
         self.port = free_port()
         root = deployment.root
         self._ads = AdsServer(root / "run" / "xds.sock")
@@ -152,12 +156,18 @@ class Front:
         self.envoy_log = root / "logs" / "envoy.log"
         self.access_log = root / "logs" / "access.log"
 
+    @property
+    def ca_file(self) -> str:
+        return str(self._certificates.ca_file)
+
     def client(self) -> Client:
         return Client(self.port, self._trust)
 
     async def __aenter__(self) -> Front:
         root = self.deployment.root
-        await self.engine.start()
+        if self._engine_port is None:
+            await self.engine.start()
+            self._engine_port = self.engine.port
         await self._ads.start()
         self._ads.set_snapshot(translate(self._input()))
         given = Bootstrap(
@@ -201,15 +211,16 @@ class Front:
         ends = time.monotonic() + 20
         while time.monotonic() < ends:
             with contextlib.suppress(OSError):
-                if f"127.0.0.1:{self.engine.port}::health_flags::healthy" in await self.admin("/clusters"):
+                if f"127.0.0.1:{self._engine_port}::health_flags::healthy" in await self.admin("/clusters"):
                     with socket.create_connection(("127.0.0.1", self.port), timeout=1):
                         return
             await asyncio.sleep(0.05)
         raise AssertionError(f"the gateway did not become ready: {self.envoy_log.read_text()[-2000:]}")
 
     def _input(self) -> GatewayInput:
+        assert self._engine_port is not None
         name = ReplicaName(service="svc", revision=1, index=0)
-        endpoint = EndpointPlan(name=name, address="127.0.0.1", port=self.engine.port)
+        endpoint = EndpointPlan(name=name, address="127.0.0.1", port=self._engine_port)
         return GatewayInput(
             listeners=(ListenerPlan(address="127.0.0.1", port=self.port),),
             clusters=(ClusterPlan(name="svc/1", endpoints=(endpoint,)),),

@@ -206,6 +206,21 @@ def test_another_spec_is_the_next_revision_and_the_old_one_goes_on_serving(
     assert [revision.number for revision in store.revisions("m")] == [1, 2]
 
 
+def test_whether_the_old_revision_ends_first_is_kept_with_the_change_and_not_with_the_next_one(
+    store: Store, epoch: int, clock: Clock
+) -> None:
+    do(store, epoch, lambda change: (change.add_revision(SPEC), change.set_serving("m", 1)))
+    do(store, epoch, lambda change: change.add_revision(OTHER, True))
+    (service,) = store.services()
+    assert (service.in_place_since, service.leaving) == (clock.now, service.serving)
+    do(store, epoch, lambda change: change.reject("m", 2, "AnswersWrong", "no"))
+    (service,) = store.services()
+    assert (service.in_place_since, service.leaving) == (clock.now, None)
+    do(store, epoch, lambda change: change.add_revision(OTHER))
+    (service,) = store.services()
+    assert (service.desired.number, service.in_place_since, service.rejected) == (2, None, None)
+
+
 def test_going_back_to_what_serves_makes_no_new_revision(store: Store, epoch: int) -> None:
     do(store, epoch, lambda change: (change.add_revision(SPEC), change.set_serving("m", 1)))
     do(store, epoch, lambda change: (change.add_revision(OTHER), change.reject("m", 2, "ModelMissing", "gone")))

@@ -167,7 +167,7 @@ def test_a_spec_of_another_version_is_told_and_not_guessed(tmp_path: Path) -> No
     path = tmp_path / "gonogo.db"
     store = opened(path)
     raw = sqlite3.connect(path)
-    raw.execute("INSERT INTO services VALUES ('m', 1, NULL, NULL, 0)")
+    raw.execute("INSERT INTO services VALUES ('m', 1, NULL, NULL, 0, NULL)")
     raw.execute("INSERT INTO revisions VALUES ('m', 1, 'd', '{\"service\": \"m\", \"novel\": 1}', 0, NULL, NULL)")
     raw.commit()
     raw.close()

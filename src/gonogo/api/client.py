@@ -45,17 +45,21 @@ class ControlClient:
         """state_dir, endpoint, ca_file, epoch, services, processes, answers."""
         return self._call("GET", "/v1/status")
 
-    def post_spec(self, spec: Json, principal: str, started_at: Union[float, None] = None) -> Json:
+    def post_spec(
+        self, spec: Json, principal: str, started_at: Union[float, None] = None, allow_downtime: bool = False
+    ) -> Json:
         """Make this the desired spec of its service: service, revision, changed.
 
-        `started_at` (Unix seconds) is when the user's command began. Takes as long as the preflight checks.
+        `started_at` (Unix seconds) is when the user's command began. `allow_downtime`: where old and new have no room
+        side by side, the old one ends first. Takes as long as the preflight checks.
         """
-        body = {"spec": spec, "principal": principal, "started_at": started_at}
+        body = {"spec": spec, "principal": principal, "started_at": started_at, "allow_downtime": allow_downtime}
         return self._call("POST", "/v1/specs", body, timeout_s=SLOW_TIMEOUT_S)
 
-    def plan(self, spec: Json) -> Json:
+    def plan(self, spec: Json, allow_downtime: bool = False) -> Json:
         """What would be done: observation, actions, answers, blocked."""
-        return self._call("POST", "/v1/plan", {"spec": spec}, timeout_s=SLOW_TIMEOUT_S)
+        body = {"spec": spec, "allow_downtime": allow_downtime}
+        return self._call("POST", "/v1/plan", body, timeout_s=SLOW_TIMEOUT_S)
 
     def check(self, service: Union[str, None] = None) -> list[Json]:
         """The current answers."""

@@ -37,10 +37,12 @@ def application(desk: Desk) -> Starlette:
     async def submit(request: Request) -> Response:
         body = await _body(request)
         caller = Caller(principal=str(body.get("principal", "")), request_id=_request_id(request))
-        return JSONResponse(await desk.submit(_spec(body), caller, body.get("started_at")))
+        allow_downtime = body.get("allow_downtime") is True
+        return JSONResponse(await desk.submit(_spec(body), caller, body.get("started_at"), allow_downtime))
 
     async def make_plan(request: Request) -> Response:
-        return JSONResponse(await desk.plan(_spec(await _body(request))))
+        body = await _body(request)
+        return JSONResponse(await desk.plan(_spec(body), body.get("allow_downtime") is True))
 
     async def check(request: Request) -> Response:
         return JSONResponse(desk.check(request.query_params.get("service")))

@@ -6,7 +6,7 @@ profile's wishes, or by what was measured; `of_host` makes them for a profile.
 
 from __future__ import annotations
 
-from gonogo.checks import accelerators, engine, hardware, model, network, probes, security, software
+from gonogo.checks import accelerators, engine, hardware, model, network, probes, recipe_probes, security, software
 from gonogo.checks.finding import Check, Condition
 from gonogo.checks.measured import measured_check
 from gonogo.checks.profile import TIERS, accelerators_check, storage_check
@@ -17,7 +17,7 @@ from gonogo.spec.recipe_parts import Languages
 _ORDER = tuple(Condition)
 _ALL = (
     *(*hardware.CHECKS, *accelerators.CHECKS, *engine.CHECKS, *software.CHECKS, *model.CHECKS, *network.CHECKS),
-    *(*security.CHECKS, *probes.CHECKS),
+    *(*security.CHECKS, *probes.CHECKS, *recipe_probes.CHECKS),
 )
 _NOTHING = Profile(name="nothing", description=Languages(en="nothing", zh="nothing"))
 

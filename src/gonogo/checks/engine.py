@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Iterator
 
 from gonogo.checks.finding import Check, Condition, Finding, Stage, Value, Verdict
+from gonogo.checks.room import away, others
 from gonogo.engines.asked import LLAMACPP, SGLANG, cards_of_replica, engine_name, settings_of
 from gonogo.engines.capacity import Capacity, Fit, Question
 from gonogo.engines.cards import free_cards
@@ -35,7 +36,7 @@ def cards_fit(revision: Revision, world: World) -> Iterator[Finding]:
         yield Finding(reason="CardsUnseen", verdict=Verdict.UNKNOWN, subject=subject)
         return
     replicas = replicas_wanted(revision, world)
-    free = free_cards(revision.service, world, None)
+    free = free_cards(revision.service, world, revision.number)
     values: dict[str, Value] = {
         "needed": each * replicas,
         "each": each,
@@ -45,7 +46,12 @@ def cards_fit(revision: Revision, world: World) -> Iterator[Finding]:
         "engine": engine_name(spec),
     }
     if len(free) < each * replicas:
-        yield Finding(reason="CardsTooFew", verdict=Verdict.FAIL, subject=subject, values=values)
+        vacated = len(free_cards(revision.service, world))
+        reason = "CardsTooFew"
+        if vacated >= each * replicas:
+            reason = "NoCardsBeside"
+            values |= {"held": vacated - len(free), **away(others(revision, world))}
+        yield Finding(reason=reason, verdict=Verdict.FAIL, subject=subject, values=values)
         return
     yield from _fits(revision, world, subject, values)
 
@@ -170,7 +176,7 @@ CHECKS = (
         condition=Condition.HARDWARE,
         stages=(Stage.PREFLIGHT,),
         blocks=True,
-        reasons=("CardsFit", "CardsTooFew", "CardMemoryTooSmall", "CardsFitUnknown", "CardsUnseen"),
+        reasons=("CardsFit", "CardsTooFew", "NoCardsBeside", "CardMemoryTooSmall", "CardsFitUnknown", "CardsUnseen"),
         ask=cards_fit,
     ),
     Check(

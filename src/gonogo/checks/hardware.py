@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Iterator
 
 from gonogo.checks.finding import Check, Condition, Finding, Stage, Value, Verdict
+from gonogo.checks.room import away, memory_held, others
 from gonogo.engines.asked import LLAMACPP, cards_of_replica, engine_name
 from gonogo.engines.size import replicas_wanted
 from gonogo.engines.table import memory_of
@@ -36,11 +37,9 @@ def memory_fits(revision: Revision, world: World) -> Iterator[Finding]:
         return
     replicas = replicas_wanted(revision, world)
     plan = memory_of(revision.spec, model, world.host, replicas)
-    held = sum(
-        replica.memory.resident_bytes or 0
-        for replica in world.replicas or ()
-        if replica.memory is not None
-        and (replica.name.service, replica.name.revision) == (revision.service, revision.number)
+    beside = others(revision, world)
+    held = memory_held([one for one in world.replicas or () if one.name.service == revision.service]) - memory_held(
+        beside
     )
     need = plan.total_bytes * replicas
     values: dict[str, Value] = {
@@ -51,6 +50,9 @@ def memory_fits(revision: Revision, world: World) -> Iterator[Finding]:
     }
     if need <= available + held:
         yield Finding(reason="MemoryFits", verdict=Verdict.PASS, subject=subject, values=values)
+    elif need <= available + held + memory_held(beside):
+        values |= {"held_gib": round(memory_held(beside) / GIB, 2), **away(beside)}
+        yield Finding(reason="NoRoomBeside", verdict=Verdict.FAIL, subject=subject, values=values)
     else:
         yield Finding(reason="MemoryTooSmall", verdict=Verdict.FAIL, subject=subject, values=values)
 
@@ -120,7 +122,7 @@ CHECKS = (
         condition=Condition.HARDWARE,
         stages=(Stage.PREFLIGHT,),
         blocks=True,
-        reasons=("MemoryFits", "MemoryTooSmall", "MemoryUnknown"),
+        reasons=("MemoryFits", "MemoryTooSmall", "NoRoomBeside", "MemoryUnknown"),
         ask=memory_fits,
     ),
     Check(

@@ -7,7 +7,8 @@ from typing import Iterator
 from gonogo.checks.finding import Check, Condition, Finding, Stage, Verdict
 from gonogo.engines.exits import FINAL
 from gonogo.engines.size import replicas_wanted
-from gonogo.facts.replica import Deaths, Health
+from gonogo.engines.table import load_limit_s
+from gonogo.facts.replica import LOADS_TOO_LONG, Deaths, Health
 from gonogo.facts.world import World
 from gonogo.spec import Revision
 
@@ -86,6 +87,7 @@ def replicas_ready(revision: Revision, world: World) -> Iterator[Finding]:
             "why": deaths.why,
             "last_lines": "\n".join(deaths.last_log_lines[-5:]),
         }
+        values |= {"limit_s": round(load_limit_s(revision.spec))}
         yield Finding(
             reason=hopeless(deaths) or "ReplicasMissing",
             verdict=Verdict.FAIL,
@@ -99,6 +101,8 @@ def replicas_ready(revision: Revision, world: World) -> Iterator[Finding]:
 
 def hopeless(deaths: Deaths) -> str | None:
     """The reason why a replica that never served is not to be started again; None: it may be."""
+    if deaths.why == LOADS_TOO_LONG:
+        return "ReplicaLoadsTooLong"
     if deaths.why in FINAL:
         return "ReplicaCannotStart"
     return "ReplicaCrashLooping" if deaths.count >= CRASH_LOOP_DEATHS else None
@@ -163,7 +167,7 @@ CHECKS = (
         stages=(Stage.DEPLOY, Stage.LIVE),
         blocks=True,
         reasons=(
-            *("ReplicasReady", "ReplicasMissing", "ReplicaCannotStart", "ReplicaCrashLooping"),
+            *("ReplicasReady", "ReplicasMissing", "ReplicaCannotStart", "ReplicaCrashLooping", "ReplicaLoadsTooLong"),
             *("ReplicaHung", "ReplicasUnknown"),
         ),
         ask=replicas_ready,

@@ -1,18 +1,15 @@
-"""Judgements on what the probes through the front door saw. Pure; `gonogo.control.probe` does the asking.
+"""Judgements on what every service is asked through the front door. Pure; `gonogo.control.probe` does the asking.
 
-Each probe is a `ProbeFacts` whose `name` is the check's, or starts with it and a colon (`answers_right:sum`). A probe
-with `error` could not be asked: unknown, never passed.
+Not here: what is missing or could not be asked (`probe_findings.py`), and what only a recipe asks (`recipe_probes.py`).
 """
 
 from __future__ import annotations
 
 import re
-from typing import Callable, Iterator, Mapping
+from typing import Callable, Mapping
 
-from gonogo.checks.finding import Check, Condition, Finding, Stage, Value, Verdict
-from gonogo.facts.probe import ProbeFacts
-from gonogo.facts.world import World
-from gonogo.spec import Revision
+from gonogo.checks.finding import Check, Condition, Value
+from gonogo.checks.probe_findings import Judge, probe_check
 
 MIN_STREAM_PIECES = 3
 MIN_PIECE_GAP_MS = 1.0
@@ -43,7 +40,10 @@ def _stop_honoured(seen: Mapping[str, Value]) -> bool:
 
 
 def _no_repetition(seen: Mapping[str, Value]) -> bool:
-    return bool(seen["answer"]) and _number(seen["longest_repeat"]) <= _allowed(int(_number(seen["repeated_words"])))
+    """`most_repeats` is a recipe's own bound; without one the bound depends on how much is repeated."""
+    most = seen.get("most_repeats")
+    allowed = _allowed(int(_number(seen["repeated_words"]))) if most is None else _number(most)
+    return bool(seen["answer"]) and _number(seen["longest_repeat"]) <= allowed
 
 
 def _model_list_right(seen: Mapping[str, Value]) -> bool:
@@ -94,48 +94,16 @@ def _number(value: Value) -> float:
     return float(value) if isinstance(value, (int, float)) else 0.0
 
 
-def _ask(
-    name: str, reasons: tuple[str, str, str], right: Callable[[Mapping[str, Value]], bool]
-) -> Callable[[Revision, World], Iterator[Finding]]:
-    passed, failed, unknown = reasons
-
-    def ask(revision: Revision, world: World) -> Iterator[Finding]:
-        mine = [probe for probe in world.probes or () if _concerns(probe, name, revision)]
-        subject = f"service/{revision.service}"
-        if name == ANSWERS and not revision.spec.probes:
-            why: Mapping[str, Value] = {"why": "NoProbes"}
-            yield Finding(reason="NotApplicable", verdict=Verdict.NOT_APPLICABLE, subject=subject, values=why)
-        elif not mine:
-            yield Finding(reason=unknown, verdict=Verdict.UNKNOWN, subject=subject, values={"error": "not asked yet"})
-        for probe in mine:
-            values = {"probe": probe.name.partition(":")[2], "error": probe.error, **probe.seen}
-            if probe.error is not None:
-                yield Finding(reason=unknown, verdict=Verdict.UNKNOWN, subject=subject, values=values)
-            elif right(probe.seen):
-                yield Finding(reason=passed, verdict=Verdict.PASS, subject=subject, values=values)
-            else:
-                yield Finding(reason=failed, verdict=Verdict.FAIL, subject=subject, values=values)
-
-    return ask
-
-
-def _concerns(probe: ProbeFacts, name: str, revision: Revision) -> bool:
-    return (
-        probe.name.partition(":")[0] == name and probe.service == revision.service and probe.revision == revision.number
-    )
-
-
 def _check(
     name: str, condition: Condition, reasons: tuple[str, str, str], right: Callable[[Mapping[str, Value]], bool]
 ) -> Check:
-    return Check(
-        name=name,
-        condition=condition,
-        stages=(Stage.DEPLOY, Stage.LIVE),
-        blocks=True,
-        reasons=reasons,
-        ask=_ask(name, reasons, right),
-    )
+    passed, failed, _ = reasons
+
+    def reason(seen: Mapping[str, Value]) -> str:
+        return passed if right(seen) else failed
+
+    general = name != ANSWERS
+    return probe_check(condition, Judge(name=name, reasons=reasons, reason=reason, general=general, none="NoProbes"))
 
 
 _MODEL, _NETWORK, _SECURITY = Condition.MODEL, Condition.NETWORK, Condition.SECURITY

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gonogo.cli.options import EngineAsked, HostNames, Json, Lang, Listen, ReplicaCount, StateDir, What, Yes
+from gonogo.cli.options import Downtime, EngineAsked, HostNames, Json, Lang, Listen, ReplicaCount, StateDir, What, Yes
 from gonogo.cli.refusal import INTERRUPTED, Outcome, Refusal
 
 
@@ -12,6 +12,7 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     hostname: HostNames = None,
     replicas: ReplicaCount = None,
     engine: EngineAsked = None,
+    allow_downtime: Downtime = False,
     state_dir: StateDir = None,
     json: Json = False,
     lang: Lang = None,
@@ -22,7 +23,7 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     from gonogo.api.report.checklist import counts, latest
     from gonogo.cli.checklist import print_checklist
     from gonogo.cli.choose_engine import with_engine
-    from gonogo.cli.deploy import deploy, interruptible
+    from gonogo.cli.deploy import Asked, deploy, interruptible
     from gonogo.cli.plan import plan_of, print_plan
     from gonogo.cli.progress import Progress
     from gonogo.cli.provision import provisioned
@@ -37,12 +38,13 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     with interruptible(session) as changes:
         spec = provisioned(session, spec)
         if session.asks:
-            planned = plan_of(session, spec)
+            planned = plan_of(session, spec, allow_downtime)
             print_plan(session, planned)
             if planned["actions"] and not typer.confirm(session.told("ask.apply"), default=True):
                 raise Refusal("Declined", INTERRUPTED, {})
+        asked = Asked(spec=spec, started_at=started_at, allow_downtime=allow_downtime)
         with Progress(session) as progress:
-            deployed = deploy(session, client, spec, started_at, changes, progress)
+            deployed = deploy(session, client, asked, changes, progress)
         print_checklist(session, deployed.answers)
         session.line()
         said = "up.changed" if deployed.changed else "up.unchanged"

@@ -35,6 +35,18 @@ class Deployed:
     answers: tuple[Mapping[str, Any], ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a command asks of control. `started_at` (Unix seconds): when the command began.
+
+    `allow_downtime`: where old and new have no room side by side, the old one may end first.
+    """
+
+    spec: Spec
+    started_at: float
+    allow_downtime: bool = False
+
+
 @dataclass(slots=True)
 class Changes:
     """What this command has changed so far, for whoever interrupts it."""
@@ -64,26 +76,24 @@ def interruptible(session: Session) -> Iterator[Changes]:
         raise Refusal("Interrupted", INTERRUPTED, told) from None
 
 
-def deploy(
-    session: Session, client: ControlClient, spec: Spec, started_at: float, changes: Changes, progress: Progress
-) -> Deployed:
-    """Ask for `spec` and wait until it is proven; one that serves already is proven again.
+def deploy(session: Session, client: ControlClient, asked: Asked, changes: Changes, progress: Progress) -> Deployed:
+    """Ask for a spec and wait until it is proven; one that serves already is proven again.
 
     Control goes on after the limit. Raises `Refusal`: Blocked (3), RevisionRejected, NotProven, ProbesFailed (4).
     """
     from gonogo.cli.progress import follow_until, newest_sequence
-    from gonogo.engines.table import engine_for
+    from gonogo.engines.table import load_limit_s
 
     after = newest_sequence(client)
-    progress.step("progress.checking", service=spec.service)
-    before = _entry(client.status(), spec.service)
-    accepted = _submit(session, client, spec, started_at)
+    progress.step("progress.checking", service=asked.spec.service)
+    before = _entry(client.status(), asked.spec.service)
+    accepted = _submit(session, client, asked)
     name, number = str(accepted["service"]), int(accepted["revision"])
     if accepted["changed"]:
         changes.now("interrupted.asked", "interrupted.next", service=name, revision=number)
         progress.step("progress.asked", service=name, revision=number)
 
-    limit_s = engine_for(spec).load_limit_s + BESIDE_LOADING_S
+    limit_s = load_limit_s(asked.spec) + BESIDE_LOADING_S
     ended = follow_until(client, progress, lambda status: _settled(status, name, number), after, limit_s)
     if ended is None:
         values = {"service": name, "revision": number, "seconds": limit_s, "phase": _phase(client, name)}
@@ -128,11 +138,12 @@ def principal() -> str:
         return "unknown"
 
 
-def _submit(session: Session, client: ControlClient, spec: Spec, started_at: float) -> Mapping[str, Any]:
+def _submit(session: Session, client: ControlClient, asked: Asked) -> Mapping[str, Any]:
     from gonogo.api.client import ControlRefused
 
     try:
-        return client.post_spec(json.loads(spec.model_dump_json()), principal(), started_at)
+        spec = json.loads(asked.spec.model_dump_json())
+        return client.post_spec(spec, principal(), asked.started_at, asked.allow_downtime)
     except ControlRefused as refused:
         if refused.reason == "Blocked":
             raise blocked(session, list(refused.values.get("answers", ()))) from None

@@ -1,4 +1,4 @@
-"""`gonogo env check|lock|create|list|remove|bundle`: the environments of engines and agents, each its own."""
+"""`gonogo env check|lock|create|list|remove|collect|bundle`: the environments of engines and agents, each its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from gonogo.cli.refusal import BLOCKED, WORLD_DID_NOT_COMPLY, WRONG_INPUT, Outco
 
 if TYPE_CHECKING:
     from gonogo.cli.session import Session
-    from gonogo.runtimes.environments import EnvironmentStore
+    from gonogo.plan.collect import Uses
+    from gonogo.runtimes.environments import EnvironmentStore, Made
 
 Target = Annotated[str, typer.Argument(metavar="ENGINE|RECIPE", help=told("argument.env_target"), show_default=False)]
 AnyTarget = Annotated[
@@ -50,8 +51,10 @@ Against = Annotated[
     Optional[str],
     typer.Option("--against", metavar="guide|RECIPE", help=told("option.env_against"), show_default=False),
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help=told("option.env_dry_run"), show_default=False)]
+MIB = 1024**2
 WRONG = ("LockUnreadable", "EnvironmentNotRead", "BundleUnreadable", "EnvironmentNotThere")
-STOPPED = ("LockForeign", "PackagePoisoned", "ReleaseNotThere", "DiskTooSmall")
+STOPPED = ("EnvironmentInUse", "LockForeign", "PackagePoisoned", "ReleaseNotThere", "DiskTooSmall")
 
 
 def application() -> typer.Typer:
@@ -60,6 +63,7 @@ def application() -> typer.Typer:
     for name, verb in (("check", check), ("lock", lock), ("create", create), ("list", list_all)):
         made.command(name, help=told(f"env.{name}"))(verb)
     made.command("remove", help=told("env.remove"))(remove)
+    made.command("collect", help=told("env.collect"))(collect)
     made.command("bundle", help=told("env.bundle"))(bundle)
     return made
 
@@ -167,18 +171,19 @@ def create(  # noqa: PLR0913, PLR0917
 
 
 def list_all(state_dir: StateDir = None, json: Json = False, lang: Lang = None) -> Outcome:
-    """Every whole environment: name, engine, version, Python, size."""
+    """Every whole environment: name, engine, version, Python, size, who needs it."""
     from gonogo.cli.env_page import environments_table, plain_environment
     from gonogo.cli.session import open_session
 
     session = open_session(state_dir, json, lang)
     store = _store(session)
-    found = store.all()
+    found, uses = store.all(), _uses(session)
     if found:
-        session.out.print(environments_table(session, found))
+        session.out.print(environments_table(session, found, uses))
     else:
         session.say("env.none")
-    return Outcome(result={"environments": [plain_environment(one) for one in found]})
+    told_of = [{**plain_environment(one), "used_by": list(uses.get(one.name, ()))} for one in found]
+    return Outcome(result={"environments": told_of})
 
 
 def remove(name: Name, yes: Yes = False, state_dir: StateDir = None, json: Json = False, lang: Lang = None) -> Outcome:
@@ -193,12 +198,41 @@ def remove(name: Name, yes: Yes = False, state_dir: StateDir = None, json: Json 
         if found is None:
             known = ", ".join(one.name for one in store.all())
             raise EnvironmentFault("EnvironmentNotThere", {"name": name, "known": known})
+        _refuse_used(session, found)
         if session.asks and not typer.confirm(session.told("env.ask_remove", name=name)):
             session.say("nothing_changed")
             return Outcome(result={"removed": None})
         store.remove(name)
     session.say("env.removed", name=name)
     return Outcome(result={"removed": name})
+
+
+def collect(
+    dry_run: DryRun = False, yes: Yes = False, state_dir: StateDir = None, json: Json = False, lang: Lang = None
+) -> Outcome:
+    """Take away every environment that nobody needs: control does so each hour, this does it now."""
+    import time
+
+    from gonogo.cli.session import open_session
+    from gonogo.control import collect as collecting
+
+    session = open_session(state_dir, json, lang, yes)
+    store, now = _store(session), time.time()
+    with faults(session):
+        uses = _uses(session)
+        found = collecting.unused_here(store, uses, now)
+        for made in found:
+            session.say("env.may_go", name=made.name, mib=made.disk_bytes // MIB)
+        asked = found and not dry_run and session.asks
+        if asked and not typer.confirm(session.told("ask.apply"), default=False):
+            found = ()
+        if not found or dry_run:
+            session.say("nothing_changed")
+            names = [made.name for made in found]
+            return Outcome(result={"collected": [], "would_go": names, "bytes": sum(one.disk_bytes for one in found)})
+        gone = collecting.collect(store, uses, now, lambda made: session.say("env.removed", name=made.name))
+    size = sum(one.disk_bytes for one in gone)
+    return Outcome(result={"collected": [one.name for one in gone], "would_go": [], "bytes": size})
 
 
 def bundle(  # noqa: PLR0913, PLR0917
@@ -248,6 +282,23 @@ def faults(session: Session) -> Iterator[None]:
         values: dict[str, Any] = {**fault.values, "what": fault.values.get(f"what_{session.lang}")}
         values = {name: value for name, value in values.items() if value is not None and not name.startswith("what_")}
         raise Refusal(fault.reason, code, values) from None
+
+
+def _uses(session: Session) -> Uses:
+    """Who needs which environment. Raises StoreError: what cannot be read is not taken for unused."""
+    from gonogo.control.collect import uses_here
+
+    return uses_here(session.paths)
+
+
+def _refuse_used(session: Session, made: Made) -> None:
+    """Raises EnvironmentFault for an environment that a revision needs or a process runs from."""
+    from gonogo.runtimes.environment_use import processes_in
+    from gonogo.runtimes.uv import EnvironmentFault
+
+    users = [*_uses(session).get(made.name, ()), *(f"pid {pid}" for pid in processes_in(made.path))]
+    if users:
+        raise EnvironmentFault("EnvironmentInUse", {"name": made.name, "users": ", ".join(users)})
 
 
 def _store(session: Session) -> EnvironmentStore:

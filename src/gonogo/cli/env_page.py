@@ -10,6 +10,7 @@ from gonogo.words.environment import environment_finding_text
 
 if TYPE_CHECKING:
     from gonogo.cli.session import Session
+    from gonogo.plan.collect import Uses
     from gonogo.runtimes.environments import Made
 
 MIB = 1024**2
@@ -34,16 +35,22 @@ def plain_environment(made: Made) -> dict[str, Any]:
     }
 
 
-def environments_table(session: Session, found: Sequence[Made]) -> Any:
-    """One line for each environment."""
+def environments_table(session: Session, found: Sequence[Made], uses: Uses) -> Any:
+    """One line for each environment, with the revisions that need it."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    for name in ("name", "engine", "version", "python", "mib"):
+    for name in ("name", "engine", "version", "python", "mib", "used_by"):
         table.add_column(session.told(f"env.column.{name}"), justify="right" if name == "mib" else "left")
     for one in found:
-        table.add_row(one.name, one.engine, one.answered, one.python, str(one.disk_bytes // MIB))
+        used = ", ".join(_use(session, use) for use in uses.get(one.name, ()))
+        table.add_row(one.name, one.engine, one.answered, one.python, str(one.disk_bytes // MIB), used)
     return table
+
+
+def _use(session: Session, use: str) -> str:
+    revision, _, part = use.partition(" ")
+    return session.told(f"env.use.{part}", revision=revision)
 
 
 def environment_lines(session: Session, made: Made) -> list[str]:

@@ -48,6 +48,7 @@ EngineAsked = Annotated[
     Optional[str],
     typer.Option("--engine", metavar="NAME[==VERSION]", help=told("option.engine_asked"), show_default=False),
 ]
+Downtime = Annotated[bool, typer.Option("--allow-downtime", help=told("option.allow_downtime"), show_default=False)]
 ReplicaCount = Annotated[
     Optional[int], typer.Option("--replicas", metavar="N", help=told("option.replicas"), show_default=False)
 ]

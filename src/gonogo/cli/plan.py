@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Mapping
 
-from gonogo.cli.options import EngineAsked, HostNames, Json, Lang, Listen, ReplicaCount, StateDir, What
+from gonogo.cli.options import Downtime, EngineAsked, HostNames, Json, Lang, Listen, ReplicaCount, StateDir, What
 from gonogo.cli.refusal import Outcome
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     hostname: HostNames = None,
     replicas: ReplicaCount = None,
     engine: EngineAsked = None,
+    allow_downtime: Downtime = False,
     state_dir: StateDir = None,
     json: Json = False,
     lang: Lang = None,
@@ -32,7 +33,7 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     session = open_session(state_dir, json, lang)
     spec = with_engine(overridden(spec_of(session, what), listen, hostname, replicas), engine)
     spec = found_here(session, spec)
-    planned = plan_of(session, spec)
+    planned = plan_of(session, spec, allow_downtime)
     if planned["blocked"]:
         raise blocked(session, list(planned["answers"]))
     print_checklist(session, planned["answers"])
@@ -43,14 +44,14 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     return Outcome(result={**planned, "changed": False})
 
 
-def plan_of(session: Session, spec: Spec) -> dict[str, Any]:
+def plan_of(session: Session, spec: Spec, allow_downtime: bool = False) -> dict[str, Any]:
     """Control's plan for `spec`; where no control runs, the plan of a machine on which nothing of ours runs."""
     import json
 
     from gonogo.api.client import ControlSilent
 
     try:
-        return session.client().plan(json.loads(spec.model_dump_json()))
+        return session.client().plan(json.loads(spec.model_dump_json()), allow_downtime)
     except ControlSilent:
         from gonogo.control import views
         from gonogo.control.preflight import plan

@@ -74,6 +74,7 @@ def _environment(session: Session, spec: Spec, engine: EngineChoice) -> Made:
 
     store = EnvironmentStore(session.paths.environments)
     there = _there(store, engine)
+    there = store.touch(there.name) if there is not None else None  # from now on it is not collected
     if there is not None:
         return there
     recipe = recipe_of(spec)

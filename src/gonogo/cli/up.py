@@ -9,11 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gonogo.cli.options import EngineAsked, HostNames, Json, Lang, Listen, ReplicaCount, StateDir, What, Yes, told
+from gonogo.cli.options import (
+    Downtime,
+    EngineAsked,
+    HostNames,
+    Json,
+    Lang,
+    Listen,
+    ReplicaCount,
+    StateDir,
+    What,
+    Yes,
+    told,
+)
 from gonogo.cli.refusal import WORLD_DID_NOT_COMPLY, Outcome, Refusal
 
 if TYPE_CHECKING:
-    from gonogo.cli.deploy import Deployed
+    from gonogo.cli.deploy import Asked, Deployed
     from gonogo.cli.session import Session
     from gonogo.spec import Spec
 
@@ -27,6 +39,7 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     hostname: HostNames = None,
     replicas: ReplicaCount = None,
     engine: EngineAsked = None,
+    allow_downtime: Downtime = False,
     foreground: Foreground = False,
     state_dir: StateDir = None,
     json: Json = False,
@@ -34,19 +47,21 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     yes: Yes = False,
 ) -> Outcome:
     from gonogo.cli.choose_engine import with_engine
+    from gonogo.cli.deploy import Asked
     from gonogo.cli.session import open_session
     from gonogo.cli.specs import overridden, spec_of
 
     started_at = process_started_at()
     session = open_session(state_dir, json, lang, yes)
     spec = with_engine(overridden(spec_of(session, what), listen, hostname, replicas), engine)
-    if foreground:
-        return _in_foreground(session, spec, started_at)
-    return bring_up(session, spec, started_at)
+    asked = Asked(spec=spec, started_at=started_at, allow_downtime=allow_downtime)
+    return _in_foreground(session, asked) if foreground else bring_up(session, asked)
 
 
-def bring_up(session: Session, spec: Spec, started_at: float) -> Outcome:
+def bring_up(session: Session, asked: Asked) -> Outcome:
     """Check, start control where there is none, deploy, and hand over. Raises `Refusal`."""
+    from dataclasses import replace
+
     from gonogo.cli.checklist import print_checklist
     from gonogo.cli.deploy import deploy, interruptible
     from gonogo.cli.handover import key_for, print_handover
@@ -55,13 +70,13 @@ def bring_up(session: Session, spec: Spec, started_at: float) -> Outcome:
     from gonogo.cli.report import write_report
 
     with interruptible(session) as changes:
-        spec = provisioned(session, spec)
+        asked = replace(asked, spec=provisioned(session, asked.spec))
         with Progress(session) as progress:
-            _require_possible(session, spec)
+            _require_possible(session, asked.spec)
             progress.step("progress.control")
             changes.now("interrupted.control", "interrupted.next")
             client = session.started_client()
-            deployed = deploy(session, client, spec, started_at, changes, progress)
+            deployed = deploy(session, client, asked, changes, progress)
             progress.step("progress.report")
             report = write_report(session, client, deployed.name, None)
         changes.now("interrupted.proven", "interrupted.next", service=deployed.name, revision=deployed.revision)
@@ -147,7 +162,7 @@ def _summary(session: Session, deployed: Deployed, result: dict[str, Any]) -> No
         session.say("up.advice", count=len(advice), reasons=", ".join(one["reason"] for one in advice))
 
 
-def _in_foreground(session: Session, spec: Spec, started_at: float) -> Outcome:
+def _in_foreground(session: Session, asked: Asked) -> Outcome:
     """Become the control process; a child does what `up` does. systemd then sees control as the unit's main process."""
     from gonogo.control.keeper import control_command
     from gonogo.control.launch import answers
@@ -158,7 +173,7 @@ def _in_foreground(session: Session, spec: Spec, started_at: float) -> Outcome:
     child = os.fork()
     if child == 0:
         # a grandchild, so that control never has a child that it does not know
-        os._exit(0 if os.fork() else _once_control_answers(session, spec, started_at))
+        os._exit(0 if os.fork() else _once_control_answers(session, asked))
     os.waitpid(child, 0)
     root = str(session.paths.root)
     environment = {**os.environ, "GONOGO_STATE": root, "GONOGO_ROLE": "control", "GONOGO_NAME": "control"}
@@ -166,11 +181,11 @@ def _in_foreground(session: Session, spec: Spec, started_at: float) -> Outcome:
     os.execve(words[0], words, environment)  # noqa: S606 (words, no shell)
 
 
-def _once_control_answers(session: Session, spec: Spec, started_at: float) -> int:
+def _once_control_answers(session: Session, asked: Asked) -> int:
     from gonogo.cli.main import finish
     from gonogo.control.launch import answers
 
     deadline = time.monotonic() + CONTROL_LIMIT_S
     while not answers(session.paths) and time.monotonic() < deadline:
         time.sleep(0.1)
-    return finish(lambda: bring_up(session, spec, started_at), sys.argv[1:])
+    return finish(lambda: bring_up(session, asked), sys.argv[1:])

@@ -29,7 +29,7 @@ from gonogo.actions.model import (
 )
 from gonogo.control.deployment import Deployment
 from gonogo.control.observe import Observer
-from gonogo.control.probe import FrontDoor, ask_everything
+from gonogo.control.probe import FrontDoor, ask_everything, not_asked
 from gonogo.control.sight import given_pair, names_for
 from gonogo.engines.model import Launch
 from gonogo.engines.table import engine_for
@@ -244,15 +244,7 @@ class Hands:
         try:
             found = await asyncio.to_thread(self._ask, revision)
         except Exception as error:  # noqa: BLE001 a probe that cannot be asked is an answer too: unknown, with the reason
-            found = (
-                ProbeFacts(
-                    name="answers_right",
-                    service=revision.service,
-                    revision=revision.number,
-                    at=time.time(),
-                    error=f"{type(error).__name__}: {error}"[:300],
-                ),
-            )
+            found = not_asked(revision, f"{type(error).__name__}: {error}"[:300], time.time())
         self._memory.probes[(revision.service, revision.number)] = found
         self._wake()
 
@@ -289,9 +281,14 @@ class Hands:
             revoke=lambda: revoke(1),
         )
         try:
-            return ask_everything(door, revision, time.time)
+            return ask_everything(door, revision, self._sees_images(revision), time.time)
         finally:
             revoke(0)
+
+    def _sees_images(self, revision: Revision) -> bool | None:
+        if revision.spec.projector is not None:
+            return True
+        return self._observer.models.look([revision.spec.model])[revision.spec.model].sees_images
 
 
 def rotate_logs(paths: StatePaths) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Mapping
 import gonogo
 from gonogo.checks.catalogue import CHECKS
 from gonogo.checks.finding import Answer, Stage
+from gonogo.checks.room import only_room_is_missing, vacated
 from gonogo.control import views
 from gonogo.control.apply import Hands
 from gonogo.control.deployment import Deployment
@@ -94,8 +95,11 @@ class Desk:
             "answers": self._answers(None),
         }
 
-    async def submit(self, spec: Spec, caller: Caller, started_at: float | None) -> Any:
-        """Ask for a service. Blocked: nothing is stored. Raises `Refused` with the answers or the other holder."""
+    async def submit(self, spec: Spec, caller: Caller, started_at: float | None, allow_downtime: bool = False) -> Any:
+        """Ask for a service. Blocked: nothing is stored. Raises `Refused` with the answers or the other holder.
+
+        `allow_downtime`: where there is no room for old and new side by side, the old one ends first.
+        """
         async with self._submitting:
             known = {service.name: service for service in self._store.services()}
             current = known.get(spec.service)
@@ -103,13 +107,13 @@ class Desk:
             changed = current is None or current.desired.spec != spec or current.removed or current.rejected is not None
             if not changed and current is not None:
                 return {"service": spec.service, "revision": current.desired.number, "changed": False}
-            answers = await self._preflight(spec, current)
+            answers, in_place = await self._preflight(spec, current, allow_downtime)
             blocking = [answer for answer in answers if answer.blocking]
             if blocking:
                 values = {"answers": [views.answer(answer) for answer in answers]}
                 raise Refused(status=422, reason="Blocked", values=values)
             with self._deployment.change("api", caller.principal, caller.request_id) as change:
-                revision = change.add_revision(spec)
+                revision = change.add_revision(spec, in_place)
                 for index in [key for key in self._memory.probes if key == (revision.service, revision.number)]:
                     del self._memory.probes[index]
                 self._forget_deaths(revision)
@@ -121,14 +125,14 @@ class Desk:
             self._reconciler.wake()
             return {"service": revision.service, "revision": revision.number, "changed": True}
 
-    async def plan(self, spec: Spec) -> Any:
+    async def plan(self, spec: Spec, allow_downtime: bool = False) -> Any:
         """What submitting this spec would do first; changes nothing."""
         known = {service.name: service for service in self._store.services()}
         current = known.get(spec.service)
         same = current is not None and current.desired.spec == spec
         number = current.desired.number + (0 if same else 1) if current else 1
         revision = Revision(number=number, spec=spec)
-        answers = () if same else await self._preflight(spec, current)
+        answers, in_place = ((), False) if same else await self._preflight(spec, current, allow_downtime)
         if any(answer.blocking for answer in answers):
             made = Plan(observation=self._observation(), actions=(), answers=answers)
         else:
@@ -139,6 +143,7 @@ class Desk:
                 rejected=None,
                 removed=False,
                 serving_since=current.serving_since if current else None,
+                in_place_since=time.time() if in_place else None,
             )
             services = (*(one for name, one in sorted(known.items()) if name != spec.service), wanted)
             world = await self._observer.observe(services)
@@ -227,14 +232,25 @@ class Desk:
         values = {"service": spec.service, "holder": operation.holder, "since": operation.since}
         raise Refused(status=409, reason="ApplyInProgress", values=values)
 
-    async def _preflight(self, spec: Spec, current: DesiredService | None) -> tuple[Answer, ...]:
+    async def _preflight(
+        self, spec: Spec, current: DesiredService | None, allow_downtime: bool
+    ) -> tuple[tuple[Answer, ...], bool]:
+        """The answers, and whether what serves must end before the new revision starts.
+
+        Where it is ending for another change already, it need not come back before this one.
+        """
         number = current.desired.number + 1 if current else 1
         revision = Revision(number=number, spec=spec)
         draft = DesiredService(name=spec.service, desired=revision, serving=None, rejected=None, removed=False)
         services = (*(one for one in self._store.services() if one.name != spec.service), draft)
         self._observer.state.forget()
+        self._observer.environments.forget()  # one may have been made a moment ago
         world = await self._observer.observe(services)
-        return tuple(ask(CHECKS, Stage.PREFLIGHT, revision, world))
+        answers = tuple(ask(CHECKS, Stage.PREFLIGHT, revision, world))
+        leaving = current is not None and current.leaving is not None
+        if not leaving and not (allow_downtime and only_room_is_missing(answers)):
+            return answers, False
+        return tuple(ask(CHECKS, Stage.PREFLIGHT, revision, vacated(revision, world))), True
 
     def _forget_deaths(self, revision: Revision) -> None:
         prefix = f"{revision.name}/"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gonogo.api.server import server
 from gonogo.control.apply import Hands, rotate_logs
+from gonogo.control.collect import collect, uses_in
 from gonogo.control.deployment import Deployment, Memory
 from gonogo.control.desk import Desk
 from gonogo.control.journal import Journal
@@ -24,12 +25,14 @@ from gonogo.control.loop import Reconciler
 from gonogo.control.observe import Observer
 from gonogo.control.record import Recorder
 from gonogo.gateway.ads import AdsServer, load_snapshot
+from gonogo.runtimes.environments import EnvironmentStore, Made
 from gonogo.runtimes.local import LocalRuntime
 from gonogo.runtimes.paths import StatePaths
 from gonogo.store import open_store
 from gonogo.store.store import Store
 
 HOUSEKEEPING_ROUNDS, DIRECTORY_EVERY_S = 30, 1.0
+COLLECT_EVERY_S = 3600.0
 
 
 def lock(paths: StatePaths) -> int | None:
@@ -72,6 +75,7 @@ async def run(paths: StatePaths, store: Store) -> None:
         loop.add_signal_handler(number, reconciler.stop)
     serving = asyncio.create_task(http.serve(sockets=[_bound(paths)]))
     keeping = asyncio.create_task(_housekeeping(paths, runtime, reconciler))
+    collecting = asyncio.create_task(_collect(deployment))
     with deployment.change() as change:
         change.journal_abandoned()
         change.event("ControlStarted", pid=os.getpid(), adopted=[one.name for one in runtime.processes()])
@@ -82,6 +86,7 @@ async def run(paths: StatePaths, store: Store) -> None:
     finally:
         http.should_exit = True
         keeping.cancel()
+        collecting.cancel()
         await asyncio.wait([serving], timeout=2.0)
         await ads.stop()
 
@@ -101,6 +106,22 @@ async def _housekeeping(paths: StatePaths, runtime: LocalRuntime, reconciler: Re
                 print(f"{paths.root} was removed or replaced: this control process ends", file=sys.stderr, flush=True)
                 reconciler.stop()
                 return
+
+
+async def _collect(deployment: Deployment) -> None:
+    """Each hour, take away environments that nobody needs; what fails is told and tried again in the next hour."""
+    environments = EnvironmentStore(deployment.paths.environments)
+
+    def tell(made: Made) -> None:
+        with deployment.change() as change:
+            change.event("EnvironmentCollected", name=made.name, mib=made.disk_bytes // 1024**2)
+
+    while True:
+        try:
+            await asyncio.to_thread(lambda: collect(environments, uses_in(deployment.store), time.time(), tell))
+        except Exception as error:  # noqa: BLE001 (housekeeping must not end control)
+            print(f"environments were not collected: {error!r}", file=sys.stderr, flush=True)
+        await asyncio.sleep(COLLECT_EVERY_S)
 
 
 def _kept(runtime: LocalRuntime) -> bool:

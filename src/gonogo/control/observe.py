@@ -13,24 +13,24 @@ from gonogo.control.learn import learn
 from gonogo.control.parts import PartsWatch
 from gonogo.control.sight import CertificateSight, HostSight, StateSight, given_certificates
 from gonogo.control.sight_models import EnvironmentSight, ModelSight, ProjectorSight
-from gonogo.control.watch import ReplicaWatch
-from gonogo.engines.model import Engine
-from gonogo.engines.table import engine_for
+from gonogo.control.watch import Birth, ReplicaWatch
+from gonogo.engines.table import engine_for, load_limit_s
 from gonogo.facts.gateway import GatewayFacts, PolicyFacts, ResourceStatus
 from gonogo.facts.host import HostFacts
-from gonogo.facts.replica import Deaths, Health, MemoryMeasured, ReplicaFacts, ReplicaName
+from gonogo.facts.replica import LOADS_TOO_LONG, Deaths, Health, MemoryMeasured, ReplicaFacts, ReplicaName
 from gonogo.facts.world import World
 from gonogo.plan.decide import POLICY_SERVERS
 from gonogo.plan.health import SEEING_STUCK_S, STUCK_S
 from gonogo.plan.model import DesiredService
 from gonogo.runtimes.local import Process, tail
-from gonogo.spec import Gateway, Revision
+from gonogo.spec import Gateway, Revision, Spec
 from gonogo.store.faults import UnknownRevision
 
 DEATHS_WINDOW_S = 300.0
 SCAN_EVERY_S = 10.0
 DOOR_EVERY_S = 5.0
 ADOPTED_AGE_S = 2.0
+READY_EVENTS_READ = 100
 
 LOG_TAIL_LINES = 20
 LOG_LINES_READ, LOG_BYTES_READ = 2000, 512 * 1024
@@ -54,7 +54,6 @@ class Observer:
         self._on_change = on_change
         self._number = 0
         self._scanned_at = 0.0
-        self._seeing = frozenset[tuple[str, int]]()
         self._door_seen = (frozenset[tuple[str, int]](), 0.0)
         self.host = HostSight(deployment.paths)
         self.models = ModelSight(deployment.paths)
@@ -70,9 +69,6 @@ class Observer:
         self._number += 1
         revisions = [revision for service in services for revision in _revisions(service)]
         projectors = {revision.spec.projector for revision in revisions if revision.spec.projector is not None}
-        self._seeing = frozenset(
-            (revision.service, revision.number) for revision in revisions if revision.spec.projector is not None
-        )
         processes = self._processes()
         wanted_ports = {service.desired.spec.gateway.port for service in services}
         host = await asyncio.to_thread(self.host.look, frozenset(wanted_ports), [one.pid for one in processes])
@@ -119,19 +115,34 @@ class Observer:
 
     def watch(self, process: Process, adopted: bool) -> None:
         """Watch a replica from now on. One that we start is watched at once: it may die before the next look."""
-        name = ReplicaName.parse(process.name)
-        stuck_s = SEEING_STUCK_S if (name.service, name.revision) in self._seeing else STUCK_S
-        watch = ReplicaWatch(self._runtime, process, self._engine_of(process), self._on_change, adopted, stuck_s)
+        spec = self._spec_of(process)
+        engine = engine_for(spec)
+        birth = Birth(
+            load_limit_s=engine.load_limit_s if spec is None else load_limit_s(spec),
+            stuck_s=SEEING_STUCK_S if spec is not None and spec.projector is not None else STUCK_S,
+            adopted=adopted,
+            ready_after_s=self._told_before(process) if adopted else None,
+        )
+        watch = ReplicaWatch(self._runtime, process, engine, self._on_change, birth)
         self._memory.watches[process.handle] = watch
         watch.begin()
 
-    def _engine_of(self, process: Process) -> Engine:
-        """The adapter that reads this replica; the default one for a revision that nobody knows any more."""
+    def _spec_of(self, process: Process) -> Spec | None:
+        """What this replica was asked for; None: a revision that nobody knows any more."""
         name = ReplicaName.parse(process.name)
         try:
-            return engine_for(self._store.revision(name.service, name.revision).spec)
+            return self._store.revision(name.service, name.revision).spec
         except UnknownRevision:
-            return engine_for(None)
+            return None
+
+    def _told_before(self, process: Process) -> float | None:
+        """How long this very process took to its first token, as an earlier control process wrote it down."""
+        service = ReplicaName.parse(process.name).service
+        for event in reversed(self._store.latest_events(READY_EVENTS_READ, kind="ReplicaReady", service=service)):
+            if event.detail.get("handle") == process.handle:
+                told = event.detail.get("ready_after_s")
+                return float(told) if isinstance(told, (int, float)) else None
+        return None
 
     def _bury(self, handle: str) -> None:
         watch = self._memory.watches.pop(handle)
@@ -192,6 +203,7 @@ class Observer:
             memory=self._measured(watch, host),
             listens_on=self.host.listens_on(process.pid) if watch.verdict is Health.READY else None,
             devices=process.devices,
+            ready_after_s=watch.ready_after_s,
         )
 
     def _measured(self, watch: ReplicaWatch, host: HostFacts) -> MemoryMeasured:
@@ -251,6 +263,8 @@ def _why(watch: ReplicaWatch, log_text: str, hung: bool) -> str:
     """What a replica died of: as its log says, else by how it was found."""
     if watch.shared:
         return "EnginePortTaken"
+    if hung and watch.loading:
+        return LOADS_TOO_LONG
     if hung and not watch.broken:
         return "hung"
     return watch.engine.explain_exit(log_text) or ("EngineChildDied" if watch.broken else "killed")

@@ -9,17 +9,25 @@ import json
 import socket
 import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 from typing import Any, Callable, Mapping, Sequence
 
 import httpx
 
+from gonogo.checks.answers import names_of
 from gonogo.checks.probes import worst_repeat
+from gonogo.control.ask import Chat, Clock, Look, looks
+from gonogo.facts.chat import parse_chat
 from gonogo.facts.probe import ProbeFacts, Value
 from gonogo.security.keys import with_other_secret
-from gonogo.spec import Probe, Revision
+from gonogo.spec import Revision
 
 LIMIT_S = 30.0
+AT_ONCE = 4
+"""Questions at the same time, or as many as the spec expects requests, whichever is less."""
 LARGE_BODY_BYTES = 1_300_000
 REVOCATION_WATCH_S = 3.0
 KEY_KNOWN_WITHIN_S = 3.0
@@ -48,37 +56,38 @@ class FrontDoor:
         return f"https://{host}:{self.port}"
 
 
-def ask_everything(door: FrontDoor, revision: Revision, clock: Callable[[], float]) -> tuple[ProbeFacts, ...]:
-    """All probes of one revision, one after the other. Blocks for seconds; run it in a thread."""
+def ask_everything(
+    door: FrontDoor, revision: Revision, sees_images: bool | None, clock: Callable[[], float]
+) -> tuple[ProbeFacts, ...]:
+    """All probes of one revision, a few at a time; those by the clock at the end, each alone. Blocks for seconds.
+
+    `sees_images` False: probes with pictures are left out. Run it in a thread.
+    """
     trust = ssl.create_default_context(cafile=door.ca_file)
     with httpx.Client(base_url=door.base, verify=trust, timeout=LIMIT_S, trust_env=False) as client:
-        asker = _Asker(door, revision, client)
+        left = Clock()
+        asker = _Asker(door, revision, client, left)
         asker.wait_until_known()
-        questions: list[tuple[str, Callable[[], Mapping[str, Value]]]] = [
-            ("old_tls_refused", asker.old_tls),
-            ("keyless_refused", lambda: asker.status_with(None)),
-            ("wrong_key_refused", lambda: asker.status_with(with_other_secret(door.key))),
-            ("model_list_right", asker.models),
-            ("unknown_path_refused", asker.unknown_path),
-            ("stream_in_pieces", asker.stream),
-            ("max_tokens_honoured", asker.max_tokens),
-            ("stop_honoured", asker.stop),
-            ("no_repetition", asker.repetition),
-            ("large_body_accepted", asker.large_body),
-            ("revoked_key_refused", asker.revoked_key),
-        ]
-        for probe in revision.spec.probes:
-            questions.append((f"answers_right:{probe.name}", _answer(asker, probe)))
-        return tuple(_look(name, question, revision, clock) for name, question in questions)
+        chat = Chat(client=client, headers=asker.headers, model=revision.service, clock=left)
+        beside, alone = looks(revision, chat, sees_images)
+        general: dict[str, Look] = {name: (name, partial(question, asker)) for name, question in GENERAL.items()}
+        alone = [*(general.pop(name) for name in BY_THE_CLOCK), *alone]
+        at_once = min(AT_ONCE, revision.spec.expect.concurrent_requests)
+        with ThreadPoolExecutor(at_once) as pool:
+            asked = [pool.submit(_look, look, revision, clock) for look in (*beside, *general.values())]
+        return (*(one.result() for one in asked), *(_look(look, revision, clock) for look in alone))
 
 
-def _answer(asker: _Asker, probe: Probe) -> Callable[[], Mapping[str, Value]]:
-    return lambda: asker.answer(probe)
+def not_asked(revision: Revision, error: str, at: float) -> tuple[ProbeFacts, ...]:
+    """The facts of a revision whose probes could not be asked at all: each of them, and the general ones, with why."""
+    names = (*GENERAL, *(name for probe in revision.spec.probes for name in names_of(probe)))
+    return tuple(
+        ProbeFacts(name=name, service=revision.service, revision=revision.number, at=at, error=error) for name in names
+    )
 
 
-def _look(
-    name: str, question: Callable[[], Mapping[str, Value]], revision: Revision, clock: Callable[[], float]
-) -> ProbeFacts:
+def _look(look: Look, revision: Revision, clock: Callable[[], float]) -> ProbeFacts:
+    name, question = look
     error, seen = None, {}
     try:
         seen = dict(question())
@@ -106,10 +115,13 @@ def _hop(answer: httpx.Response) -> str | None:
 
 
 class _Asker:
-    def __init__(self, door: FrontDoor, revision: Revision, client: httpx.Client) -> None:
+    def __init__(self, door: FrontDoor, revision: Revision, client: httpx.Client, clock: Clock) -> None:
         self._door = door
         self._revision = revision
         self._client = client
+        self._clock = clock
+        self.key = door.key
+        self.headers = {"authorization": f"Bearer {door.key}"}
 
     def wait_until_known(self) -> None:
         """Wait until several answers in a row are right, so that nothing is judged in the moment of its change.
@@ -119,7 +131,7 @@ class _Asker:
         """
         deadline, known = time.monotonic() + KEY_KNOWN_WITHIN_S, 0
         while known < 6 and time.monotonic() < deadline:
-            status = self._client.get("/v1/models", headers=self._headers()).status_code
+            status = self._client.get("/v1/models", headers=self.headers).status_code
             known = known + 1 if status == 200 else 0
             time.sleep(0.04)
 
@@ -139,32 +151,31 @@ class _Asker:
 
     def status_with(self, key: str | None) -> Mapping[str, Value]:
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
-        answer = self._client.post("/v1/chat/completions", headers=headers, json=self._question("Hello", 1))
-        return {"status": answer.status_code}
+        return {"status": self._post(headers, self._question("Hello", 1)).status_code}
 
     def models(self) -> Mapping[str, Value]:
-        answer = self._client.get("/v1/models", headers=self._headers())
+        answer = self._client.get("/v1/models", headers=self.headers)
         answer.raise_for_status()
         names = sorted(str(model["id"]) for model in answer.json()["data"])
         return {"wanted": self._revision.service, "seen": ", ".join(names)}
 
     def unknown_path(self) -> Mapping[str, Value]:
         """`hop` is who refused it, as the error says: an engine that got it would answer 404 too."""
-        answer = self._client.get(UNKNOWN_PATH, headers=self._headers())
+        answer = self._client.get(UNKNOWN_PATH, headers=self.headers)
         return {"path": UNKNOWN_PATH, "status": answer.status_code, "hop": _hop(answer)}
-
-    def answer(self, probe: Probe) -> Mapping[str, Value]:
-        text, _, _ = self._chat(self._question(probe.prompt, probe.max_tokens))
-        return {"prompt": probe.prompt, "answer": text[:400], "pattern": probe.expect_pattern}
 
     def stream(self) -> Mapping[str, Value]:
         """When each piece came, by the clock of the read that brought its end: nothing is parsed before the last."""
         question = {**self._question(COUNT_PROMPT, 24), "stream": True}
         reads: list[tuple[float, bytes]] = []
-        with self._client.stream("POST", "/v1/chat/completions", headers=self._headers(), json=question) as answer:
+        timeout = self._clock.left_s(LIMIT_S)
+        with self._client.stream(
+            "POST", "/v1/chat/completions", headers=self.headers, json=question, timeout=timeout
+        ) as answer:
             answer.raise_for_status()
             for read in answer.iter_bytes():
                 reads.append((time.monotonic(), read))
+                self._clock.left_s()
         lines = _lines(reads)
         if not any(line == "data: [DONE]" for _, line in lines):
             raise ValueError("the stream ended without [DONE]")
@@ -197,7 +208,7 @@ class _Asker:
 
     def large_body(self) -> Mapping[str, Value]:
         question = {**self._question("Hello", 1), "metadata": {"padding": "x" * LARGE_BODY_BYTES}}
-        answer = self._client.post("/v1/chat/completions", headers=self._headers(), json=question)
+        answer = self._post(self.headers, question)
         return {"size_mb": round(LARGE_BODY_BYTES / 1e6, 1), "status": answer.status_code}
 
     def revoked_key(self) -> Mapping[str, Value]:
@@ -215,9 +226,6 @@ class _Asker:
                 return {"status": status, "seconds": round(seconds, 2)}
             time.sleep(0.05)
 
-    def _headers(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self._door.key}"}
-
     def _question(self, prompt: str, tokens: int) -> dict[str, Any]:
         return {
             "model": self._revision.service,
@@ -227,14 +235,38 @@ class _Asker:
         }
 
     def _chat(self, question: Mapping[str, Any]) -> tuple[str, int, str]:
-        answer = self._client.post("/v1/chat/completions", headers=self._headers(), json=question)
+        """(what was written, reasoning included; tokens; why it ended)."""
+        answer = self._post(self.headers, question)
         answer.raise_for_status()
-        body = answer.json()
-        choice = body["choices"][0]
-        text = choice["message"]["content"] or ""
-        return str(text), int(body["usage"]["completion_tokens"]), str(choice["finish_reason"])
+        reply = parse_chat(answer.status_code, answer.content, answer.elapsed.total_seconds())
+        return reply.whole, int(answer.json()["usage"]["completion_tokens"]), reply.finish_reason
+
+    def _post(self, headers: Mapping[str, str], question: Mapping[str, Any]) -> httpx.Response:
+        limit_s = self._clock.left_s(LIMIT_S)
+        return self._client.post("/v1/chat/completions", headers=headers, json=question, timeout=limit_s)
 
 
 def _piece(line: str) -> bool:
     choices = json.loads(line.removeprefix("data: ")).get("choices") or [{}]
-    return bool(choices[0].get("delta", {}).get("content"))
+    delta = choices[0].get("delta", {})
+    return any(delta.get(field) for field in ("content", "reasoning_content", "reasoning"))
+
+
+GENERAL: Mapping[str, Callable[[_Asker], Mapping[str, Value]]] = MappingProxyType(
+    {
+        "revoked_key_refused": _Asker.revoked_key,
+        "stream_in_pieces": _Asker.stream,
+        "max_tokens_honoured": _Asker.max_tokens,
+        "stop_honoured": _Asker.stop,
+        "no_repetition": _Asker.repetition,
+        "large_body_accepted": _Asker.large_body,
+        "model_list_right": _Asker.models,
+        "unknown_path_refused": _Asker.unknown_path,
+        "old_tls_refused": _Asker.old_tls,
+        "keyless_refused": lambda asker: asker.status_with(None),
+        "wrong_key_refused": lambda asker: asker.status_with(with_other_secret(asker.key)),
+    }
+)
+"""What every service is asked, by the name of its check."""
+BY_THE_CLOCK = ("stream_in_pieces",)
+"""Judged by when something came: beside other questions this process itself would be late to see it."""

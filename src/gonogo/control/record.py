@@ -9,7 +9,7 @@ from typing import Any
 from gonogo.actions.model import EnsureReplica, ProbeRevision, Promote
 from gonogo.checks.finding import Answer, Stage
 from gonogo.control.deployment import Deployment
-from gonogo.facts.replica import Deaths, Health, ReplicaName
+from gonogo.facts.replica import LOADS_TOO_LONG, Deaths, Health, ReplicaName
 from gonogo.facts.world import World
 from gonogo.plan.model import Plan
 from gonogo.spec import Revision
@@ -65,7 +65,7 @@ class Recorder:
 
     def died(self, name: ReplicaName, deaths: Deaths) -> None:
         """A replica ended unasked, or hangs and is about to be ended."""
-        kind = "ReplicaHung" if deaths.why == "hung" else "ReplicaDied"
+        kind = "ReplicaHung" if deaths.why in ("hung", LOADS_TOO_LONG) else "ReplicaDied"
         with self._change() as change:
             change.event(
                 kind,
@@ -123,6 +123,8 @@ class Recorder:
                     revision=name.revision,
                     replica=str(name),
                     age_s=round(one.age_s, 2),
+                    handle=one.handle,
+                    ready_after_s=None if one.ready_after_s is None else round(one.ready_after_s, 2),
                 )
         self._ready = ready
 

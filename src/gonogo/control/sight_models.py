@@ -131,6 +131,10 @@ class EnvironmentSight:
             self._seen = (now, environments_of(self._store))
         return self._seen[1]
 
+    def forget(self) -> None:
+        """Look anew at the next question."""
+        self._seen = None
+
 
 def environments_of(store: EnvironmentStore) -> Mapping[str, EnvironmentMade]:
     """Every whole environment, by name."""
@@ -142,6 +146,8 @@ def environments_of(store: EnvironmentStore) -> Mapping[str, EnvironmentMade]:
             answered=made.answered,
             lock=made.lock,
             python=str(made.python_path),
+            made_at=made.made_at,
+            used_at=made.used_at,
         )
         for made in store.all()
     }

@@ -34,37 +34,43 @@ class Seen:
     progress: Progress | None
 
 
-class ReplicaWatch:
-    """One task per replica. `on_change` is called when the verdict changes or the process ends.
-
-    `stuck_s`: so many seconds may it be busy without a token or prompt token more.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Birth:
+    """How a watch began: `adopted` from an earlier control process, which may have told `ready_after_s`; or started by
+    this one, which gives it `load_limit_s` to its first token. `stuck_s`: so many seconds may it be busy without a
+    token or prompt token more.
     """
 
+    load_limit_s: float
+    stuck_s: float = health.STUCK_S
+    adopted: bool = False
+    ready_after_s: float | None = None
+
+
+class ReplicaWatch:
+    """One task per replica. `on_change` is called when the verdict changes or the process ends."""
+
     def __init__(
-        self,
-        runtime: LocalRuntime,
-        process: Process,
-        engine: Engine,
-        on_change: Callable[[], None],
-        adopted: bool,
-        stuck_s: float = health.STUCK_S,
+        self, runtime: LocalRuntime, process: Process, engine: Engine, on_change: Callable[[], None], birth: Birth
     ) -> None:
         self.process = process
         self._runtime = runtime
         self._engine = engine
         self._on_change = on_change
-        self._adopted = adopted
+        self._adopted = birth.adopted
         self._service = ReplicaName.parse(process.name).service
         self._port = process.port or 0
         self._base = f"http://127.0.0.1:{self._port}"
         self._shared = False
         self._parts: frozenset[int] | None = None
-        self._history = health.History(born_at=time.monotonic(), load_limit_s=engine.load_limit_s, stuck_s=stuck_s)
+        self._born_at = time.monotonic()
+        self._history = health.History(born_at=self._born_at, load_limit_s=birth.load_limit_s, stuck_s=birth.stuck_s)
         self._seen = Seen(pulse=None, progress=None)
         self._verdict: Health | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._descriptor: int | None = None
         self.ready_at: float | None = None
+        self.ready_after_s = birth.ready_after_s
 
     def begin(self) -> None:
         """Start looking. Needs a running event loop."""
@@ -102,6 +108,11 @@ class ReplicaWatch:
         return self._shared
 
     @property
+    def loading(self) -> bool:
+        """Whether it has not generated a token yet, as far as this control process saw."""
+        return self._history.generated_at is None and not self._adopted
+
+    @property
     def broken(self) -> bool:
         """Whether it said of itself, last time, that it is not well."""
         return self._history.broken > 0
@@ -114,6 +125,8 @@ class ReplicaWatch:
     def _set(self, verdict: Health | None) -> None:
         if verdict is Health.READY and self.ready_at is None:
             self.ready_at = time.monotonic()
+            if not self._adopted:
+                self.ready_after_s = self.ready_at - self._born_at
         if verdict is not self._verdict:
             self._verdict = verdict
             self._on_change()

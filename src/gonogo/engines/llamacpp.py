@@ -30,6 +30,8 @@ NICENESS = 5
 LOAD_LIMIT_S = 120.0
 ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "GGML_NO_BACKTRACE": "1"}
 """Without the second one, a dying llama.cpp starts a debugger on itself where one is installed."""
+ISOLATED = ("-I", "-B", "-u")
+"""For a locked environment: what stands in PYTHONPATH is not part of it, and nothing is written into it."""
 MOST_SLOTS, CONTEXT_STEP = 16, 256
 DEFAULT_REPLICAS = 2
 OVERLOAD, SPARE_CONNECTIONS, FEWEST_CONNECTIONS, MOST_CONNECTIONS = 4, 32, 128, 1024
@@ -57,7 +59,7 @@ class LlamaCpp:
             *(
                 (self.interpreter, "-m", "gonogo.runners.llamacpp")
                 if self.runner is None
-                else (self.interpreter, self.runner)
+                else (self.interpreter, *ISOLATED, self.runner)
             ),
             *("--model", model.path, "--alias", spec.service),
             *("--address", placement.address, "--port", str(placement.port)),

@@ -52,6 +52,12 @@ def engine_for(
     return ENGINES[name](interpreter, settings_of(spec, model, cards_here(host)))
 
 
+def load_limit_s(spec: Spec) -> float:
+    """Seconds that a replica may take from its start to its first token: the spec's, else the engine's."""
+    own = spec.engine.load_limit_s if spec.engine is not None else None
+    return own if own is not None else engine_for(spec).load_limit_s
+
+
 def memory_of(spec: Spec, model: ModelFacts, host: HostFacts | None, replicas: int) -> MemoryPlan:
     """The memory of one of so many replicas: of its cards together, or of the host where it computes on the processor.
 
@@ -76,4 +82,4 @@ def cards_here(host: HostFacts | None) -> Hardware | None:
         return None
 
 
-__all__ = ["ENGINES", "capacity_on", "cards_here", "engine_for", "memory_of"]
+__all__ = ["ENGINES", "capacity_on", "cards_here", "engine_for", "load_limit_s", "memory_of"]

@@ -56,6 +56,7 @@ def _with_configuration(facts: ModelFacts, checkpoint: Checkpoint) -> ModelFacts
         layers=len(read.layers),
         context_tokens=read.context_tokens,
         vocabulary=read.vocabulary,
+        sees_images=read.vision is not None,
     )
 
 

@@ -43,7 +43,8 @@ class HostLimits:
 class EnvironmentMade:
     """One whole environment of an engine on this host. `answered`: the version that the engine itself gave.
 
-    `lock` is the lock's content address, `python` the path of the interpreter in it.
+    `lock` is the lock's content address, `python` the path of the interpreter in it. `made_at`, and `used_at` when it
+    was last asked for or seen in use: Unix seconds.
     """
 
     name: str
@@ -52,6 +53,8 @@ class EnvironmentMade:
     answered: str
     lock: str
     python: str
+    made_at: float | None = None
+    used_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

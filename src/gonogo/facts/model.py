@@ -66,7 +66,7 @@ class ModelFacts:
     """One model as asked for (`asked`) and as found. With `problem` set the rest may be None.
 
     `path` is a file, or the folder of a checkpoint, whose `config.json` is `config` then.
-
+    `sees_images`: whether there is an image encoder to it; a GGUF file by itself has none.
     `window_every`: of so many layers one keeps the whole context; `windowed_layers`: listed one by one. `draft_layers`:
     the last so many of `layers` only guess tokens ahead. `latent_*`, `rope_length`: of multi-head latent attention,
     elements per head. `expert_*`: how a router weighs and groups its experts. `state_elements`: of what a recurrent
@@ -94,6 +94,7 @@ class ModelFacts:
     vocabulary: int | None = None
     context_tokens: int | None = None
     chat_template: str | None = None
+    sees_images: bool | None = None
     tensors: tuple[Tensor, ...] | None = None
     window_every: int | None = None
     windowed_layers: tuple[bool, ...] | None = None

@@ -54,6 +54,7 @@ def model_facts(header: Header, known_architectures: Collection[str], file_types
         vocabulary=vocabulary,
         context_tokens=_largest(at("context_length")),
         chat_template=_text(metadata.get("tokenizer.chat_template")),
+        sees_images=False,
         tensors=header.tensors,
         window_every=_pattern(at("attention.sliding_window_pattern")),
         windowed_layers=_windowed(at("attention.sliding_window_pattern"), layers),

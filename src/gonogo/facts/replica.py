@@ -45,6 +45,10 @@ class MemoryMeasured:
     resident_bytes: int | None = None
 
 
+LOADS_TOO_LONG = "LoadsTooLong"
+"""Why a replica was ended that had not generated a token when its time for loading was over."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deaths:
     """How often a replica ended unasked of late, when last (Unix seconds), and the last lines of its log then."""
@@ -58,7 +62,8 @@ class Deaths:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaFacts:
     """One engine process, with the children it has. `handle` is the runtime's own (a pid for the local runtime), None
-    outside it. `devices`: the accelerators that it was given, by UUID or index.
+    outside it. `devices`: the accelerators that it was given, by UUID or index. `ready_after_s`: from its start to its
+    first token; None: not yet, or not seen.
     """
 
     name: ReplicaName
@@ -76,3 +81,4 @@ class ReplicaFacts:
     memory: MemoryMeasured | None = None
     listens_on: tuple[str, ...] | None = None
     devices: tuple[str, ...] = ()
+    ready_after_s: float | None = None

@@ -43,4 +43,4 @@ class World:
         model = self.models.get(spec.model)
         if model is None or spec.projector is None:
             return model
-        return replace(model, projector=self.projectors.get(spec.projector))
+        return replace(model, projector=self.projectors.get(spec.projector), sees_images=True)

@@ -2,7 +2,8 @@
 
 The order of a change: start the new revision's replicas → each generates → Envoy acknowledges them → probed through
 the front door at weight 0 → promoted → the old revision drains → it goes. Whatever fails on the way rejects the new
-revision and leaves the old one serving.
+revision and leaves the old one serving. Where there is no room for both (`DesiredService.leaving`) the old one drains
+and goes first, and comes back when the new one is rejected.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from gonogo.actions.model import (
     EndPart,
     EnsureGateway,
     EnsurePolicy,
-    EnsureReplica,
     ForgetService,
     ListenerPlan,
     ProbeRevision,
@@ -26,18 +26,16 @@ from gonogo.actions.model import (
 from gonogo.checks.catalogue import CHECKS
 from gonogo.checks.finding import Answer, Check, Finding, Stage, Value, Verdict
 from gonogo.checks.network import hopeless
-from gonogo.engines.asked import cards_of_replica
-from gonogo.engines.cards import assigned
-from gonogo.engines.model import Placement
 from gonogo.engines.size import replicas_wanted
+from gonogo.engines.table import load_limit_s
 from gonogo.facts.replica import Health, ReplicaFacts, ReplicaName
 from gonogo.facts.world import World
 from gonogo.plan.endpoints import clusters, drained
 from gonogo.plan.model import DesiredService, Plan
+from gonogo.plan.place import active, missing_replicas, of_revision
 from gonogo.spec import Revision
 
 POLICY_SERVERS = 2
-LONGEST_PAUSE_S = 30.0
 
 
 def decide(services: Sequence[DesiredService], world: World, checks: Sequence[Check] = CHECKS) -> Plan:
@@ -51,7 +49,7 @@ def decide(services: Sequence[DesiredService], world: World, checks: Sequence[Ch
     actions.extend(_sick(world.replicas))
     for service in services:
         if not service.removed:
-            actions.extend(_missing_replicas(service, services, world, promised))
+            actions.extend(missing_replicas(service, services, world, promised))
     actions.extend(_snapshot(services, world))
     for service in services:
         if service.removed:
@@ -82,25 +80,6 @@ def ask(checks: Sequence[Check], stage: Stage, revision: Revision, world: World)
                 )
 
 
-def of_revision(world: World, revision: Revision) -> tuple[ReplicaFacts, ...]:
-    """The replicas of one revision, as seen."""
-    return tuple(
-        replica
-        for replica in world.replicas or ()
-        if replica.name.service == revision.service and replica.name.revision == revision.number
-    )
-
-
-def active(service: DesiredService) -> tuple[Revision, ...]:
-    """The revisions that must have replicas: the serving one, and the desired one unless it was rejected."""
-    if service.removed:
-        return ()
-    wanted = [] if service.serving is None else [service.serving]
-    if service.rejected is None and service.desired not in wanted:
-        wanted.append(service.desired)
-    return tuple(wanted)
-
-
 def _infrastructure(world: World) -> Iterator[Action]:
     running = {policy.index for policy in world.policies or () if policy.running}
     for index in range(POLICY_SERVERS):
@@ -128,58 +107,6 @@ def _sick(replicas: Sequence[ReplicaFacts]) -> Iterator[Action]:
         elif replica.name in seen:
             yield RemoveReplica(name=replica.name, handle=replica.handle, force=True, why="DuplicateReplica")
         seen.add(replica.name)
-
-
-def _missing_replicas(
-    service: DesiredService, services: Sequence[DesiredService], world: World, promised: list[str]
-) -> Iterator[Action]:
-    """`promised`: the cards that this plan has given away already; its own are added."""
-    ports = list(world.host.free_ports or ()) if world.host else []
-    used = {replica.port for replica in world.replicas or ()}
-    ports = [port for port in ports if port not in used]
-    offset = sum(1 for other in services if other.name < service.name) * 8
-    ports = ports[offset:] + ports[:offset]
-    for revision in active(service):
-        have = {replica.name.index for replica in of_revision(world, revision)}
-        for index in range(replicas_wanted(revision, world)):
-            name = ReplicaName(service=service.name, revision=revision.number, index=index)
-            if index in have or not _may_start(str(name), world) or not ports:
-                continue
-            cards = assigned(cards_of_replica(revision.spec), world, promised)
-            if cards is None:
-                continue
-            promised += cards
-            yield EnsureReplica(
-                placement=Placement(
-                    name=name,
-                    host=world.host.name if world.host else "local",
-                    address="127.0.0.1",
-                    port=ports.pop(0),
-                    threads=threads_each(services, world),
-                    replicas=replicas_wanted(revision, world),
-                    devices=cards,
-                ),
-                why="ReplicaDied" if str(name) in world.deaths else "ReplicaWanted",
-            )
-
-
-def threads_each(services: Sequence[DesiredService], world: World) -> int:
-    """Threads of all replicas together stay within the cores.
-
-    Measured on 2 cores: two replicas with two threads each served 0.16 requests/s, with one each 4.0.
-    """
-    cores = world.host.cores if world.host and world.host.cores else 1
-    total = sum(replicas_wanted(service.desired, world) for service in services if not service.removed)
-    return max(1, cores // max(1, total))
-
-
-def _may_start(name: str, world: World) -> bool:
-    """The first restart is immediate, later ones wait 1, 2, 4 … 30 s."""
-    deaths = world.deaths.get(name)
-    if deaths is None or deaths.count <= 1:
-        return True
-    pause_s = min(LONGEST_PAUSE_S, 2.0 ** (deaths.count - 2))
-    return world.at >= deaths.last_at + pause_s
 
 
 def wanted_snapshot(services: Sequence[DesiredService], world: World) -> PublishSnapshot:
@@ -239,7 +166,7 @@ def _probed(revision: Revision, world: World) -> bool:
 
 
 def _hopeless(revision: Revision, world: World) -> Finding | None:
-    """A replica of a revision that never served and died again and again, or of what the next one dies of too."""
+    """A replica of a revision that never served and died of what the next one would die of too."""
     for index in range(replicas_wanted(revision, world)):
         name = f"{revision.name}/{index}"
         deaths = world.deaths.get(name)
@@ -250,6 +177,7 @@ def _hopeless(revision: Revision, world: World) -> Finding | None:
                 "restarts": deaths.count,
                 "why": deaths.why,
                 "last_lines": "\n".join(deaths.last_log_lines[-5:]),
+                "limit_s": round(load_limit_s(revision.spec)),
             }
             return Finding(reason=reason, verdict=Verdict.FAIL, subject=f"replica/{name}", values=values)
     return None
@@ -286,11 +214,12 @@ def _reject(revision: Revision, finding: Finding) -> Reject:
 def _drained(service: DesiredService, services: Sequence[DesiredService], world: World) -> Iterator[Action]:
     """Replicas of revisions that get no traffic any more, once they are idle and out of the gateway."""
     keep = {revision.number for revision in active(service)}
+    why = "RevisionReplaced" if service.leaving is None else "MakesRoom"
     for replica in world.replicas or ():
         if replica.name.service != service.name or replica.name.revision in keep or replica.handle is None:
             continue
         if drained(replica, service, world) and _published(services, world):
-            yield RemoveReplica(name=replica.name, handle=replica.handle, force=False, why="RevisionReplaced")
+            yield RemoveReplica(name=replica.name, handle=replica.handle, force=False, why=why)
 
 
 def _farewell(service: DesiredService, services: Sequence[DesiredService], world: World) -> Iterator[Action]:

@@ -12,6 +12,8 @@ from gonogo.plan.model import DesiredService
 
 POLICY_STALE_S = 6.0
 """A policy server that could not read the store for 5 s refuses; after so long none sends to the old revision."""
+LEFT_S = 3.0
+"""A replica's counters are read each second: so long after it left the gateway, idle means that nothing comes."""
 DRAIN_LIMIT_S = 900.0
 """A stream may run so long after its revision was replaced; then it is cut."""
 
@@ -45,12 +47,13 @@ def clusters(services: Sequence[DesiredService], world: World) -> tuple[ClusterP
 
 
 def drained(replica: ReplicaFacts, service: DesiredService, world: World) -> bool:
-    """Whether this replica of a replaced revision or removed service has nothing left to do."""
+    """Whether this replica of a replaced, rejected or leaving revision or removed service has nothing left to do."""
     if replica.health in (Health.HUNG, Health.DEAD, Health.STARTING):
         return True
-    since = service.serving_since
+    leaving = service.leaving is not None
+    since = service.in_place_since if leaving else service.serving_since
     waited_s = world.at - since if since is not None else DRAIN_LIMIT_S
-    if waited_s < POLICY_STALE_S:
+    if waited_s < (LEFT_S if leaving else POLICY_STALE_S):
         return False
     return waited_s >= DRAIN_LIMIT_S or replica.requests_running == 0
 
@@ -63,7 +66,7 @@ def _finished(replica: ReplicaFacts, service: DesiredService, world: World) -> b
     number = replica.name.revision
     if not service.removed:
         if service.serving is not None and number == service.serving.number:
-            return False
+            return service.leaving is not None
         if service.rejected is None and number == service.desired.number:
             return False
     return drained(replica, service, world)

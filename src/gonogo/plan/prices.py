@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from gonogo.engines.hardware import card_named, nearest
 from gonogo.spec.load import read
-from gonogo.spec.model import Part
+from gonogo.spec.part import Part
 
 DEAREST_USD_PER_HOUR = 1000
 NEAREST = 5

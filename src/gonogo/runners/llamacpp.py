@@ -1,6 +1,7 @@
 """Runs llama.cpp's own HTTP server, as the `xllamacpp` wheel carries it, in this process, on loopback only.
 
 Not here: which settings a service needs (`gonogo.engines.llamacpp` decides them) and who may ask (the gateway).
+It runs on the Python of a locked environment too, which has xllamacpp and nothing of ours: it imports no gonogo.
 Every way to fail that is known ends with exit code 1 and one line, `gonogo.runner: REASON: what was seen`, which
 `gonogo.engines.llamacpp.explain_exit` reads. SIGTERM ends it at once, the gateway has drained before: with exit code 0
 once it serves, by the signal itself while it loads (the library lets no Python run until the model is loaded).
@@ -149,12 +150,17 @@ def _start(options: argparse.Namespace) -> Any:
         raise EngineError("EngineOutOfMemory", "llama.cpp could not get the memory it asked for") from error
     except RuntimeError as error:  # its cause stands in the lines that llama.cpp printed before
         raise EngineError("EngineRefusedToStart", str(error)) from error
+    except (AttributeError, TypeError) as error:  # a release that lacks a setting is not served without it
+        raise EngineError("EngineRefusedToStart", f"xllamacpp {xllamacpp.__version__}: {error}") from error
 
 
 def _parameters(parameters: Any, options: argparse.Namespace) -> Any:
     parameters.model.path = options.model
     parameters.model_alias = {options.alias}
-    parameters.hostnames = [str(options.address)]
+    if hasattr(parameters, "hostnames"):
+        parameters.hostnames = [str(options.address)]
+    else:  # before 2026.10
+        parameters.hostname = str(options.address)
     parameters.port = options.port
     parameters.n_ctx = options.context * options.slots
     parameters.n_parallel = options.slots

@@ -120,7 +120,7 @@ def _build(store: EnvironmentStore, uv: Uv, order: BuildOrder, aside: Path, tell
         python=order.python.version, lock=lock.digest, packages=len(lock.packages), disk_bytes=disk_bytes(aside),
         made_at=time.time(),
     )  # fmt: skip
-    told = {name: value for name, value in asdict(made).items() if name != "path"}
+    told = {name: value for name, value in asdict(made).items() if name not in ("path", "used_at")}
     write_whole(aside / MARKER, json.dumps(told, indent=1))
     os.rename(aside, made.path)
     settle(store.root)

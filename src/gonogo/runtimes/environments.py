@@ -24,7 +24,10 @@ UNFINISHED = ".building-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """One whole environment. `answered`: the version that its engine gave when it was asked."""
+    """One whole environment. `answered`: the version that its engine gave when it was asked.
+
+    `used_at` (Unix seconds): when it was last asked for or in use; the time of its marker's file.
+    """
 
     name: str
     path: Path
@@ -36,6 +39,7 @@ class Made:
     packages: int
     disk_bytes: int
     made_at: float
+    used_at: float = 0.0
 
     @property
     def python_path(self) -> Path:
@@ -106,15 +110,27 @@ class EnvironmentStore:
         """Those of one engine, newest first."""
         return tuple(sorted((made for made in self.all() if made.engine == engine), key=lambda made: -made.made_at))
 
-    def remove(self, name: str) -> None:
-        """Take one away: it stops counting as there before its files go. Raises EnvironmentFault."""
+    def touch(self, name: str) -> Made | None:
+        """It was asked for or is in use now. Gives it as it is after that, None where it is not there (any more)."""
+        with contextlib.suppress(OSError):
+            os.utime(self.path(name) / MARKER)
+        return self.find(name)
+
+    def remove(self, name: str, limit_s: float = LONGEST_WAIT_S, still: Callable[[], bool] = lambda: True) -> bool:
+        """Take one away: it stops counting as there before its files go. Raises EnvironmentFault.
+
+        `still` is asked once nobody else can make or remove it; False: it stays, and so is the answer.
+        """
         path = self.path(name)
-        with self.held(name):
+        with self.held(name, limit_s):
+            if not still():
+                return False
             try:
                 (path / MARKER).unlink(missing_ok=True)
                 remove_tree(path)
             except OSError as error:
                 raise fault_of(error, path) from None
+        return True
 
     def sweep(self, name: str) -> None:
         """Take away what an interrupted build of this environment left. Only for whoever holds it."""
@@ -152,7 +168,8 @@ def _read_marker(folder: Path) -> Made | None:
     try:
         with (folder / MARKER).open("rb") as file:
             told = json.loads(file.read(LARGEST_MARKER_BYTES))
-        made = Made(**{**told, "path": folder})
+            used_at = os.fstat(file.fileno()).st_mtime
+        made = Made(**{**told, "path": folder, "used_at": used_at})
     except (OSError, ValueError, TypeError):
         return None
     return made if made.name == folder.name and made.python_path.exists() else None

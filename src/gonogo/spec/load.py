@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from gonogo.spec.mistakes import Mistake, SpecMistakes
-from gonogo.spec.model import Part, Spec, service_name
+from gonogo.spec.model import Spec, service_name
+from gonogo.spec.part import Part
+from gonogo.spec.recipe_probes import QUESTION
 from gonogo.spec.schema import Wanted, known_fields, wanted
 from gonogo.spec.tree import Path, Place, Tree, decode, read_tree
 
@@ -91,7 +93,8 @@ class _Translation:
         self._kind = kind
         self._type: str = error["type"]
         self._context: Mapping[str, Any] = error.get("ctx", {})
-        self._asked: Path = (*_without_tags(tree, kind, error["loc"]), *_steps(self._context.get("at", "")))
+        place, self._tags = _without_tags(tree, kind, error["loc"])
+        self._asked: Path = (*place, *_steps(self._context.get("at", "")))
         if self._type == "union_tag_invalid":
             self._asked = (*self._asked, "kind")
         # `replicas: 0` is judged as replicas.min and replicas.max: speak of what stands in the file
@@ -99,7 +102,7 @@ class _Translation:
         while self._path not in tree.values:
             self._path = self._path[:-1]
         self._place: Place = tree.values[self._path]
-        self._wanted: Wanted = wanted(kind, self._path)
+        self._wanted: Wanted = wanted(kind, self._path, self._tags)
 
     def note(self) -> None:
         """Note the mistake, except where reading the YAML had already found one: its value is not the user's."""
@@ -116,7 +119,8 @@ class _Translation:
         elif self._type in ("enum", "literal_error"):
             self._choice()
         elif self._type == "union_tag_invalid":
-            self._choice(tuple(re.findall(r"'(\w+)'", str(self._context.get("expected_tags")))))
+            tags = re.findall(r"'(\w+)'", str(self._context.get("expected_tags")))
+            self._choice(tuple(tag for tag in tags if tag != QUESTION))  # which is what has no kind
         elif self._type in ("string_too_long", "string_too_short"):
             self._length()
         elif self._type == "too_long":
@@ -138,7 +142,7 @@ class _Translation:
 
     def _unknown_field(self) -> None:
         name = str(self._path[-1])[:60]
-        possible = wanted(self._kind, self._path[:-1]).fields
+        possible = wanted(self._kind, self._path[:-1], self._tags).fields
         nearest = self._listen() if name == "listen" else self._nearest_field(name, possible)
         values = {"seen": name, "allowed": ", ".join(possible)}
         place = self._tree.names[self._path]
@@ -231,14 +235,21 @@ class _Translation:
             self._mistake("WrongType.Text", seen=seen)
 
 
-def _without_tags(tree: Tree, kind: type[Part], found: Path) -> Path:
-    """Where the error is in the file: pydantic also names the member of a union, which the user never wrote."""
+def _without_tags(tree: Tree, kind: type[Part], found: Path) -> tuple[Path, Mapping[Path, str]]:
+    """Where the error is in the file: pydantic also names the member of a union, which the user never wrote.
+
+    The second: by place, which member that was.
+    """
     path: Path = ()
+    tags: dict[Path, str] = {}
     for step in found:
         inside = (*path, step)
-        if isinstance(step, int) or inside in tree.names or step in (fields := wanted(kind, path).fields) or not fields:
+        fields = wanted(kind, path, tags).fields
+        if isinstance(step, int) or inside in tree.names or step in fields or not fields:
             path = inside
-    return path
+        else:
+            tags[path] = step
+    return path, tags
 
 
 def _steps(dotted: str) -> Path:

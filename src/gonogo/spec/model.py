@@ -14,8 +14,11 @@ import re
 from enum import Enum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+from gonogo.spec.part import Part
+from gonogo.spec.recipe_probes import RecipeProbe
 
 TOKENS_PER_K = 1024
 NOT_IN_A_SERVICE_NAME = re.compile(r"[^a-z0-9.-]+")
@@ -49,29 +52,13 @@ def _address(value: str) -> str:
     return str(address)
 
 
-def regular_expression(value: str) -> str:
-    """`value`, when Python can read it as a regular expression. Raises the mistake BadPattern."""
-    try:
-        re.compile(value)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise PydanticCustomError("BadPattern", "not a regular expression", {"problem": str(error)}) from None
-    return value
-
-
 ServiceName = Annotated[
     str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$", json_schema_extra={"x-name-of": "Service"})
 ]
 HostName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$", json_schema_extra={"x-name-of": "Host"})
 ]
-ProbeName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$", json_schema_extra={"x-name-of": "Probe"})]
 FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
-
-
-class Part(BaseModel):
-    """Base of every section of a spec: frozen, and unknown fields are mistakes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Quantization(str, Enum):
@@ -155,6 +142,14 @@ class EngineChoice(Part):
     graphs: Annotated[bool, Field(description="Whether CUDA graphs are captured at the start; they need memory.")] = (
         True
     )
+    load_limit_s: Annotated[
+        float | None,
+        Field(
+            ge=5,
+            le=86_400,
+            description="Seconds from a replica's start to its first token, then it is given up; absent: the engine's.",
+        ),
+    ] = None
 
 
 class Expect(Part):
@@ -204,27 +199,7 @@ class Gateway(Part):
         return self
 
 
-class Probe(Part):
-    """One question that the deployed model must answer through the front door, and what counts as right.
-
-    `expect_pattern` is a regular expression searched in the answer, case-insensitive.
-    """
-
-    name: Annotated[ProbeName, Field(description="Name of the probe in findings.")]
-    prompt: Annotated[str, Field(min_length=1, max_length=4000, description="The question, asked at temperature 0.")]
-    expect_pattern: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=400,
-            description="Python regular expression that must be found in the answer; case does not matter.",
-        ),
-        AfterValidator(regular_expression),
-    ]
-    max_tokens: Annotated[int, Field(ge=1, le=1024, description="Longest answer that is waited for, in tokens.")] = 32
-
-
-def _names_differ(probes: tuple[Probe, ...]) -> tuple[Probe, ...]:
+def _names_differ(probes: tuple[RecipeProbe, ...]) -> tuple[RecipeProbe, ...]:
     names = [probe.name for probe in probes]
     for index, name in enumerate(names):
         if name in names[:index]:
@@ -270,8 +245,8 @@ class Spec(Part):
     hosts: Annotated[Literal["local"], Field(description="Where replicas run: `local` is this machine.")] = "local"
     gateway: Annotated[Gateway, Field(description="Where the gateway listens, and its certificate.")] = Gateway()
     probes: Annotated[
-        tuple[Probe, ...],
-        Field(max_length=16, description="Questions that the model must answer right; absent: the recipe's."),
+        tuple[RecipeProbe, ...],
+        Field(max_length=16, description="What the model must answer right; absent: the recipe's."),
         AfterValidator(_names_differ),
     ] = ()
 

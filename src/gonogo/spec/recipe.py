@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from gonogo.spec.load import read
-from gonogo.spec.model import Expect, Part, Probe, ServiceName, Spec, service_name
+from gonogo.spec.model import Expect, ServiceName, Spec, service_name
+from gonogo.spec.part import Part
 from gonogo.spec.recipe_parts import (
     ClientHints,
     EngineNeeds,
@@ -27,7 +28,7 @@ from gonogo.spec.recipe_parts import (
     Text,
     Words,
 )
-from gonogo.spec.recipe_probes import RecipeProbe
+from gonogo.spec.recipe_probes import Probe, RecipeProbe
 from gonogo.spec.schema import schema_of
 
 __all__ = [
@@ -127,7 +128,7 @@ class Recipe(Part):
 
     @property
     def questions(self) -> tuple[Probe, ...]:
-        """The probes that a spec can hold: a question and a pattern."""
+        """The plain questions among the probes: a question and a pattern."""
         return tuple(probe for probe in self.probes if isinstance(probe, Probe))
 
 
@@ -154,7 +155,7 @@ def load_recipes(texts: Mapping[str, str]) -> Mapping[str, Recipe]:
 
 
 def resolve(spec: Spec, recipes: Mapping[str, Recipe]) -> Spec:
-    """The spec with what its model's recipe knows filled in where the spec says nothing: context and questions.
+    """The spec with what its model's recipe knows filled in where the spec says nothing: context and probes.
 
     A spec whose model is not a recipe stays as it is. Doing it twice is doing it once.
     """
@@ -163,7 +164,7 @@ def resolve(spec: Spec, recipes: Mapping[str, Recipe]) -> Spec:
         return spec
     tokens = spec.expect.context_tokens if "context_tokens" in spec.expect.model_fields_set else recipe.context_tokens
     expect = Expect(concurrent_requests=spec.expect.concurrent_requests, context_tokens=tokens)
-    return spec.model_copy(update={"expect": expect, "probes": spec.probes or recipe.questions})
+    return spec.model_copy(update={"expect": expect, "probes": spec.probes or recipe.probes})
 
 
 def spec_for(model: str, recipes: Mapping[str, Recipe]) -> Spec:

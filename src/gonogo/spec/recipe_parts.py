@@ -14,7 +14,7 @@ from packaging.version import InvalidVersion, Version
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from gonogo.spec.model import Part
+from gonogo.spec.part import Part
 from gonogo.spec.vision_tokens import FAMILIES
 
 Text = Annotated[str, Field(min_length=1, max_length=2000)]

@@ -1,6 +1,6 @@
-"""The probes of a recipe: what must be asked of a model before it gets traffic, and the thresholds, as data.
+"""The probes of a spec or a recipe: what must be asked of a model before it gets traffic, and the thresholds, as data.
 
-An entry without `kind` is a question of the spec (`gonogo.spec.model.Probe`); the others are told apart by `kind`.
+An entry without `kind` is a plain question (`Probe`); the others are told apart by `kind`.
 Not here: asking (`gonogo.control.probe`) and judging (`gonogo.checks.probes`).
 """
 
@@ -10,12 +10,19 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from gonogo.spec.model import Part, Probe, ProbeName, regular_expression
+from gonogo.spec.part import Part, ProbeName, pattern_with, regular_expression
 
 Prompt = Annotated[str, Field(min_length=1, max_length=4000, description="What is asked, at temperature 0.")]
 AnswerTokens = Annotated[int, Field(ge=1, le=32_768, description="Longest answer that is waited for, in tokens.")]
 Side = Annotated[int, Field(ge=1, le=10_000)]
 Name = Annotated[ProbeName, Field(description="Name of the probe in findings.")]
+Calls = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")], ...],
+    Field(
+        max_length=8,
+        description="Functions of the client: the answer ends with one call of one of them, its values written out.",
+    ),
+]
 
 
 class Picture(Part):
@@ -25,8 +32,28 @@ class Picture(Part):
     height: Annotated[Side, Field(description="Pixels down.")]
 
 
+class Probe(Part):
+    """One question that the deployed model must answer through the front door, and what counts as right.
+
+    `expect_pattern` is a regular expression searched in the answer, case-insensitive.
+    """
+
+    name: Annotated[ProbeName, Field(description="Name of the probe in findings.")]
+    prompt: Annotated[str, Field(min_length=1, max_length=4000, description="The question, asked at temperature 0.")]
+    expect_pattern: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=400,
+            description="Python regular expression that must be found in the answer; case does not matter.",
+        ),
+        AfterValidator(regular_expression),
+    ]
+    max_tokens: Annotated[int, Field(ge=1, le=1024, description="Longest answer that is waited for, in tokens.")] = 32
+
+
 class AnswerFormat(Part):
-    """The answer must match a pattern: a client parses it."""
+    """The answer must match a pattern, and the call that ends it must parse: a client does that to each answer."""
 
     kind: Literal["answer_format"] = Field(description="What is asked of the answer.")
     name: Name
@@ -38,6 +65,7 @@ class AnswerFormat(Part):
         Field(min_length=1, max_length=400, description="Regular expression that must be found in the answer."),
         AfterValidator(regular_expression),
     ]
+    calls: Calls = ()
     max_tokens: AnswerTokens
 
 
@@ -70,7 +98,11 @@ class NoRepetition(Part):
 
 
 class ReasoningLength(Part):
-    """The reasoning before the answer must be neither missing nor endless."""
+    """The reasoning before the answer must be neither missing nor endless.
+
+    It is looked for in the message's field `reasoning_content` or `reasoning`, else before `</think>`, else before
+    `<answer>` or the call that ends the answer (`calls`).
+    """
 
     kind: Literal["reasoning_length"] = Field(description="What is asked of the answer.")
     name: Name
@@ -78,6 +110,7 @@ class ReasoningLength(Part):
     system: Annotated[str | None, Field(min_length=1, max_length=8000, description="The system prompt.")] = None
     picture: Annotated[Picture | None, Field(description="A picture to send with it.")] = None
     least_characters: Annotated[int, Field(ge=1, le=100_000, description="Shorter reasoning is a finding.")]
+    calls: Calls = ()
     max_tokens: AnswerTokens
 
 
@@ -94,7 +127,7 @@ class Grounding(Part):
     answer_pattern: Annotated[
         str,
         Field(min_length=1, max_length=400, description="Regular expression with the groups `x` and `y`."),
-        AfterValidator(regular_expression),
+        AfterValidator(pattern_with("x", "y")),
     ]
     scale: Annotated[int, Field(ge=1, le=10_000, description="The coordinate that means the right or lower edge.")]
     most_error_percent: Annotated[float, Field(gt=0, le=50, description="Of each side, from the square's middle.")]

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Mapping
 
-from gonogo.spec.model import Part, Spec
+from gonogo.spec.model import Spec
+from gonogo.spec.part import Part
+from gonogo.spec.recipe_probes import QUESTION
 from gonogo.spec.tree import Path
 
 Schema = dict[str, Any]
+NO_TAGS: Mapping[Path, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +67,26 @@ def schema_of(kind: type[Part]) -> Schema:
     return schema
 
 
-def wanted(kind: type[Part], path: Path) -> Wanted:
-    """What may stand at `path` in a file of this kind; nothing (`kinds` empty) when there is no such place."""
+def wanted(kind: type[Part], path: Path, tags: Mapping[Path, str] = NO_TAGS) -> Wanted:
+    """What may stand at `path` in a file of this kind; nothing (`kinds` empty) when there is no such place.
+
+    `tags`: where the file has chosen a member of a union by its `kind`, which one; the others' fields are left out.
+    """
     schema = _cached(kind)
     found = [schema]
-    for step in path:
+    for count, step in enumerate(path, start=1):
         found = [child for option in _options(found, schema) for child in _children(option, step)]
+        tag = tags.get(path[:count])
+        if tag is not None:
+            found = [option for option in _options(found, schema) if _tag(option) in (tag, None)]
     return _summary(_options(found, schema))
+
+
+def _tag(option: Schema) -> str | None:
+    """What stands in the `kind` of this member of a union (`question`: nothing); None when it is no section."""
+    if "properties" not in option:
+        return None
+    return str(option["properties"].get("kind", {}).get("const", QUESTION))
 
 
 def known_fields(kind: type[Part]) -> dict[str, str]:

@@ -41,17 +41,19 @@ class Change:
         self._needs_lease(f"event {kind}")
         return self._told(kind, service, revision, detail)
 
-    def add_revision(self, spec: Spec) -> Revision:
+    def add_revision(self, spec: Spec, in_place: bool = False) -> Revision:
         """Ask for `spec`. The desired or the serving revision is taken when its spec is equal; otherwise a new one.
 
         Asking again for a rejected or removed one makes it wanted again. Numbers go on after a service was forgotten.
+        `in_place`: the serving revision ends before this one starts, because both have no room.
         """
         self._needs_lease("a revision")
         known = self._service_row(spec.service)
         for number in () if known is None else (known.desired, known.serving):
             if number is not None and self._digest_of(spec.service, number) == spec.digest():
-                return self._ask_again(spec, number)
+                return self._ask_again(spec, number, in_place)
         r = t.revisions
+        in_place_at = self._now if in_place else None
         last = self._connection.execute(
             sa.select(sa.func.max(r.c.number)).where(r.c.service == spec.service)
         ).scalar_one()
@@ -60,12 +62,13 @@ class Change:
         row = {"service": spec.service, "number": revision.number, "digest": spec.digest(), "spec": text}
         self._connection.execute(sa.insert(r).values(**row, made_at=self._now))
         if known is None:
-            fresh = {"name": spec.service, "desired": revision.number, "removed": 0}
+            fresh = {"name": spec.service, "desired": revision.number, "removed": 0, "in_place_at": in_place_at}
             self._connection.execute(sa.insert(t.services).values(**fresh))
         else:
-            self._update_service(spec.service, desired=revision.number, removed=0)
+            self._update_service(spec.service, desired=revision.number, removed=0, in_place_at=in_place_at)
             self._policy_changed()
-        self._told("RevisionAdded", spec.service, revision.number, {"digest": spec.digest(), "spec": json.loads(text)})
+        detail = {"digest": spec.digest(), "spec": json.loads(text), "in_place": in_place}
+        self._told("RevisionAdded", spec.service, revision.number, detail)
         return revision
 
     def set_serving(self, service: str, number: int) -> None:
@@ -187,14 +190,15 @@ class Change:
     def _told(self, kind: str, service: str | None, revision: int | None, detail: Mapping[str, object]) -> Event:
         return self._log.append(kind, Subject(service=service, revision=revision), detail)
 
-    def _ask_again(self, spec: Spec, number: int) -> Revision:
+    def _ask_again(self, spec: Spec, number: int, in_place: bool) -> Revision:
         known = self._service_row(spec.service)
         rejected = queries.rejection(self._connection, spec.service, number)
         if known is not None and (known.desired != number or known.removed or rejected is not None):
             self._update_revision(spec.service, number, rejected_reason=None, rejected_detail=None)
-            self._update_service(spec.service, desired=number, removed=0)
+            in_place_at = self._now if in_place else None
+            self._update_service(spec.service, desired=number, removed=0, in_place_at=in_place_at)
             self._policy_changed()
-            self._told("RevisionAskedAgain", spec.service, number, {"digest": spec.digest()})
+            self._told("RevisionAskedAgain", spec.service, number, {"digest": spec.digest(), "in_place": in_place})
         return Revision(number=number, spec=spec)
 
     def _service_row(self, name: str) -> _Known | None:

@@ -33,6 +33,7 @@ KINDS: Mapping[str, str] = {
     "SnapshotAcknowledged": "Envoy acknowledged all of a published configuration",
     "SnapshotRefused": "Envoy refused a published configuration; its words stand in the detail",
     "ServiceProven": "every check of the deploy stage passed through the front door",
+    "EnvironmentCollected": "the environment of an engine that nobody needed was taken away",
     "CertificateMade": "a certificate was made or renewed",
     "ClockJumped": "the wall clock moved by more than time passed",
 }

@@ -44,7 +44,9 @@ _VERSION_1: Sequence[str] = (
     " BEGIN SELECT RAISE(ABORT, 'events are append-only: an event must follow the last one'); END",
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_VERSION_1,)
+_VERSION_2: Sequence[str] = ("ALTER TABLE services ADD COLUMN in_place_at REAL",)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_VERSION_1, _VERSION_2)
 """`MIGRATIONS[n]` leads from schema version n to n + 1."""
 
 SCHEMA_VERSION = len(MIGRATIONS)

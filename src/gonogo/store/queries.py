@@ -130,6 +130,7 @@ def _desired_service(connection: sa.Connection, row: Mapping[Any, Any]) -> Desir
         rejected=None if rejected is None else rejected.reason,
         removed=bool(row["removed"]),
         serving_since=row["serving_since_at"],
+        in_place_since=row["in_place_at"],
     )
 
 

@@ -30,6 +30,7 @@ services = sa.Table(
     sa.Column("serving", sa.Integer),
     sa.Column("serving_since_at", sa.Float),
     sa.Column("removed", sa.Integer, nullable=False),
+    sa.Column("in_place_at", sa.Float),
 )
 
 revisions = sa.Table(

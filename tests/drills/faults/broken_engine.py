@@ -46,6 +46,8 @@ class Server:
             raise RuntimeError("this build of the engine dies at start")
         if fault() == "dies_of_sigill":
             os.kill(os.getpid(), signal.SIGILL)
+        if fault() == "loads_for_ever":
+            signal.pause()
         port, parameters.port = parameters.port, _free_port()
         self._real = RealServer(parameters)
         self.listening_address = f"http://127.0.0.1:{port}"
@@ -145,7 +147,7 @@ def _question(body: bytes, wrong: str | None) -> bytes:
 
 
 def _answer(content: bytes, wrong: str | None) -> bytes:
-    if wrong not in ("repeats_itself", "renamed"):
+    if wrong not in ("repeats_itself", "renamed", "leaks_its_stop_token"):
         return content
     try:
         given = json.loads(content)
@@ -156,8 +158,10 @@ def _answer(content: bytes, wrong: str | None) -> bytes:
             model["id"] = "ggml-model-q4_1.gguf"
     else:
         for choice in given.get("choices", ()):
-            if choice.get("message"):
+            if choice.get("message") and wrong == "repeats_itself":
                 choice["message"]["content"] = " ".join([choice["message"]["content"]] * 12)
+            elif choice.get("message"):
+                choice["message"]["content"] += "<|im_end|>"
     return json.dumps(given).encode()
 
 

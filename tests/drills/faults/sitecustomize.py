@@ -6,7 +6,8 @@
      "gateway": "old_tls",          a wrong configuration (GATEWAY below)
      "policy": "any_secret",        a wrong decision (POLICY below)
      "clock_s": -300,               how far the wall clock is set wrong
-     "clock_kept": false}           what the kernel says of the clock
+     "clock_kept": false,           what the kernel says of the clock
+     "memory_mib": 600}             a machine of so much memory, of which only replicas hold any
 
 Without that variable it does nothing. Not here: the broken engine (`broken_engine.py`).
 """
@@ -20,6 +21,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Callable, Iterator
@@ -138,9 +140,35 @@ def _look_system(module: Any) -> None:
     module.clock_is_kept = lambda: right() if fault("clock_kept") is None else bool(fault("clock_kept"))
 
 
+def _look(module: Any) -> None:
+    right = module._memory
+
+    def memory() -> Any:
+        seen, size_mib = right(), fault("memory_mib")
+        if size_mib is None:
+            return seen
+        return replace(seen, available_bytes=max(0, size_mib * 1024**2 - _held_by_replicas()))
+
+    module._memory = memory
+
+
+def _held_by_replicas() -> int:
+    held, mine = 0, f"GONOGO_DRILL={PLACE}".encode()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as environ, open(f"/proc/{pid}/statm") as statm:
+                marks = environ.read().split(b"\0")
+                if b"GONOGO_ROLE=replica" in marks and mine in marks:
+                    held += int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError):  # it has ended
+            continue
+    return held
+
+
 AFTER_IMPORT: dict[str, Callable[[Any], None]] = {
     "gonogo.checks.catalogue": _catalogue,
     "gonogo.actions.model": _actions,
+    "gonogo.runtimes.look": _look,
     "gonogo.runtimes.look_system": _look_system,
     "gonogo.gateway.resources.listeners": _listeners,
     "gonogo.gateway.resources.routes": _routes,
