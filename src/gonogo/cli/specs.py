@@ -165,7 +165,8 @@ def _with_paths(spec: Spec, folder: Path, recipes: Mapping[str, Recipe]) -> Spec
     changes: dict[str, Any] = {}
     if spec.model not in recipes and (spec.model.lower().endswith(".gguf") or "/" in spec.model):
         local = full(spec.model)
-        if not (_HUB_ID.fullmatch(spec.model) and local is not None and not os.path.exists(local)):
+        hub_id = _HUB_ID.fullmatch(spec.model) and not spec.model.lower().endswith(".gguf")
+        if not (hub_id and local is not None and not os.path.exists(local)):
             changes["model"] = local
     gateway = spec.gateway
     if gateway.certificate_file is not None or gateway.key_file is not None:
