@@ -23,7 +23,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
-        self._answer(200, {"usage": {"completion_tokens": 1}})
+        self._answer(503 if (FOLDER / "sick").exists() else 200, {"usage": {"completion_tokens": 1}})
 
     def _answer(self, status: int, content: object) -> None:
         body = json.dumps(content).encode()
