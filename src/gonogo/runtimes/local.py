@@ -197,7 +197,7 @@ class LocalRuntime:
         found = {pid: stat_fields(pid) for pid in self.family(handle)[1:]}
         return {pid: fields[START] for pid, fields in found.items() if fields is not None}
 
-    def sweep(self, role: str, name: str | None, logs: Sequence[Path]) -> int:
+    def sweep(self, role: str, name: str | None, logs: Sequence[Path] = ()) -> int:
         """End what processes of this role and name (None: any) left behind: children whose leader is gone. How many.
 
         They are known by their marks or by the log that they write to: a process that gives itself a name, as vLLM's
