@@ -147,7 +147,9 @@ def test_a_broken_new_version_is_rejected_for_what_it_does_and_the_old_one_serve
     rolling: Rolling, fault: str
 ) -> None:
     serving, before = rolling.entry()["serving"], rolling.replicas()
-    engine = {"name": "llama.cpp", "environment": rolling.broken(fault), "load_limit_s": 5}
+    engine: dict[str, Any] = {"name": "llama.cpp", "environment": rolling.broken(fault)}
+    if fault == "loads_for_ever":
+        engine["load_limit_s"] = 5
     with Load(rolling, workers=1) as load, Streams(rolling, workers=1, tokens=24) as streams:
         load.wait_for_more(2)
         ran = rolling.change(engine=engine)

@@ -19,13 +19,12 @@ import httpx
 
 from gonogo.checks.answers import names_of
 from gonogo.checks.probes import worst_repeat
-from gonogo.control.ask import Chat, Clock, Look, looks
+from gonogo.control.ask import ONE_S, Chat, Clock, Look, looks
 from gonogo.facts.chat import parse_chat
 from gonogo.facts.probe import ProbeFacts, Value
 from gonogo.security.keys import with_other_secret
 from gonogo.spec import Revision
 
-LIMIT_S = 30.0
 AT_ONCE = 4
 """Questions at the same time, or as many as the spec expects requests, whichever is less."""
 LARGE_BODY_BYTES = 1_300_000
@@ -64,7 +63,7 @@ def ask_everything(
     `sees_images` False: probes with pictures are left out. Run it in a thread.
     """
     trust = ssl.create_default_context(cafile=door.ca_file)
-    with httpx.Client(base_url=door.base, verify=trust, timeout=LIMIT_S, trust_env=False) as client:
+    with httpx.Client(base_url=door.base, verify=trust, timeout=ONE_S, trust_env=False) as client:
         left = Clock()
         asker = _Asker(door, revision, client, left)
         asker.wait_until_known()
@@ -168,7 +167,7 @@ class _Asker:
         """When each piece came, by the clock of the read that brought its end: nothing is parsed before the last."""
         question = {**self._question(COUNT_PROMPT, 24), "stream": True}
         reads: list[tuple[float, bytes]] = []
-        timeout = self._clock.left_s(LIMIT_S)
+        timeout = self._clock.left_s()
         with self._client.stream(
             "POST", "/v1/chat/completions", headers=self.headers, json=question, timeout=timeout
         ) as answer:
@@ -242,7 +241,7 @@ class _Asker:
         return reply.whole, int(answer.json()["usage"]["completion_tokens"]), reply.finish_reason
 
     def _post(self, headers: Mapping[str, str], question: Mapping[str, Any]) -> httpx.Response:
-        limit_s = self._clock.left_s(LIMIT_S)
+        limit_s = self._clock.left_s()
         return self._client.post("/v1/chat/completions", headers=headers, json=question, timeout=limit_s)
 
 
