@@ -19,7 +19,7 @@ from gonogo.control.watch import Birth, ReplicaWatch
 from gonogo.engines.model import Launch
 from gonogo.facts.replica import Health
 from gonogo.facts.world import World
-from gonogo.runtimes.local import LocalRuntime
+from gonogo.runtimes.local import LocalRuntime, Process
 from gonogo.runtimes.paths import StatePaths
 from gonogo.store import open_store
 from tests.core.gpu_engines import adapter
@@ -74,6 +74,12 @@ def test_an_engine_that_lost_one_of_its_processes_is_sick_whatever_its_server_sa
     async def story() -> ReplicaWatch:
         launch = Launch(command=command, environment={}, niceness=0)
         process = runtime.start(launch, ("replica", NAME, port), tmp_path / "log")
+        try:
+            return await watched(process)
+        finally:
+            runtime.kill(process.handle)
+
+    async def watched(process: Process) -> ReplicaWatch:
         watch = ReplicaWatch(runtime, process, adapter("vllm"), lambda: None, Birth(load_limit_s=60.0))
         watch.begin()
         try:
@@ -86,7 +92,6 @@ def test_an_engine_that_lost_one_of_its_processes_is_sick_whatever_its_server_sa
             await until(lambda: watch.seen.pulse is not seen)
         finally:
             watch.end()
-            runtime.kill(process.handle)
         return watch
 
     watch = asyncio.run(story())

@@ -26,7 +26,8 @@ def _answers_right(seen: Mapping[str, Value]) -> bool:
     return re.search(str(seen["pattern"]), str(seen["answer"]), re.IGNORECASE) is not None
 
 
-def _stream_in_pieces(seen: Mapping[str, Value]) -> bool:
+def stream_in_pieces(seen: Mapping[str, Value]) -> bool:
+    """Whether the pieces of a stream came one after the other, and not all at once."""
     pieces = _number(seen["pieces"])
     return pieces >= MIN_STREAM_PIECES and _number(seen["spread_ms"]) >= MIN_PIECE_GAP_MS * (pieces - 1)
 
@@ -109,7 +110,7 @@ def _check(
 _MODEL, _NETWORK, _SECURITY = Condition.MODEL, Condition.NETWORK, Condition.SECURITY
 CHECKS = (
     _check(ANSWERS, _MODEL, ("AnswersRight", "AnswersWrong", "AnswersUnknown"), _answers_right),
-    _check("stream_in_pieces", _MODEL, ("StreamInPieces", "StreamNotInPieces", "StreamUnknown"), _stream_in_pieces),
+    _check("stream_in_pieces", _MODEL, ("StreamInPieces", "StreamNotInPieces", "StreamUnknown"), stream_in_pieces),
     _check(
         "max_tokens_honoured",
         _MODEL,
