@@ -145,9 +145,8 @@ def test_glm4_weights_answer_stream_and_count_through_the_front_door(served: Dep
         answer = client.post(CHAT, json={"messages": asked("one two three"), "max_tokens": 7, "temperature": 0})
         assert answer.status_code == 200, answer.text
         assert answer.json()["model"] == "tiny"
-        assert 1 <= answer.json()["usage"]["completion_tokens"] <= 7
-        again = client.post(CHAT, json={"messages": asked("one two three"), "max_tokens": 7, "temperature": 0})
-        assert again.json()["choices"] == answer.json()["choices"]
+        assert answer.json()["choices"][0]["message"]["content"] == "abcdefg", "what its weights were made to say"
+        assert answer.json()["usage"] == {**answer.json()["usage"], "prompt_tokens": 15, "completion_tokens": 7}
         fields = {"messages": asked("x"), "max_tokens": 5, "stream": True, "stream_options": {"include_usage": True}}
         with client.stream("POST", CHAT, json={**fields, "ignore_eos": True}) as stream:
             lines = [line.removeprefix("data: ") for line in stream.iter_lines() if line]
