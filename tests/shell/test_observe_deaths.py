@@ -15,7 +15,7 @@ import pytest
 
 from gonogo.control.deployment import Deployment, Memory
 from gonogo.control.observe import Observer
-from gonogo.control.watch import ReplicaWatch
+from gonogo.control.watch import Birth, ReplicaWatch
 from gonogo.engines.model import Launch
 from gonogo.facts.replica import Health
 from gonogo.facts.world import World
@@ -74,7 +74,9 @@ def test_an_engine_that_lost_one_of_its_processes_is_sick_whatever_its_server_sa
     async def story() -> ReplicaWatch:
         launch = Launch(command=command, environment={}, niceness=0)
         process = runtime.start(launch, ("replica", NAME, port), tmp_path / "log")
-        watch = ReplicaWatch(runtime, process, adapter("vllm"), lambda: None, adopted=False)
+        engine = adapter("vllm")
+        birth = Birth(load_limit_s=engine.load_limit_s, adopted=False)
+        watch = ReplicaWatch(runtime, process, engine, lambda: None, birth)
         watch.begin()
         try:
             await until(lambda: watch.verdict is Health.READY and len(parts(watch)) == 2)
