@@ -51,6 +51,12 @@ CARDS_FIT: dict[str, tuple[Revision, World, str, Verdict]] = {
     ),
     "a small card does not hold 16 bit": (revision(), cards.world(small_card(0)), "CardMemoryTooSmall", FAIL),
     "a stranger holds the card's memory": (revision(), cards.world(BUSY), "CardMemoryTooSmall", FAIL),
+    "it holds the card's memory itself": (
+        revision(),
+        cards.world(BUSY, replicas=(worlds.replica("svc/1/0", devices=("GPU-0",)),)),
+        "CardsFit",
+        PASS,
+    ),
     "its own older revision holds the only card": (
         revision(2),
         cards.world(BUSY, replicas=(worlds.replica("svc/1/0", devices=("GPU-0",)),)),

@@ -176,7 +176,7 @@ DRILLS: Mapping[str, Drill] = {
     "engine_environment": Drill(
         test="test_engine_environment",
         breaks="the marker of a real environment that a service ran from, as after a build that was cut off",
-        saves_from="replicas whose start fails again and again, while the service waits for them for ever",
+        saves_from="a revision that is stored and started for nothing, and rejected when nobody looks any more",
     ),
     "engine_doors": Drill(
         test="test_engine_doors",

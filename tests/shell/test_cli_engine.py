@@ -43,7 +43,7 @@ def engine(ran: Ran) -> dict[str, Any]:
     """What was chosen, without what the engine has by itself."""
     assert ran.code == 3 and ran.json["error"]["reason"] == "Blocked", ran.out
     blocking = {one["reason"] for one in ran.json["answers"] if one["blocks"] and one["verdict"] == "fail"}
-    assert blocking == {"EngineEnvironmentMissing", "ModelNotFetched"}, "only what a download mends"
+    assert blocking == {"EngineEnvironmentMissing", "WeightsNotFetched"}, "only what a download mends"
     chosen: dict[str, Any] = ran.json["engine"]
     return {name: value for name, value in chosen.items() if value != EngineChoice(name="vllm").model_dump().get(name)}
 
@@ -135,8 +135,8 @@ def test_a_release_that_was_asked_for_is_planned_for_like_the_newest(tmp_path: P
     asked = plan(tmp_path, hub, PHONE, "--engine", "vllm==0.30.0")
     assert engine(asked) == {"version": "0.30.0", "share": 0.9, "quantization": "fp8"}
     spec = tmp_path / "s.yaml"
-    spec.write_text(f"model: {PHONE}\nengine: {{name: vllm, version: 0.30.0}}\n")
-    assert plan(tmp_path, hub, str(spec)).json["engine"] == asked.json["engine"]
+    spec.write_text(f"model: {PHONE}\nengine: {{name: vllm, version: 0.30.0, load_limit_s: 900}}\n")
+    assert plan(tmp_path, hub, str(spec)).json["engine"] == {**asked.json["engine"], "load_limit_s": 900}
 
 
 def test_who_says_one_number_of_the_engine_has_planned(tmp_path: Path, hub: Mapping[str, str]) -> None:

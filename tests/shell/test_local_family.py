@@ -107,19 +107,19 @@ def test_sweep_ends_what_a_dead_leader_left_and_nothing_else(runtime: LocalRunti
     (tmp_path / "elsewhere").mkdir()
     twin, twins = start(elsewhere, tmp_path / "elsewhere", "0", "left")
     try:
-        assert runtime.sweep("replica", NAME) == 0, "while the leader lives nothing of it is left over"
+        assert runtime.sweep("replica", NAME, ()) == 0, "while the leader lives nothing of it is left over"
         os.kill(who["leader"], signal.SIGKILL)
         wait_for(lambda: not runtime.alive(process.handle))
         assert not gone(who["grandchild"]) and not gone(who["left"])
         os.kill(others["leader"], signal.SIGKILL)
         os.kill(twins["leader"], signal.SIGKILL)
         wait_for(lambda: not runtime.alive(other.handle) and not elsewhere.alive(twin.handle))
-        assert runtime.sweep("replica", NAME) == 3
+        assert runtime.sweep("replica", NAME, ()) == 3
         wait_for(lambda: all(gone(pid) for pid in who.values()))
         assert not gone(others["child"]), "another replica's"
         assert not gone(twins["child"]), "another deployment's replica of the same name"
     finally:
-        elsewhere.sweep("replica", NAME)
+        elsewhere.sweep("replica", NAME, ())
 
 
 def test_orphans_are_not_taken_for_a_replica_by_a_new_control(runtime: LocalRuntime, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_orphans_are_not_taken_for_a_replica_by_a_new_control(runtime: LocalRunt
     wait_for(lambda: not runtime.alive(process.handle))
     fresh = LocalRuntime(tmp_path / "state")
     assert fresh.scan() == ()
-    assert fresh.sweep("replica", NAME) == 3
+    assert fresh.sweep("replica", NAME, ()) == 3
 
 
 def test_the_pulse_counts_the_work_of_children_and_shared_pages_once(runtime: LocalRuntime, tmp_path: Path) -> None:

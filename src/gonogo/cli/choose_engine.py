@@ -95,7 +95,6 @@ def _deployed(session: Session, spec: Spec) -> Spec | None:
 def _same_model(deployed: Spec, asked: Spec) -> bool:
     """Also where a form of the recipe's model was chosen then."""
     from gonogo.engines.asked import recipe_of
-    from gonogo.spec.recipes import recipes
 
     recipe = recipes().get(asked.model)
     return deployed.model == asked.model or (recipe is not None and recipe_of(deployed) is recipe)
@@ -190,19 +189,18 @@ def _does_not_fit(spec: Spec, hardware: Hardware, best: Option | None) -> Refusa
 def _with(spec: Spec, best: Option, version: str) -> Spec:
     """The option as the spec says it: what it needs, in the engine's own terms."""
     serving = best.capacity.serving
-    engine = EngineChoice(
-        name=VLLM,
-        version=version,
-        environment=spec.engine.environment if spec.engine is not None else None,
-        tensor=serving.tensor,
-        pipeline=serving.pipeline,
-        share=round(best.capacity.share, 4),
-        sequences=serving.sequences,
-        batch_tokens=serving.batch_tokens,
-        kv_cache=KvCache.FP8 if serving.kv_bytes == 1 else KvCache.AUTO,
-        quantization="fp8" if best.way.online else None,
-        graphs=serving.graphs,
-    )
+    chosen: dict[str, object] = {
+        "version": version,
+        "tensor": serving.tensor,
+        "pipeline": serving.pipeline,
+        "share": round(best.capacity.share, 4),
+        "sequences": serving.sequences,
+        "batch_tokens": serving.batch_tokens,
+        "kv_cache": KvCache.FP8 if serving.kv_bytes == 1 else KvCache.AUTO,
+        "quantization": "fp8" if best.way.online else None,
+        "graphs": serving.graphs,
+    }
+    engine = (spec.engine or EngineChoice(name=VLLM)).model_copy(update=chosen)
     told: dict[str, object] = {"engine": engine, "model": _source(spec, best.way)}
     if spec.replicas is None and best.needed > 1:
         told["replicas"] = Replicas(min=best.needed, max=best.needed)
@@ -211,8 +209,6 @@ def _with(spec: Spec, best: Option, version: str) -> Spec:
 
 def _source(spec: Spec, way: Way) -> str:
     """The model as the spec names it; of several forms that its recipe offers, the hub id of the chosen one."""
-    from gonogo.spec.recipes import recipes
-
     recipe = recipes().get(spec.model)
     if recipe is None or way.online or way.source in (recipe.name, *recipe.ids):
         return spec.model

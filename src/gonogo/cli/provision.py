@@ -27,9 +27,9 @@ def provisioned(session: Session, spec: Spec) -> Spec:
     from gonogo.cli.gguf_form import fetched_gguf, wants_gguf
 
     spec = chosen(session, spec)
-    _say(session, spec)
     if wants_gguf(spec):
         spec = fetched_gguf(session, spec)
+    _say(session, spec)
     if spec.engine is None or not _has_environment(spec.engine):
         return spec
     with faults(session):
@@ -45,9 +45,9 @@ def found_here(session: Session, spec: Spec) -> Spec:
     from gonogo.runtimes.environments import EnvironmentStore
 
     spec = chosen(session, spec)
-    _say(session, spec)
     if wants_gguf(spec):
         spec = gguf_here(session, spec)
+    _say(session, spec)
     if spec.engine is None or not _has_environment(spec.engine):
         return spec
     there = _there(EnvironmentStore(session.paths.environments), spec.engine)

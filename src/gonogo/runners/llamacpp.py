@@ -21,7 +21,8 @@ from typing import Any, Sequence, Union
 
 try:
     from gonogo.runners.fence import refuse_outward
-except ImportError:  # started as a file, by the Python of an environment that has the engine and no gonogo
+except ImportError:  # started as a file, by the isolated Python of an environment that has the engine and no gonogo
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))
     from fence import refuse_outward  # type: ignore[import-not-found, no-redef]
 
 BUFFER_SIZES_PRINTED, WARNINGS_PRINTED = 4, 2
