@@ -17,8 +17,12 @@ up: setup ## set up, deploy, prove; ends with an endpoint, a key and lines to pa
 down: setup ## take everything down
 	@.venv/bin/gonogo down --all $(ARGS)
 
-test: dev ## set up, run all tests (ARGS="tests/core -k keys" picks some)
-	@.venv/bin/python -m pytest --durations=15 $(ARGS)
+test: dev ## set up, run all tests, the pure ones in two processes (ARGS="tests/core -k keys" picks some)
+	@if [ -n '$(subst ','\'',$(ARGS))' ]; then .venv/bin/python -m pytest --durations=15 $(ARGS); else \
+	  status=0; \
+	  .venv/bin/python -m pytest -n 2 --dist loadfile tests/core || status=1; \
+	  .venv/bin/python -m pytest --durations=15 --ignore=tests/core || status=1; \
+	  exit $$status; fi
 
 test-long: dev ## the failure and crash tests at their full durations (half an hour)
 	@GONOGO_LONG=1 .venv/bin/python -m pytest --durations=5 tests/acceptance/test_failures.py tests/acceptance/test_crashes.py

@@ -18,12 +18,13 @@ from gonogo.control.deployment import Deployment
 from gonogo.control.loop import Reconciler
 from gonogo.control.observe import Observer
 from gonogo.control.record import Recorder
+from gonogo.engines.table import load_limit_s
 from gonogo.facts.world import World
 from gonogo.plan.decide import ask, decide
 from gonogo.plan.model import DesiredService, Plan
 from gonogo.spec import Revision, Spec
 
-APPLY_LIMIT_S = 300.0
+PROBE_LIMIT_S, BESIDE_LOADING_S = 300.0, 180.0
 
 
 @dataclass
@@ -46,12 +47,15 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """An apply that is not finished: who asked, for which service and digest, since when (Unix seconds)."""
+    """An apply that is not finished: who asked, for which service and digest, since when (Unix seconds), and until
+    when nobody else may ask for something else.
+    """
 
     holder: str
     service: str
     digest: str
     since: float
+    until: float
 
 
 class Desk:
@@ -120,7 +124,11 @@ class Desk:
             self._recorder.keep(Stage.PREFLIGHT, revision.service, revision.number, self._observation(), answers)
             self._recorder.begin(revision, started_at)
             self._operations[spec.service] = Operation(
-                holder=caller.principal, service=spec.service, digest=spec.digest(), since=time.time()
+                holder=caller.principal,
+                service=spec.service,
+                digest=spec.digest(),
+                since=time.time(),
+                until=time.time() + load_limit_s(spec) + BESIDE_LOADING_S,
             )
             self._reconciler.wake()
             return {"service": revision.service, "revision": revision.number, "changed": True}
@@ -159,7 +167,7 @@ class Desk:
         revision = service.serving
         if revision is None:
             raise Refused(status=409, reason="NotServing", values={"service": name}, exit_code=4)
-        await asyncio.wait_for(asyncio.shield(self._hands.probe(revision)), timeout=APPLY_LIMIT_S)
+        await asyncio.wait_for(asyncio.shield(self._hands.probe(revision)), timeout=PROBE_LIMIT_S)
         self._observer.state.forget()
         world = await self._observer.observe(self._store.services())
         answers = tuple(ask(CHECKS, Stage.LIVE, revision, world))
@@ -227,7 +235,7 @@ class Desk:
         if operation is None or current is None:
             return
         settled = current.serving == current.desired or current.rejected is not None or current.removed
-        if settled or time.time() - operation.since > APPLY_LIMIT_S or operation.digest == spec.digest():
+        if settled or time.time() > operation.until or operation.digest == spec.digest():
             return
         values = {"service": spec.service, "holder": operation.holder, "since": operation.since}
         raise Refused(status=409, reason="ApplyInProgress", values=values)
