@@ -112,7 +112,11 @@ def test_a_request_never_prints_its_key() -> None:
     assert "secret" not in repr(request)
 
 
-@pytest.mark.parametrize("deny", [STALE, BROKEN, UNEXPECTED, *sorted(CONSTANT, key=lambda deny: deny.message)], ids=lambda deny: deny.message[:40])
+@pytest.mark.parametrize(
+    "deny",
+    [STALE, BROKEN, UNEXPECTED, *sorted(CONSTANT, key=lambda deny: deny.message)],
+    ids=lambda deny: deny.message[:40],
+)
 def test_a_refusal_is_a_plain_message_with_the_three_headers_of_the_envelope(deny: Deny) -> None:
     response = ProcessingResponse.FromString(answer(deny)).immediate_response
     headers = {option.header.key: option.header.raw_value.decode() for option in response.headers.set_headers}
