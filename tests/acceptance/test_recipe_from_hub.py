@@ -96,7 +96,7 @@ def test_a_model_that_answers_nonsense_is_started_asked_and_given_no_traffic(tri
     failed = {one["check"] for one in answers if one["verdict"] == "fail"}
     assert {"answer_format", "grounding"} <= failed, failed
     passed = {one["check"] for one in answers if one["verdict"] == "pass"}
-    assert {"projector_usable", "model_readable", "keyless_refused", "stream_in_pieces"} <= passed
+    assert {"projector_usable", "model_readable", "keyless_refused"} <= passed, "what random weights do not decide"
     (service,) = deployment.status()["services"]
     assert (service["serving"], service["phase"]) == (None, "rejected")
 
