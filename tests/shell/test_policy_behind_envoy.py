@@ -23,6 +23,7 @@ def deployment(tmp_path: object) -> Iterator[Deployment]:
     made.close()
 
 
+STALL_S = 2.2
 WITHOUT_A_KEY = {
     "GET": ("GET", b"", False),
     "empty POST": ("POST", b"", False),
@@ -194,7 +195,7 @@ def test_a_policy_server_that_hangs_costs_time_and_not_requests(deployment: Depl
             servers[0].process.send_signal(signal.SIGSTOP)
             await asyncio.sleep(0.2)
             front.send_envoy(signal.SIGSTOP)
-            await asyncio.sleep(2.2)
+            await asyncio.sleep(STALL_S)
             front.send_envoy(signal.SIGCONT)
             await asyncio.sleep(4)
             servers[0].process.send_signal(signal.SIGCONT)
@@ -207,4 +208,4 @@ def test_a_policy_server_that_hangs_costs_time_and_not_requests(deployment: Depl
     # Unlike a dead one, whose socket refuses at once, a hung one is noticed by its PINGs: 1 of 2,742 was once too late.
     assert set(seen) <= {200, 503}, seen
     assert seen[503] <= 2, seen
-    assert worst_s < 8, "noticed by a PING, not by the limit of the whole question"
+    assert worst_s < 4 + STALL_S, "noticed by a PING, as soon as on a machine that does not stand still"
