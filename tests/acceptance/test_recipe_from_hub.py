@@ -22,7 +22,7 @@ from tests.shell.tiny_projector import TEXT, write_tiny_projector
 
 REPOSITORY = "Luckybala/AutoGLM-Phone-9B-Q4_K_M.gguf"
 FILES = ("AutoGLM-Phone-9B-Q4_K_M.gguf", "AutoGLM-Phone-9B-mmproj.gguf")
-LAYERS = 96
+LAYERS = 160
 """Deep enough that a token takes milliseconds: pieces less than 1 ms apart count as held back and sent at once."""
 SMALL = {"width": 140, "height": 280}
 SPEC = {

@@ -20,7 +20,7 @@ from gonogo.runtimes.package_sources import PackageSources, sources_here
 
 if TYPE_CHECKING:
     from gonogo.cli.session import Session
-    from gonogo.runtimes.environments import EnvironmentStore
+    from gonogo.runtimes.environments import EnvironmentStore, Made
 
 MIB = 1024**2
 
@@ -50,7 +50,13 @@ def create_bundle(session: Session, store: EnvironmentStore, order: Order, outpu
     return Outcome(result={"path": str(path), "wheels": count, "bytes": size, **found.plain()})
 
 
-def _create(session: Session, store: EnvironmentStore, order: Order, sources: PackageSources) -> Outcome:
+def made_environment(
+    session: Session, store: EnvironmentStore, order: Order, sources: PackageSources
+) -> tuple[Made | None, bool, Locked]:
+    """The environment of the release that fits, whether it was made now, and its lock; None: the user said no.
+
+    Raises Refusal, EnvironmentFault.
+    """
     found = locked(session, store, order, fresh=False)
     build = BuildOrder(
         lock=found.lock,
@@ -58,15 +64,21 @@ def _create(session: Session, store: EnvironmentStore, order: Order, sources: Pa
         sources=sources,
         measured_bytes=found.build.disk_mb * 1_000_000 if found.build and found.build.disk_mb else None,
     )
-    there = store.find(found.lock.name)
-    if there is None:
+    if store.find(found.lock.name) is None:
         store.make()
         refuse_full_disk(store.root, build)
         if not _agreed(session, found):
-            session.say("nothing_changed")
-            return Outcome(result={"environment": None})
+            return None, False, found
     with Progress(session) as progress:
         made, now = make_environment(store, uv_for(store), build, lambda name, values: progress.step(name, **values))
+    return made, now, found
+
+
+def _create(session: Session, store: EnvironmentStore, order: Order, sources: PackageSources) -> Outcome:
+    made, now, found = made_environment(session, store, order, sources)
+    if made is None:
+        session.say("nothing_changed")
+        return Outcome(result={"environment": None})
     for line in environment_lines(session, made):
         session.line(line)
     session.say("env.made" if now else "env.was_there", name=made.name)

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from gonogo.cli.refusal import INTERRUPTED, Refusal
 
 if TYPE_CHECKING:
-    from gonogo.cli.env_choice import Locked
     from gonogo.cli.session import Session
     from gonogo.runtimes.environments import EnvironmentStore, Made
     from gonogo.spec.model import EngineChoice, Spec
-
-MIB = 1024**2
 
 
 def provisioned(session: Session, spec: Spec) -> Spec:
@@ -90,16 +85,15 @@ def _has_environment(engine: EngineChoice) -> bool:
 
 def _environment(session: Session, spec: Spec, engine: EngineChoice) -> Made:
     """The environment that the spec names, one that is there, or a new one. Raises Refusal, EnvironmentFault."""
-    from gonogo.cli.env_choice import Order, locked, uv_for
-    from gonogo.cli.progress import Progress
+    from gonogo.cli.env_choice import Order
+    from gonogo.cli.env_create import made_environment
     from gonogo.engines.asked import recipe_of
-    from gonogo.runtimes.environment_building import BuildOrder, make_environment, refuse_full_disk
     from gonogo.runtimes.environments import EnvironmentStore
     from gonogo.runtimes.package_sources import sources_here
 
     store = EnvironmentStore(session.paths.environments)
-    there = _there(store, engine)
-    there = store.touch(there.name) if there is not None else None  # from now on it is not collected
+    found = _there(store, engine)
+    there = store.touch(found.name) if found is not None else None  # from now on it is not collected
     if there is not None:
         return there
     recipe = recipe_of(spec)
@@ -109,19 +103,10 @@ def _environment(session: Session, spec: Spec, engine: EngineChoice) -> Made:
         engine=engine.name if known else None,
         versions=engine.version,
     )
-    found = locked(session, store, order, fresh=False)
-    build = BuildOrder(
-        lock=found.lock,
-        python=found.python,
-        sources=sources_here((), False),
-        measured_bytes=found.build.disk_mb * 1_000_000 if found.build and found.build.disk_mb else None,
-    )
-    if store.find(found.lock.name) is None:
-        store.make()
-        refuse_full_disk(store.root, build)
-        _ask(session, found)
-    with Progress(session) as progress:
-        return make_environment(store, uv_for(store), build, lambda name, values: progress.step(name, **values))[0]
+    made, _, _ = made_environment(session, store, order, sources_here((), False))
+    if made is None:
+        raise Refusal("Declined", INTERRUPTED, {})
+    return made
 
 
 def _weights(session: Session, spec: Spec) -> None:
@@ -140,12 +125,3 @@ def _there(store: EnvironmentStore, engine: EngineChoice) -> Made | None:
         return store.find(engine.environment)
     fitting = [made for made in store.of_engine(engine.name) if engine.version in (None, made.version)]
     return fitting[0] if fitting else None
-
-
-def _ask(session: Session, found: Locked) -> None:
-    """Raises Refusal Declined."""
-    size = found.lock.download_bytes
-    values = {"engine": found.lock.engine, "version": found.lock.version, "packages": len(found.lock.packages)}
-    session.say("env.will_fetch", **values, mib=None if size is None else size // MIB)
-    if session.asks and not typer.confirm(session.told("ask.apply")):
-        raise Refusal("Declined", INTERRUPTED, {})

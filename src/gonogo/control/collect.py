@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Callable
 
 from gonogo.control.sight_models import environments_of
@@ -51,7 +52,7 @@ def collect(environments: EnvironmentStore, uses: Uses, now: float, tell: Callab
     gone: list[Made] = []
     for made in unused_here(environments, uses, now):
         try:
-            if environments.remove(made.name, 0.0, lambda made=made: _still_unused(environments, made)):  # type: ignore[misc]
+            if environments.remove(made.name, 0.0, partial(_still_unused, environments, made)):
                 gone.append(made)
                 tell(made)
         except EnvironmentFault:  # somebody holds it, or a file cannot be removed: another time
