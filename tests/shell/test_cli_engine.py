@@ -220,3 +220,10 @@ def test_cards_of_another_service_are_not_planned_for_and_its_own_are(tmp_path: 
         assert plan(tmp_path, hub, str(own)).json["engine"]["quantization"] == "fp8"
     finally:
         runtime.kill(held.handle)
+
+
+def test_a_model_that_is_not_to_be_had_costs_no_environment(tmp_path: Path) -> None:
+    state, nobody = tmp_path / "state", {"HF_ENDPOINT": "http://127.0.0.1:9", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    ran = gonogo(state, "up", "owner/nobody-has-it", "--engine", "vllm-cpu", "--yes", "--json", env=nobody)
+    assert (ran.code, ran.json["error"]["reason"]) == (4, "ModelHubUnreachable"), ran.out + ran.err
+    assert not (state / "environments").exists()

@@ -27,9 +27,10 @@ def provisioned(session: Session, spec: Spec) -> Spec:
     _say(session, spec)
     if spec.engine is None or not _has_environment(spec.engine):
         return spec
+    _require_release(session, spec, spec.engine)
+    _weights(session, spec)  # first: a model that is not to be had costs no environment
     with faults(session):
         made = _environment(session, spec, spec.engine)
-    _weights(session, spec)
     return spec.model_copy(update={"engine": _pinned(spec.engine, made)})
 
 
@@ -81,6 +82,21 @@ def _pinned(engine: EngineChoice, made: Made) -> EngineChoice:
 def _has_environment(engine: EngineChoice) -> bool:
     """llama.cpp came with gonogo: only a version that was asked for has an environment of its own."""
     return engine.name != "llama.cpp" or engine.version is not None or engine.environment is not None
+
+
+def _require_release(session: Session, spec: Spec, engine: EngineChoice) -> None:
+    """Raises Refusal, with the constraints that clash, where the engine is not here and no release of it fits."""
+    from gonogo.cli.env_choice import Order, choice_for, refusal_of, wished
+    from gonogo.engines.asked import recipe_of
+    from gonogo.runtimes.environment_host import look_at_limits
+    from gonogo.runtimes.environments import EnvironmentStore
+
+    if _there(EnvironmentStore(session.paths.environments), engine) is not None:
+        return
+    wish, _ = wished(engine.name, Order(versions=engine.version))
+    found = choice_for(wish, recipe_of(spec), look_at_limits())
+    if found.build is None:
+        raise refusal_of(session, engine.name, found)
 
 
 def _environment(session: Session, spec: Spec, engine: EngineChoice) -> Made:
