@@ -38,11 +38,11 @@ def test_a_model_that_cannot_be_read_is_one_finding_and_not_a_riddle_about_memor
 
 def test_a_policy_server_that_dies_at_each_start_is_missing_although_its_process_is_mostly_there() -> None:
     world = worlds.world()
-    assert world.policies is not None
-    first, second = (replace(policy, listening=True) for policy in world.policies)
-    both = replace(world, policies=(first, second))
+    assert world.parts is not None
+    first, second = (replace(policy, listening=True) for policy in world.parts)
+    both = replace(world, parts=(first, second))
     assert one("policy_servers", worlds.revision(), both).reason == "PolicyServersReady"
-    looping = replace(world, policies=(first, replace(second, listening=False)))
+    looping = replace(world, parts=(first, replace(second, listening=False)))
     assert one("policy_servers", worlds.revision(), looping).reason == "PolicyServersMissing"
 
 

@@ -9,7 +9,7 @@ import pytest
 from gonogo.actions.model import (
     EndPart,
     EnsureGateway,
-    EnsurePolicy,
+    EnsurePart,
     EnsureReplica,
     ForgetService,
     ProbeRevision,
@@ -34,18 +34,18 @@ def kinds(actions: tuple[object, ...]) -> list[str]:
 def test_an_empty_machine_gets_policy_gateway_and_replicas_in_that_order() -> None:
     seen = world(
         gateway=replace(world().gateway, running=False, resources=None, listening=False),  # type: ignore[type-var]
-        policies=tuple(replace(policy, running=False) for policy in world().policies or ()),
+        parts=tuple(replace(part, running=False) for part in world().parts or ()),
     )
     plan = decide((service(OLD),), seen)
     assert kinds(plan.actions) == [
-        "EnsurePolicy",
-        "EnsurePolicy",
+        "EnsurePart",
+        "EnsurePart",
         "EnsureGateway",
         "EnsureReplica",
         "EnsureReplica",
         "PublishSnapshot",
     ]
-    assert plan.actions[0] == EnsurePolicy(index=0)
+    assert plan.actions[0] == EnsurePart(role="policy", index=0)
     assert plan.actions[2] == EnsureGateway(concurrency=2)
 
 
@@ -54,7 +54,7 @@ def test_the_same_input_gives_the_same_plan_byte_for_byte() -> None:
 
 
 def test_nothing_is_decided_from_what_was_not_observed() -> None:
-    for unseen in ({"replicas": None}, {"gateway": None}, {"policies": None}):
+    for unseen in ({"replicas": None}, {"gateway": None}, {"parts": None}):
         assert decide((service(OLD),), world(**unseen)).actions == ()
 
 
@@ -177,10 +177,10 @@ def test_a_hung_replica_gets_sigkill() -> None:
 def test_a_hung_gateway_or_policy_server_gets_sigkill() -> None:
     fine = world(replicas=running("svc/1/0", "svc/1/1"))
     assert fine.gateway is not None
-    policies = tuple(replace(policy, hung=policy.index == 1) for policy in fine.policies or ())
-    seen = replace(fine, gateway=replace(fine.gateway, hung=True), policies=policies)
+    parts = tuple(replace(part, hung=part.index == 1) for part in fine.parts or ())
+    seen = replace(fine, gateway=replace(fine.gateway, hung=True), parts=parts)
     ended = [action for action in decide((service(OLD, OLD),), seen).actions if isinstance(action, EndPart)]
-    assert [(one.role, one.handle) for one in ended] == [("policy", "1:1:boot"), ("gateway", "1:1:boot")]
+    assert [(one.role, one.handle) for one in ended] == [("policy", "policy1:1:boot"), ("gateway", "1:1:boot")]
 
 
 def test_of_two_replicas_with_one_name_the_younger_goes() -> None:

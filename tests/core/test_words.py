@@ -249,7 +249,7 @@ def _worlds() -> Iterator[tuple[Revision, World]]:
     yield revision, worlds.published(good, worlds.service(revision, revision))
     yield revision, worlds.published(good, worlds.service(revision, revision), nack="no such field")
     yield revision, World(observation=1, at=worlds.NOW)
-    yield revision, replace(good, host=HostFacts(name="here"), replicas=None, gateway=None, policies=None, state=None)
+    yield revision, replace(good, host=HostFacts(name="here"), replicas=None, gateway=None, parts=None, state=None)
     for kind in PROBLEMS:
         problem = ModelProblem(kind=kind, detail="detail")
         model = ModelFacts(asked="tiny", path="/m", file_bytes=7, problem=problem)

@@ -7,9 +7,10 @@ from typing import Any
 
 from gonogo.actions.model import PublishSnapshot
 from gonogo.checks.catalogue import CHECKS
-from gonogo.facts.gateway import CertificateFacts, GatewayFacts, PolicyFacts, ResourceStatus, StateFacts
+from gonogo.facts.gateway import CertificateFacts, GatewayFacts, ResourceStatus, StateFacts
 from gonogo.facts.host import Disk, HostFacts, Installed
 from gonogo.facts.model import ModelFacts, Tensor
+from gonogo.facts.part import PARTS, PartFacts
 from gonogo.facts.probe import ProbeFacts
 from gonogo.facts.replica import Health, MemoryMeasured, ReplicaFacts, ReplicaName
 from gonogo.facts.world import World
@@ -118,7 +119,11 @@ def world(**changes: Any) -> World:
         "models": {"tiny": MODEL},
         "replicas": (),
         "gateway": GatewayFacts(running=True, handle="1:1:boot", resources=(), listening=True),
-        "policies": tuple(PolicyFacts(index=index, running=True, handle=f"{index}:1:boot") for index in range(2)),
+        "parts": tuple(
+            PartFacts(role=role, index=index, running=True, handle=f"{role}{index}:1:boot")
+            for role, count in PARTS.items()
+            for index in range(count)
+        ),
         "certificate": CERTIFICATE,
         "state": STATE,
         "probes": (),

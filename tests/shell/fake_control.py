@@ -103,7 +103,7 @@ class FakeControl:
 
         async def plan(_: Request) -> JSONResponse:
             answers = [one for one in self.report["answers"] if one["stage"] == "preflight"]
-            action = {"action": "EnsurePolicy", "index": 0}
+            action = {"action": "EnsurePart", "role": "policy", "index": 0}
             return JSONResponse({"observation": 7, "actions": [action], "answers": answers, "blocked": False})
 
         async def check(_: Request) -> JSONResponse:

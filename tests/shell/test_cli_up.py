@@ -255,10 +255,10 @@ def test_a_spec_in_the_working_directory_is_taken_and_its_paths_become_absolute(
 def test_plan_shows_the_actions_and_changes_nothing(state: Path, control: FakeControl) -> None:
     ran = gonogo(state, "plan")
     assert ran.code == 0, ran.err
-    assert "EnsurePolicy policy server 0" in ran.out
+    assert "EnsurePart policy 0" in ran.out
     assert ran.out.rstrip().endswith("Nothing was changed.")
     assert control.specs == []
-    assert gonogo(state, "plan", "--json").json["actions"] == [{"action": "EnsurePolicy", "index": 0}]
+    assert gonogo(state, "plan", "--json").json["actions"] == [{"action": "EnsurePart", "role": "policy", "index": 0}]
 
 
 def test_check_exits_with_3_when_something_blocks(state: Path, control: FakeControl) -> None:

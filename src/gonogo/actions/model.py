@@ -30,9 +30,10 @@ class RemoveReplica:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnsurePolicy:
-    """Start policy server `index` unless it runs."""
+class EnsurePart:
+    """Start this process of the deployment (`gonogo.facts.part.PARTS`) unless it runs."""
 
+    role: str
     index: int
 
 
@@ -45,7 +46,7 @@ class EnsureGateway:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndPart:
-    """End a hung gateway or policy server with SIGKILL; the next round starts another."""
+    """End a hung gateway or part with SIGKILL; the next round starts another."""
 
     role: str
     handle: str
@@ -128,7 +129,7 @@ class ForgetService:
 Action = Union[
     EnsureReplica,
     RemoveReplica,
-    EnsurePolicy,
+    EnsurePart,
     EnsureGateway,
     EndPart,
     PublishSnapshot,

@@ -8,11 +8,11 @@ from gonogo.checks.finding import Check, Condition, Finding, Stage, Verdict
 from gonogo.engines.exits import FINAL
 from gonogo.engines.size import replicas_wanted
 from gonogo.engines.table import load_limit_s
+from gonogo.facts.part import PARTS, POLICY
 from gonogo.facts.replica import LOADS_TOO_LONG, Deaths, Health
 from gonogo.facts.world import World
 from gonogo.spec import Revision
 
-POLICY_SERVERS = 2
 CRASH_LOOP_DEATHS = 3
 
 
@@ -122,17 +122,17 @@ def failover(revision: Revision, world: World) -> Iterator[Finding]:
 
 def policy_servers(_: Revision, world: World) -> Iterator[Finding]:
     """Do the servers run that say who may?"""
-    if world.policies is None:
+    if world.parts is None:
         yield Finding(reason="PolicyServersUnknown", verdict=Verdict.UNKNOWN, subject="gateway")
         return
     # A server that dies at each start is a process most of the time, and never a server.
-    running = sum(1 for policy in world.policies if policy.running and policy.listening is not False)
-    enough = running >= POLICY_SERVERS
+    running = sum(1 for part in world.parts if part.role == POLICY and part.running and part.listening is not False)
+    enough = running >= PARTS[POLICY]
     yield Finding(
         reason="PolicyServersReady" if enough else "PolicyServersMissing",
         verdict=Verdict.PASS if enough else Verdict.FAIL,
         subject="gateway",
-        values={"running": running, "wanted": POLICY_SERVERS},
+        values={"running": running, "wanted": PARTS[POLICY]},
     )
 
 

@@ -18,7 +18,7 @@ from gonogo.actions.model import (
     Action,
     EndPart,
     EnsureGateway,
-    EnsurePolicy,
+    EnsurePart,
     EnsureReplica,
     ForgetService,
     ProbeRevision,
@@ -29,10 +29,12 @@ from gonogo.actions.model import (
 )
 from gonogo.control.deployment import Deployment
 from gonogo.control.observe import Observer
+from gonogo.control.part_launch import launch_of
 from gonogo.control.probe import FrontDoor, ask_everything, not_asked
 from gonogo.control.sight import given_pair, names_for
 from gonogo.engines.model import Launch
 from gonogo.engines.table import engine_for
+from gonogo.facts.part import PARTS, POLICY
 from gonogo.facts.probe import ProbeFacts
 from gonogo.facts.world import World
 from gonogo.gateway.ads import AdsServer
@@ -40,7 +42,6 @@ from gonogo.gateway.bootstrap import Bootstrap, bootstrap_json, command
 from gonogo.gateway.policy.decide import INFERENCE
 from gonogo.gateway.snapshot import Snapshot
 from gonogo.gateway.translate import GatewayInput, translate
-from gonogo.plan.decide import POLICY_SERVERS
 from gonogo.runtimes.environments import EnvironmentStore
 from gonogo.runtimes.local import rotate
 from gonogo.runtimes.look import gateway_binary
@@ -77,8 +78,8 @@ class Hands:
             self._ensure_replica(action, world)
         elif isinstance(action, RemoveReplica):
             self._remove_replica(action)
-        elif isinstance(action, EnsurePolicy):
-            self._ensure_policy(action)
+        elif isinstance(action, EnsurePart):
+            self._ensure_part(action)
         elif isinstance(action, EnsureGateway):
             self._ensure_gateway(action)
         elif isinstance(action, EndPart):
@@ -160,26 +161,12 @@ class Hands:
         self._runtime.end(handle, GRACE_S)
         self._wake()
 
-    def _ensure_policy(self, action: EnsurePolicy) -> None:
-        name = str(action.index)
-        if any(one.role == "policy" and one.name == name for one in self._runtime.processes()):
+    def _ensure_part(self, action: EnsurePart) -> None:
+        role, name = action.role, str(action.index)
+        if any((one.role, one.name) == (role, name) for one in self._runtime.processes()):
             return
-        launch = Launch(
-            command=(
-                sys.executable,
-                "-m",
-                "gonogo.gateway.policy.main",
-                "--socket",
-                str(self._paths.policy_socket(action.index)),
-                "--database",
-                str(self._paths.database),
-                "--index",
-                name,
-            ),
-            environment={},
-            niceness=0,
-        )
-        self._runtime.start(launch, ("policy", name, None), self._paths.log("policy", name))
+        launch = launch_of(role, action.index, self._paths)
+        self._runtime.start(launch, (role, name, None), self._paths.log(role, name))
 
     def _ensure_gateway(self, action: EnsureGateway) -> None:
         if any(one.role == "gateway" for one in self._runtime.processes()):
@@ -211,12 +198,15 @@ class Hands:
             GatewayInput(
                 listeners=action.listeners,
                 clusters=action.clusters,
-                policy_sockets=tuple(str(self._paths.policy_socket(index)) for index in range(POLICY_SERVERS)),
+                policy_sockets=self._sockets(POLICY),
                 certificate_chain_pem=certificate.chain_pem,
                 private_key_pem=certificate.key_pem,
                 access_log_path=str(self._paths.access_log),
             )
         )
+
+    def _sockets(self, role: str) -> tuple[str, ...]:
+        return tuple(str(self._paths.part_socket(role, index)) for index in range(PARTS[role]))
 
     def _certificate(self) -> CertificateFiles:
         """The certificate for all names that the services ask for; made or renewed when it must be."""

@@ -15,11 +15,11 @@ from gonogo.control.sight import CertificateSight, HostSight, StateSight, given_
 from gonogo.control.sight_models import EnvironmentSight, ModelSight, ProjectorSight
 from gonogo.control.watch import Birth, ReplicaWatch
 from gonogo.engines.table import engine_for, load_limit_s
-from gonogo.facts.gateway import GatewayFacts, PolicyFacts, ResourceStatus
+from gonogo.facts.gateway import GatewayFacts, ResourceStatus
 from gonogo.facts.host import HostFacts
+from gonogo.facts.part import PARTS, PartFacts
 from gonogo.facts.replica import LOADS_TOO_LONG, Deaths, Health, MemoryMeasured, ReplicaFacts, ReplicaName
 from gonogo.facts.world import World
-from gonogo.plan.decide import POLICY_SERVERS
 from gonogo.plan.health import SEEING_STUCK_S, STUCK_S
 from gonogo.plan.model import DesiredService
 from gonogo.runtimes.local import Process, tail
@@ -84,7 +84,7 @@ class Observer:
             projectors=await asyncio.to_thread(self.projectors.look, projectors),
             replicas=self._replicas(host),
             gateway=self._gateway(processes, services),
-            policies=self._policies(processes),
+            parts=self._parts(processes),
             certificate=await asyncio.to_thread(self.certificate.look, _gateways(services)),
             given_certificates=await asyncio.to_thread(
                 given_certificates, self._paths, [one.desired.spec.gateway for one in services]
@@ -235,17 +235,20 @@ class Observer:
             hung=envoy is not None and self.parts.hung(envoy.handle),
         )
 
-    def _policies(self, processes: Iterable[Process]) -> tuple[PolicyFacts, ...]:
-        found = {int(one.name): one for one in processes if one.role == "policy" and one.name.isdigit()}
+    def _parts(self, processes: Iterable[Process]) -> tuple[PartFacts, ...]:
+        found = {(one.role, one.name): one for one in processes}
         return tuple(
-            PolicyFacts(
-                index=index,
-                running=index in found,
-                handle=found[index].handle if index in found else None,
-                listening=index in found and _accepts(str(self._paths.policy_socket(index))),
-                hung=index in found and self.parts.hung(found[index].handle),
-            )
-            for index in range(POLICY_SERVERS)
+            self._part(role, index, found.get((role, str(index)))) for role, n in PARTS.items() for index in range(n)
+        )
+
+    def _part(self, role: str, index: int, process: Process | None) -> PartFacts:
+        return PartFacts(
+            role=role,
+            index=index,
+            running=process is not None,
+            handle=process.handle if process else None,
+            listening=process is not None and _accepts(str(self._paths.part_socket(role, index))),
+            hung=process is not None and self.parts.hung(process.handle),
         )
 
     def _listening(self, doors: frozenset[tuple[str, int]]) -> bool:

@@ -1,4 +1,4 @@
-"""Watches Envoy and the policy servers: a dead one is seen by its process, a hung one by its silence.
+"""Watches Envoy and the parts (`gonogo.facts.part`): a dead one is seen by its process, a hung one by its silence.
 
 The verdict is `gonogo.plan.health`'s: unanswered looks while the kernel says "stopped", or while no CPU is used.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Awaitable, Callable, Iterable
+from typing import Awaitable, Callable, Iterable, Mapping
 
 import grpc
 import httpx
 
+from gonogo.facts.part import POLICY
 from gonogo.facts.replica import Health
 from gonogo.plan import health
 from gonogo.runtimes.local import LocalRuntime, Process
@@ -23,7 +24,7 @@ HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 
 
 class PartsWatch:
-    """One task per process of the roles gateway and policy. `on_change` is called when one hangs."""
+    """One task per process of the gateway and of each part. `on_change` is called when one hangs."""
 
     def __init__(self, paths: StatePaths, runtime: LocalRuntime, on_change: Callable[[], None]) -> None:
         self._paths = paths
@@ -31,10 +32,14 @@ class PartsWatch:
         self._on_change = on_change
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._hung: set[str] = set()
+        self._asks: Mapping[str, Callable[[Process], Awaitable[bool]]] = {
+            "gateway": self._gateway_answers,
+            POLICY: self._grpc_answers,
+        }
 
     def follow(self, processes: Iterable[Process]) -> None:
         """Watch these processes, and no others any more."""
-        wanted = {process.handle: process for process in processes if process.role in ("gateway", "policy")}
+        wanted = {process.handle: process for process in processes if process.role in self._asks}
         for handle in [handle for handle in self._tasks if handle not in wanted]:
             self._tasks.pop(handle).cancel()
             self._hung.discard(handle)
@@ -47,7 +52,7 @@ class PartsWatch:
         return handle in self._hung
 
     async def _watch(self, process: Process) -> None:
-        answers = self._gateway_answers if process.role == "gateway" else self._policy_answers
+        answers = self._asks[process.role]
         now = time.monotonic()
         history = health.generated(health.History(born_at=now, load_limit_s=0.0), now)
         while True:
@@ -74,8 +79,8 @@ class PartsWatch:
         except httpx.HTTPError:
             return False
 
-    async def _policy_answers(self, process: Process) -> bool:
-        socket = self._paths.policy_socket(int(process.name))
+    async def _grpc_answers(self, process: Process) -> bool:
+        socket = self._paths.part_socket(process.role, int(process.name))
         async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
             check: Callable[..., Awaitable[bytes]] = channel.unary_unary(
                 HEALTH_CHECK, request_serializer=None, response_deserializer=None

@@ -32,7 +32,7 @@ def look(paths: StatePaths, revision: Revision) -> World:
         projectors=ProjectorSight().look((revision.spec.projector,) if revision.spec.projector else ()),
         replicas=(),
         gateway=GatewayFacts(running=False, handle=None, resources=None),
-        policies=(),
+        parts=(),
         given_certificates=given_certificates(paths, (revision.spec.gateway,)),
         state=state_facts(paths),
     )

@@ -44,17 +44,6 @@ class GatewayFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyFacts:
-    """One policy server process. `listening`: its socket accepts connections; None was not asked."""
-
-    index: int
-    running: bool
-    handle: str | None
-    hung: bool = False
-    listening: bool | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateFacts:
     """The certificate that the gateway presents. Times are Unix seconds."""
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Mapping
 
 from gonogo.facts.environment import EnvironmentMade
-from gonogo.facts.gateway import CertificateFacts, GatewayFacts, PolicyFacts, StateFacts
+from gonogo.facts.gateway import CertificateFacts, GatewayFacts, StateFacts
 from gonogo.facts.host import HostFacts
 from gonogo.facts.model import ModelFacts, ProjectorFacts
+from gonogo.facts.part import PartFacts
 from gonogo.facts.probe import ProbeFacts
 from gonogo.facts.replica import Deaths, ReplicaFacts
 from gonogo.spec import Spec
@@ -31,7 +32,7 @@ class World:
     environments: Mapping[str, EnvironmentMade] | None = None
     replicas: tuple[ReplicaFacts, ...] | None = None
     gateway: GatewayFacts | None = None
-    policies: tuple[PolicyFacts, ...] | None = None
+    parts: tuple[PartFacts, ...] | None = None
     certificate: CertificateFacts | None = None
     given_certificates: Mapping[str, CertificateFacts] = field(default_factory=dict)
     state: StateFacts | None = None

@@ -14,7 +14,7 @@ from gonogo.actions.model import (
     Action,
     EndPart,
     EnsureGateway,
-    EnsurePolicy,
+    EnsurePart,
     ForgetService,
     ListenerPlan,
     ProbeRevision,
@@ -29,6 +29,7 @@ from gonogo.checks.finding import Answer, Check, Finding, Stage, Value, Verdict
 from gonogo.checks.network import hopeless
 from gonogo.engines.size import replicas_wanted
 from gonogo.engines.table import load_limit_s
+from gonogo.facts.part import PARTS
 from gonogo.facts.replica import Health, ReplicaFacts, ReplicaName
 from gonogo.facts.world import World
 from gonogo.plan.endpoints import clusters, drained
@@ -36,15 +37,13 @@ from gonogo.plan.model import DesiredService, Plan
 from gonogo.plan.place import active, environment_gone, missing_replicas, of_revision
 from gonogo.spec import Revision
 
-POLICY_SERVERS = 2
-
 
 def decide(services: Sequence[DesiredService], world: World, checks: Sequence[Check] = CHECKS) -> Plan:
     """What to do next. Actions are in order; the answers are those of the stage that each service is in."""
     actions: list[Action] = []
     answers: list[Answer] = []
     promised: list[str] = []
-    if world.replicas is None or world.gateway is None or world.policies is None:
+    if world.replicas is None or world.gateway is None or world.parts is None:
         return Plan(observation=world.observation, actions=(), answers=())
     actions.extend(_infrastructure(world))
     actions.extend(_sick(world.replicas))
@@ -82,13 +81,14 @@ def ask(checks: Sequence[Check], stage: Stage, revision: Revision, world: World)
 
 
 def _infrastructure(world: World) -> Iterator[Action]:
-    running = {policy.index for policy in world.policies or () if policy.running}
-    for index in range(POLICY_SERVERS):
-        if index not in running:
-            yield EnsurePolicy(index=index)
-    for policy in world.policies or ():
-        if policy.hung and policy.handle is not None:
-            yield EndPart(role="policy", handle=policy.handle, why="PartHung")
+    running = {(part.role, part.index) for part in world.parts or () if part.running}
+    for role, count in PARTS.items():
+        for index in range(count):
+            if (role, index) not in running:
+                yield EnsurePart(role=role, index=index)
+    for part in world.parts or ():
+        if part.hung and part.handle is not None:
+            yield EndPart(role=part.role, handle=part.handle, why="PartHung")
     gateway = world.gateway
     if gateway is not None and gateway.hung and gateway.handle is not None:
         yield EndPart(role="gateway", handle=gateway.handle, why="PartHung")

@@ -114,8 +114,9 @@ class StatePaths:
     def admin_socket(self) -> Path:
         return self.run / "admin.sock"
 
-    def policy_socket(self, index: int) -> Path:
-        return self.run / f"policy-{index}.sock"
+    def part_socket(self, role: str, index: int) -> Path:
+        """Where a part listens (`gonogo.facts.part.PARTS`)."""
+        return self.run / f"{role}-{index}.sock"
 
     def log(self, role: str, name: str) -> Path:
         """The log file of one process, e.g. `logs/replica-smollm2-1-0.log`."""

@@ -1,0 +1,27 @@
+"""How each part is started: role → command line. One line in the table per part of `gonogo.facts.part.PARTS`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Callable, Mapping
+
+from gonogo.engines.model import Launch
+from gonogo.facts.part import POLICY
+from gonogo.runtimes.paths import StatePaths
+
+
+def launch_of(role: str, index: int, paths: StatePaths) -> Launch:
+    """The command that starts this part. Raises KeyError for a role that there is not."""
+    return Launch(command=_COMMANDS[role](index, paths), environment={}, niceness=0)
+
+
+def _policy(index: int, paths: StatePaths) -> tuple[str, ...]:
+    return (
+        *(sys.executable, "-m", "gonogo.gateway.policy.main"),
+        *("--socket", str(paths.part_socket(POLICY, index))),
+        *("--database", str(paths.database)),
+        *("--index", str(index)),
+    )
+
+
+_COMMANDS: Mapping[str, Callable[[int, StatePaths], tuple[str, ...]]] = {POLICY: _policy}

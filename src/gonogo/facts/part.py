@@ -1,0 +1,23 @@
+"""The processes of a deployment beside Envoy, control and the replicas: which there are, and what was seen of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Mapping
+
+POLICY = "policy"
+
+PARTS: Mapping[str, int] = {POLICY: 2}
+"""Role → how many run. Each listens on a unix socket of its own (`StatePaths.part_socket`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartFacts:
+    """One such process. `listening`: its socket accepts connections; None was not asked. `hung`: alive, and silent."""
+
+    role: str
+    index: int
+    running: bool
+    handle: str | None
+    hung: bool = False
+    listening: bool | None = None
