@@ -1,0 +1,90 @@
+"""Asks the gateway, like any client: HTTP through its front door, with a key. Nothing here knows of tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+
+import aiohttp
+
+from gonogo.runtimes.paths import StatePaths
+from gonogo.tasks.judge import Answer
+
+MOST_ANSWER_BYTES = 64 * 2**20
+ANSWER_LIMIT_S = 900.0
+CONNECT_LIMIT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where the gateway listens: a unix socket, or else a URL with the certificate authority to trust."""
+
+    base_url: str
+    socket: str | None = None
+    ca_file: str | None = None
+
+    @classmethod
+    def of(cls, paths: StatePaths) -> Address:
+        """The gateway's local front of this deployment: all that its own processes need."""
+        return cls(base_url="http://gateway", socket=str(paths.front_socket))
+
+
+class Door:
+    """A few connections to the gateway. `async with`."""
+
+    def __init__(self, address: Address, connections: int = 128) -> None:
+        self._address, self._connections = address, connections
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Door:
+        address = self._address
+        connector: aiohttp.BaseConnector
+        if address.socket is not None:
+            connector = aiohttp.UnixConnector(path=address.socket, limit=self._connections)
+        else:
+            trust = ssl.create_default_context(cafile=address.ca_file) if address.ca_file else False
+            connector = aiohttp.TCPConnector(limit=self._connections, ssl=trust)
+        timeout = aiohttp.ClientTimeout(total=ANSWER_LIMIT_S, sock_connect=CONNECT_LIMIT_S)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def post(self, path: str, body: bytes, key: str) -> Answer:
+        """The gateway's answer; a status of 0 where none came. Raises nothing but what cancels it."""
+        assert self._session is not None
+        headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+        try:
+            async with self._session.post(self._address.base_url + path, data=body, headers=headers) as response:
+                return await _read(response)
+        except aiohttp.ClientConnectorError:
+            return Answer(status=0, code="unreachable")
+        except (asyncio.TimeoutError, TimeoutError):
+            return Answer(status=0, code="timeout")
+        except (aiohttp.ClientError, OSError):
+            return Answer(status=0, code="no_answer")
+
+
+async def _read(response: aiohttp.ClientResponse) -> Answer:
+    body = bytearray()
+    async for piece in response.content.iter_chunked(2**18):
+        body += piece
+        if len(body) > MOST_ANSWER_BYTES:
+            response.close()
+            return Answer(status=0, code="too_large")
+    retry_after_s: float | None = None
+    with suppress(ValueError):
+        retry_after_s = float(response.headers["retry-after"]) if "retry-after" in response.headers else None
+    return Answer(
+        status=response.status,
+        body=bytes(body),
+        request_id=response.headers.get("x-request-id"),
+        retry_after_s=retry_after_s,
+    )
