@@ -124,7 +124,7 @@ class Change:
     def add_key(self, row: KeyRow) -> None:
         """Keep a key. Needs no lease. Raises ValueError for a scope, a pin or a limit that cannot be.
 
-        Pinned keys that expired more than an hour ago are dropped on the way.
+        Pinned keys and those that act for others are dropped on the way, an hour after they expired.
         """
         unknown = [scope for scope in row.scopes if scope not in SCOPES]
         if unknown or not row.scopes:
@@ -132,15 +132,19 @@ class Change:
         if row.revision is not None and (row.service is None or row.expires_at is None):
             raise ValueError("a key pinned to a revision names its service and expires")
         check_limits({name: getattr(row, name) for name in (*LIMITS, "priority")})
+        if row.acts_for is not None:
+            self._check_acting(row)
         k = t.keys
-        stale = sa.and_(k.c.revision.is_not(None), k.c.expires_at < self._now - PROBE_KEY_KEPT_S)
+        passing = sa.or_(k.c.revision.is_not(None), k.c.acts_for.is_not(None))
+        stale = sa.and_(passing, k.c.expires_at < self._now - PROBE_KEY_KEPT_S)
         self._connection.execute(sa.delete(k).where(stale))
         columns = {name: getattr(row, name) for name in k.c.keys() if name != "scopes"}  # noqa: SIM118 (not a dict)
         self._connection.execute(sa.insert(k).values(**columns, scopes=json.dumps(row.scopes)))
         self._policy_changed()
         shown = {"key_id": row.key_id, "name": row.name, "scopes": row.scopes, "expires_at": row.expires_at}
         limited = {"limits": row.limits, "priority": row.priority}
-        self._told("KeyAdded", row.service, row.revision, {**shown, **limited})
+        acts = {} if row.acts_for is None else {"acts_for": row.acts_for}
+        self._told("KeyAdded", row.service, row.revision, {**shown, **limited, **acts})
 
     def change_key(self, key_id: str, values: Mapping[str, int | str | None]) -> None:
         """Set limits (`gonogo.security.keys.LIMITS`; None: unlimited) and `priority` of a key. Needs no lease.
@@ -201,6 +205,19 @@ class Change:
     def journal_abandoned(self) -> tuple[OpenAction, ...]:
         """A new holder's first word: what earlier ones left open is open no more, each with an event. Returns it."""
         return journal.abandon(self._connection, self._log, epoch=self._needs_lease("an action"))
+
+    def _check_acting(self, row: KeyRow) -> None:
+        """A key that acts for another one ends, has no limits of its own, and opens nothing that the other does not."""
+        k = t.keys
+        owner = self._connection.execute(sa.select(k).where(k.c.key_id == row.acts_for)).one_or_none()
+        if owner is None or owner.acts_for is not None:
+            raise ValueError(f"a key acts for one that its owner made, and {row.acts_for} is none")
+        if row.expires_at is None or row.revision is not None or row.limits:
+            raise ValueError(
+                "a key that acts for another one expires, and has neither a revision nor limits of its own"
+            )
+        if owner.service is not None and row.service != owner.service:
+            raise ValueError(f"a key that acts for one of {owner.service} is for the same service")
 
     def _needs_lease(self, what: str) -> int:
         if self._epoch is None:

@@ -57,7 +57,9 @@ _VERSION_3: Sequence[str] = (
     " ('interactive', 'batch'))",
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_VERSION_1, _VERSION_2, _VERSION_3)
+_ACTING_KEYS: Sequence[str] = ("ALTER TABLE keys ADD COLUMN acts_for TEXT",)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_VERSION_1, _VERSION_2, _VERSION_3, _ACTING_KEYS)
 """`MIGRATIONS[n]` leads from schema version n to n + 1."""
 
 SCHEMA_VERSION = len(MIGRATIONS)

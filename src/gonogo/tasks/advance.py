@@ -81,9 +81,7 @@ def _advance(office: Office, batch: Batch) -> int:
 def _cancel_some(office: Office, batch: Batch) -> int:
     message = "The batch was cancelled before this request was done."
     with office.database.writing() as c:
-        return ledger.cancel_batch(
-            c, batch.batch_id, "batch_cancelled", message, CANCELLED_AT_ONCE, office.wall()
-        )
+        return ledger.cancel_batch(c, batch.batch_id, "batch_cancelled", message, CANCELLED_AT_ONCE, office.wall())
 
 
 def _read(office: Office, batch: Batch) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Mapping, Protocol, Union
 
 from gonogo.gateway.policy.deny import Deny
-from gonogo.security.keys import KeyProblem, KeyRow, matches, parse, usable
+from gonogo.security.keys import KeyProblem, KeyRow, acting, matches, parse, usable
 
 _AUTHENTICATION = "authentication_error"
 _PERMISSION = "permission_error"
@@ -57,9 +57,12 @@ def decide(request: RequestHeaders, view: View, now: float) -> Decision:
     token = _bearer(request.authorization)
     if isinstance(token, Deny):
         return token
-    row = _known(token, view)
-    if isinstance(row, Deny):
-        return row
+    known = _known(token, view)
+    if isinstance(known, Deny):
+        return known
+    row = acting(known, view.keys)
+    if row is None:
+        return _REVOKED
     if not usable(row, now):
         return _EXPIRED if row.revoked_at is None else _REVOKED
     if not _in_scope(request.path, row.scopes):
