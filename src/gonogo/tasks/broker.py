@@ -10,7 +10,9 @@ import os
 from typing import Any, Mapping
 from urllib.parse import quote
 
+from gonogo.facts.part import VALKEY
 from gonogo.runtimes.paths import StatePaths
+from gonogo.runtimes.valkey import QUEUE_DB
 
 QUEUE = "gonogo"
 MOST_RINGS = 4
@@ -25,7 +27,7 @@ QUEUE_URL = "GONOGO_QUEUE_URL"
 def broker_url(paths: StatePaths) -> str:
     """Where the bell hangs."""
     given = os.environ.get(QUEUE_URL)
-    return given or f"redis+socket://{quote(str(paths.part_socket('valkey', 0)))}?virtual_host=0"
+    return given or f"redis+socket://{quote(str(paths.part_socket(VALKEY, 0)))}?virtual_host={QUEUE_DB}"
 
 
 def settings(paths: StatePaths) -> Mapping[str, Any]:
