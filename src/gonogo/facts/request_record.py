@@ -38,8 +38,9 @@ class LogPosition:
 class RequestRecord:
     """One request at the front door. Times in ms from its start; None: it did not come to that, or was not told.
 
-    `at` is its start in Unix seconds. `status` 0: the client went away before there was one. `revision`: the one that
-    policy chose (`service/number`); `upstream`: Envoy's cluster, which is `relay` for what a relay passes on.
+    `at` is its start in Unix seconds; `sent_ms`: when all of it was on its way to a replica or a relay. `status` 0: the
+    client went away before there was one. `revision`: the one that policy chose (`service/number`); `upstream`: Envoy's
+    cluster, which is `relay` for what a relay passes on.
     """
 
     at: float
@@ -52,6 +53,7 @@ class RequestRecord:
     bytes_received: int
     bytes_sent: int
     duration_ms: int
+    sent_ms: int | None
     first_byte_ms: int | None
     attempts: int
     upstream: str | None
@@ -113,6 +115,10 @@ class StreamRecord:
     def replica(self) -> str | None:
         """The replica that ended it."""
         return self.attempts[-1].replica if self.attempts else None
+
+    @property
+    def service(self) -> str | None:
+        return None if self.revision is None else service_of(self.revision)
 
 
 def service_of(revision: str) -> str:
@@ -181,6 +187,7 @@ def _request(found: Mapping[str, object]) -> RequestRecord | None:
         bytes_received=_count(found.get("bytes_received")) or 0,
         bytes_sent=_count(found.get("bytes_sent")) or 0,
         duration_ms=duration,
+        sent_ms=_count(found.get("sent_ms")),
         first_byte_ms=_count(found.get("first_byte_ms")),
         attempts=_count(found.get("attempts")) or 0,
         upstream=upstream,

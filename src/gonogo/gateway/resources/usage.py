@@ -39,6 +39,7 @@ LOG_FIELDS: Json = {
     "bytes_sent": "%BYTES_SENT%",
     "content_type": "%RESP(content-type)%",
     "duration_ms": "%DURATION%",
+    "sent_ms": "%REQUEST_TX_DURATION%",
     "first_byte_ms": "%RESPONSE_DURATION%",
     "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     "upstream": "%UPSTREAM_HOST%",
