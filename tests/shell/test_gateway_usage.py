@@ -94,9 +94,7 @@ def test_a_stream_whose_engine_dies_is_told_from_one_whose_client_leaves(tmp_pat
         seen = {}
         for who in ("client", "engine"):
             reader, writer = await asyncio.open_connection("127.0.0.1", edge.port, ssl=edge.trust)
-            head = (
-                f"POST {PATH} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer key-of-svc-1\r\nx-want: stream\r\n"
-            )
+            head = f"POST {PATH} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\nx-want: stream\r\n"
             writer.write(f"{head}content-length: 0\r\n\r\n".encode())
             answer = (await reader.readuntil(b"data: 1")).decode()
             request_id = next(
