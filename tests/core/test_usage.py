@@ -49,7 +49,7 @@ STREAM = StreamRecord(
     request_id="r-1",
     key_id="k1",
     revision="svc/1",
-    attempts=(Attempt(replica="svc/1/0", tokens=4, end="reset"), Attempt(replica="svc/1/1", tokens=7, end="done")),
+    attempts=(Attempt(replica="svc/1/0", tokens=4, end="died"), Attempt(replica="svc/1/1", tokens=7, end="done")),
     prompt_tokens=24,
     completion_tokens=11,
     cached_tokens=None,
@@ -60,6 +60,7 @@ STREAM = StreamRecord(
     stall_ms=600.0,
     continued=1,
     status="done",
+    http_status=200,
 )
 
 
@@ -115,11 +116,18 @@ def test_how_a_request_ended(changes: dict[str, object], outcome: Outcome) -> No
 
 
 def test_a_stream_that_broke_after_its_first_byte_is_a_failure_though_its_status_is_200() -> None:
-    broken = replace(STREAM, status="replicas_lost")
-    assert outcome_of(RELAYED, broken) is Outcome.FAILED
-    assert outcome_of(None, broken) is Outcome.FAILED
+    lost = replace(STREAM, status="lost")
+    assert outcome_of(RELAYED, lost) is Outcome.FAILED
+    assert outcome_of(None, lost) is Outcome.FAILED
+    assert outcome_of(RELAYED, None) is Outcome.FAILED, "its relay was killed before it could say how it ended"
+
+
+def test_a_stream_that_its_client_left_or_that_was_refused_is_no_failure() -> None:
     assert outcome_of(RELAYED, replace(STREAM, status="cancelled")) is Outcome.GONE
-    assert outcome_of(RELAYED, None) is Outcome.ANSWERED
+    for status, outcome in ((400, Outcome.REFUSED), (503, Outcome.FAILED)):
+        refused = replace(STREAM, status="refused", http_status=status)
+        assert outcome_of(replace(RELAYED, status=status), refused) is outcome
+        assert outcome_of(None, refused) is outcome
 
 
 _used = st.builds(

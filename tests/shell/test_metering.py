@@ -73,6 +73,7 @@ def stream_line(number: int, **changes: Any) -> dict[str, Any]:
         "stall_ms": None,
         "continued": 0,
         "status": "done",
+        "http_status": 200,
     }
     return {**line, **changes}
 
@@ -159,21 +160,21 @@ def test_a_half_whose_other_half_never_comes_counts_alone_in_the_end(
     store: Store, meter: Meter, clock: Clock, write: Callable[..., None]
 ) -> None:
     write("access", relayed_line(0))
-    write("relay-0", stream_line(1, status="broken"))
+    write("relay-0", stream_line(1, status="lost"))
     meter.step()
     clock.now += 14
     meter.step()
     assert total(store).requests == 0
     clock.now += 2
     meter.step()
-    assert total(store).outcomes == {"answered": 1, "failed": 1}
-    assert total(store).unmetered == 1
+    assert total(store).outcomes == {"failed": 2}
+    assert total(store).completion_tokens == 11
     meter.step()
     assert total(store).requests == 2
 
 
 def test_a_stream_that_was_continued_is_told_once(store: Store, meter: Meter, write: Callable[..., None]) -> None:
-    attempts = [{"replica": "svc/1/0", "tokens": 4, "end": "reset"}, {"replica": "svc/1/1", "tokens": 7, "end": "done"}]
+    attempts = [{"replica": "svc/1/0", "tokens": 4, "end": "died"}, {"replica": "svc/1/1", "tokens": 7, "end": "done"}]
     write("relay-0", stream_line(0, continued=1, attempts=attempts, stall_ms=640.2), stream_line(1))
     write("access", relayed_line(0), relayed_line(1))
     meter.step()

@@ -93,7 +93,8 @@ class Attempt:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRecord:
     """One stream as a relay passed it on. Times in ms; None: there was none. `continued`: how often another replica
-    took over. `stall_ms`: the longest wait of the client between two tokens while one died.
+    took over. `stall_ms`: the longest wait of the client between two tokens while one died. `status`: done, cancelled
+    (by the client), lost (ended by an error event of ours), refused (an error, `http_status`, before the stream).
     """
 
     request_id: str
@@ -110,6 +111,7 @@ class StreamRecord:
     stall_ms: float | None
     continued: int
     status: str
+    http_status: int | None
 
     @property
     def replica(self) -> str | None:
@@ -163,7 +165,8 @@ def parse_stream(line: bytes) -> StreamRecord | None:
         itl_max_ms=_ms(gaps.get("max")),
         stall_ms=_ms(found.get("stall_ms")),
         continued=_count(found.get("continued")) or 0,
-        status=_name(found.get("status")) or str(_count(found.get("status")) or ""),
+        status=_name(found.get("status")) or "",
+        http_status=_count(found.get("http_status")),
     )
 
 

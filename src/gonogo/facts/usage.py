@@ -45,9 +45,8 @@ class Outcome(str, Enum):
     OTHER = "other"
 
 
-STREAM_WHOLE = ("done", "ok", "complete", "completed", "200")
-STREAM_GONE = ("cancelled", "gone", "client_gone", "499")
-"""The relay's words for a stream that ended well, and for one that its client left."""
+DONE, CANCELLED, REFUSED = "done", "cancelled", "refused"
+"""The relay's words for how a stream ended; any other is a stream that was not whole (`gateway.relay.record`)."""
 
 _CLIENT_LEFT = ("DC", "DR")
 _CLIENT_LEFT_DETAILS = ("downstream_remote", "client_disconnect", "http2.remote_re")
@@ -136,7 +135,7 @@ def outcome_of(record: RequestRecord | None, stream: StreamRecord | None) -> Out
     broken = record.status == 0 or flags & _BROKEN_FLAGS or record.details.startswith("upstream_reset_after")
     if broken:
         return Outcome.FAILED
-    if stream is not None:
+    if record.relayed:
         return _outcome_of_stream(stream)
     return Outcome.OTHER if record.revision is None else Outcome.ANSWERED
 
@@ -169,9 +168,12 @@ def quantile(name: str, seen: Histogram, share: float) -> float | None:
 
 
 def _outcome_of_stream(stream: StreamRecord | None) -> Outcome:
-    if stream is None or stream.status in STREAM_WHOLE:
-        return Outcome.ANSWERED
-    return Outcome.GONE if stream.status in STREAM_GONE else Outcome.FAILED
+    """None: the relay was killed before it could say, and the client was told that the answer is lost."""
+    if stream is None:
+        return Outcome.FAILED
+    if stream.status == REFUSED:
+        return Outcome.FAILED if (stream.http_status or 500) >= 500 else Outcome.REFUSED
+    return {DONE: Outcome.ANSWERED, CANCELLED: Outcome.GONE}.get(stream.status, Outcome.FAILED)
 
 
 def _generates(record: RequestRecord | None) -> bool:

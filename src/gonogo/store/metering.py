@@ -50,6 +50,8 @@ def keep(connection: sa.Connection, log: Log, read: Metered) -> int:
     joined = join(read.requests, read.streams, _waiting(connection))
     alone = _alone(connection, joined.waiting, log.now) if read.drained else ()
     _note_waiting(connection, joined, alone, log.now)
+    if read.drained:  # what no version can read any more
+        connection.execute(sa.delete(u.half_requests).where(u.half_requests.c.since_at < log.now - 4 * WAIT_S))
     _add(connection, (*joined.whole, *alone), log.now)
     for stream in read.streams:
         if stream.continued > 0:
@@ -149,11 +151,14 @@ def _waiting(connection: sa.Connection) -> Waiting:
     streams: dict[str, StreamRecord] = {}
     for row in connection.execute(sa.select(u.half_requests)).mappings():
         content = json.loads(row["content"])
-        if row["half"] == "request":
-            requests[row["request_id"]] = RequestRecord(**content)
-        else:
-            attempts = tuple(Attempt(**one) for one in content.pop("attempts"))
-            streams[row["request_id"]] = StreamRecord(attempts=attempts, **content)
+        try:
+            if row["half"] == "request":
+                requests[row["request_id"]] = RequestRecord(**content)
+            else:
+                attempts = tuple(Attempt(**one) for one in content.pop("attempts"))
+                streams[row["request_id"]] = StreamRecord(attempts=attempts, **content)
+        except TypeError:  # written by another version of gonogo, seconds before it was replaced: it goes with its time
+            continue
     return Waiting(requests=requests, streams=streams)
 
 

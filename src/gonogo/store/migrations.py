@@ -46,6 +46,17 @@ _VERSION_1: Sequence[str] = (
 
 _VERSION_2: Sequence[str] = ("ALTER TABLE services ADD COLUMN in_place_at REAL",)
 
+# Policy servers of an earlier gonogo that run already go on: they name the columns that they read, and hold no limits.
+# One that is started anew from the earlier program refuses the file, and with it everybody, until it is replaced.
+_VERSION_3: Sequence[str] = (
+    *(
+        f"ALTER TABLE keys ADD COLUMN {name} INTEGER CHECK ({name} >= 1)"
+        for name in ("requests_per_minute", "tokens_per_minute", "tokens_per_day", "concurrent")
+    ),
+    "ALTER TABLE keys ADD COLUMN priority TEXT NOT NULL DEFAULT 'interactive' CHECK (priority IN"
+    " ('interactive', 'batch'))",
+)
+
 # Metering (`usage_tables`).
 _USAGE: Sequence[str] = (
     # at: Unix seconds at which the span begins; span 0 is everything since the store was made.
@@ -61,7 +72,7 @@ _USAGE: Sequence[str] = (
     "CREATE INDEX half_requests_by_age ON half_requests (since_at)",
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_VERSION_1, _VERSION_2, _USAGE)
+MIGRATIONS: Sequence[Sequence[str]] = (_VERSION_1, _VERSION_2, _VERSION_3, _USAGE)
 """`MIGRATIONS[n]` leads from schema version n to n + 1."""
 
 SCHEMA_VERSION = len(MIGRATIONS)
