@@ -12,11 +12,12 @@ import sqlalchemy as sa
 
 from gonogo.actions.model import Action
 from gonogo.checks.finding import Answer, Stage
+from gonogo.facts.metered import Metered
 from gonogo.security.chain import Event, canonical
 from gonogo.security.keys import LIMITS, SCOPES, KeyRow, check_limits
 from gonogo.spec import Revision, Spec
 from gonogo.store import answers as kept_answers
-from gonogo.store import journal, queries
+from gonogo.store import acting, journal, metering, queries
 from gonogo.store import tables as t
 from gonogo.store.faults import LeaseNeeded, UnknownKey, UnknownRevision
 from gonogo.store.log import Log, Subject
@@ -133,7 +134,7 @@ class Change:
             raise ValueError("a key pinned to a revision names its service and expires")
         check_limits({name: getattr(row, name) for name in (*LIMITS, "priority")})
         if row.acts_for is not None:
-            self._check_acting(row)
+            acting.check(self._connection, row)
         k = t.keys
         passing = sa.or_(k.c.revision.is_not(None), k.c.acts_for.is_not(None))
         stale = sa.and_(passing, k.c.expires_at < self._now - PROBE_KEY_KEPT_S)
@@ -206,18 +207,10 @@ class Change:
         """A new holder's first word: what earlier ones left open is open no more, each with an event. Returns it."""
         return journal.abandon(self._connection, self._log, epoch=self._needs_lease("an action"))
 
-    def _check_acting(self, row: KeyRow) -> None:
-        """A key that acts for another one ends, has no limits of its own, and opens nothing that the other does not."""
-        k = t.keys
-        owner = self._connection.execute(sa.select(k).where(k.c.key_id == row.acts_for)).one_or_none()
-        if owner is None or owner.acts_for is not None:
-            raise ValueError(f"a key acts for one that its owner made, and {row.acts_for} is none")
-        if row.expires_at is None or row.revision is not None or row.limits:
-            raise ValueError(
-                "a key that acts for another one expires, and has neither a revision nor limits of its own"
-            )
-        if owner.service is not None and row.service != owner.service:
-            raise ValueError(f"a key that acts for one of {owner.service} is for the same service")
+    def keep_metered(self, read: Metered) -> int:
+        """Count what was read of the gateway's logs, and note how far; returns how many lines wait for another one."""
+        self._needs_lease("usage")
+        return metering.keep(self._connection, self._log, read)
 
     def _needs_lease(self, what: str) -> int:
         if self._epoch is None:

@@ -29,6 +29,7 @@ KINDS: Mapping[str, str] = {
     "ReplicaReady": "a replica generated its first token",
     "ReplicaHung": "a replica neither answered nor worked",
     "ReplicaDied": "a replica ended without being asked to",
+    "StreamContinued": "a replica was lost in the middle of a stream, and another one went on with it",
     "GatewayDied": "Envoy ended without being asked to",
     "PolicyDied": "a policy server ended without being asked to",
     "SnapshotAcknowledged": "Envoy acknowledged all of a published configuration",
