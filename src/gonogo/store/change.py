@@ -16,8 +16,8 @@ from gonogo.facts.metered import Metered
 from gonogo.security.chain import Event, canonical
 from gonogo.security.keys import LIMITS, SCOPES, KeyRow, check_limits
 from gonogo.spec import Revision, Spec
-from gonogo.store import answers as kept_answers
 from gonogo.store import acting, journal, metering, queries
+from gonogo.store import answers as kept_answers
 from gonogo.store import tables as t
 from gonogo.store.faults import LeaseNeeded, UnknownKey, UnknownRevision
 from gonogo.store.log import Log, Subject
