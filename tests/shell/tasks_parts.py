@@ -156,6 +156,12 @@ class QueueParts:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
 
+    def keep(self, name: str) -> None:
+        """Start it again if it has ended, as control does: Celery ends when a child dies while it is being born."""
+        if self.processes[name].poll() is not None:
+            self.kill(name)
+            self.start(name, wait=False)
+
     def client(self, key_id: str | None = None) -> httpx.Client:
         """What the gateway lets through to the part: whose key it is stands in a header."""
         transport = httpx.HTTPTransport(uds=str(self.paths.part_socket("tasks", 0)))

@@ -52,6 +52,7 @@ def test_workers_and_their_children_are_killed_again_and_again_and_the_bell_is_e
             names = [name for n in range(4) for name in leave(client, *(f"{n}-{i}" for i in range(150)))]
             for number in range(10):
                 time.sleep(chance.uniform(0.2, 0.5))
+                parts.keep("worker")
                 worker = parts.processes["worker"].pid
                 below = children(worker)
                 if number % 2 and below:
@@ -64,7 +65,7 @@ def test_workers_and_their_children_are_killed_again_and_again_and_the_bell_is_e
                     for path in (parts.paths.root / "valkey").rglob("*"):
                         path.unlink() if path.is_file() else None
                     parts.start("valkey")
-            until(lambda: states(parts) == {"done": 600}, 120)
+            until(lambda: parts.keep("worker") or states(parts) == {"done": 600}, 120)
             for name in random.Random(1).sample(names, 30):
                 task = client.get(f"/v1/tasks/{name}").json()
                 assert task["result"]["body"]["choices"][0]["message"]["content"].startswith("echo ")
@@ -91,6 +92,7 @@ def test_a_task_that_kills_every_worker_is_a_dead_letter_and_the_others_are_done
             names = leave(client, "poison", *(f"good-{n}" for n in range(20)))
             seen = 0
             while client.get(f"/v1/tasks/{names[0]}").json()["state"] != "dead":
+                parts.keep("worker")
                 asked = [text for _, text in parts.gateway.asked].count("poison")
                 if asked > seen:
                     seen = asked
@@ -98,7 +100,7 @@ def test_a_task_that_kills_every_worker_is_a_dead_letter_and_the_others_are_done
                         os.kill(child, signal.SIGKILL)
                 time.sleep(0.05)
                 assert seen < 9, "it is not tried for ever"
-            until(lambda: states(parts) == {"done": 20, "dead": 1}, 60)
+            until(lambda: parts.keep("worker") or states(parts) == {"done": 20, "dead": 1}, 60)
             found = client.get(f"/v1/tasks/{names[0]}").json()["error"]
             assert found["code"] == "worker_lost" and "5 times" in found["message"]
 
