@@ -28,6 +28,8 @@ KINDS: Mapping[str, str] = {
     "ReplicaReady": "a replica generated its first token",
     "ReplicaHung": "a replica neither answered nor worked",
     "ReplicaDied": "a replica ended without being asked to",
+    "ServerWell": "the gateway's health checks found an external server well",
+    "ServerSilent": "the gateway's health checks found an external server well no more",
     "GatewayDied": "Envoy ended without being asked to",
     "PolicyDied": "a policy server ended without being asked to",
     "SnapshotAcknowledged": "Envoy acknowledged all of a published configuration",

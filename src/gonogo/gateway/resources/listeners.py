@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from gonogo.actions.model import ListenerPlan
 from gonogo.gateway import replies
-from gonogo.gateway.resources.clusters import ADS, METADATA, POLICY_CLUSTER
-from gonogo.gateway.resources.convert import Json
+from gonogo.gateway.resources.clusters import ADS, POLICY_CLUSTER
+from gonogo.gateway.resources.convert import METADATA, Json
 from gonogo.gateway.resources.routes import BUFFER, EXT_PROC, MAX_BODY_BYTES, ROUTE_CONFIG, plain_http_routes
 from gonogo.gateway.resources.secrets import downstream_tls
 
