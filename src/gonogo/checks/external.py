@@ -83,9 +83,7 @@ def _silent(revision: Revision, world: World) -> dict[str, tuple[str | None, str
     By the gateway's own health checks where it has them, before that by our question.
     """
     found = _replicas(revision, world)
-    if found:
-        if any(one.health is None for one in found):
-            return None
+    if found and all(one.health is not None for one in found):
         return {str(one.url): ("gateway_health_check", None) for one in found if one.health is not Health.READY}
     seen = _asked(revision, world)
     if any(facts is None for facts in seen):
