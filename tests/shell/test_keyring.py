@@ -54,6 +54,13 @@ def test_after_a_rotation_old_values_open_and_new_ones_have_the_new_key(tmp_path
     assert (one.open(old, HERE), one.open(new, HERE)) == (b"old", b"new")
 
 
+def test_a_rotation_counts_in_every_process_at_once(tmp_path: Path) -> None:
+    mine, other = ring(tmp_path, block=1000), ring(tmp_path, block=1000)
+    before = {key_id_of(one.seal(b"x", HERE)) for one in (mine, other)}
+    fresh = other.rotate()
+    assert len(before) == 1 and key_id_of(mine.seal(b"x", HERE)) == fresh
+
+
 def test_a_process_learns_of_the_key_that_another_one_made(tmp_path: Path) -> None:
     mine, other = ring(tmp_path), ring(tmp_path)
     mine.seal(b"x", HERE)

@@ -54,11 +54,12 @@ class Keyring:
         self._keys: dict[str, DataKey] = {}
         self._active: DataKey | None = None
         self._left = 0
+        self._file = -1
 
     def seal(self, value: bytes, bound_to: bytes) -> bytes:
         """The envelope of `value`, bound to its place (`sealing.place`). Raises `KeyFileError`."""
         with self._guard:
-            if self._active is None or self._left == 0:
+            if self._active is None or self._left == 0 or self._followed():
                 self._take_leave()
             self._left -= 1
             key = self._active
@@ -78,13 +79,25 @@ class Keyring:
         return unseal(key, sealed, bound_to)
 
     def rotate(self) -> str:
-        """A new key seals from now on, in this process at once, in others after their block; gives its id."""
+        """A new key seals from now on, in every process; gives its id."""
         with self._guard, self._locked():
             keys = [*self._read(), self._made()]
             self._write(keys)
             self._learn(keys)
             self._active, self._left = None, 0
         return keys[-1].key_id
+
+    def _followed(self) -> bool:
+        """Whether another process has made a newer key: the file is replaced whenever it changes."""
+        try:
+            file = self._path.stat().st_ino
+        except OSError as error:
+            raise _unusable(self._path, error) from error
+        if file == self._file:
+            return False
+        self._file = file
+        keys = self._read()
+        return not keys or self._active is None or keys[-1].key_id != self._active.key_id
 
     def _take_leave(self) -> None:
         with self._locked():
