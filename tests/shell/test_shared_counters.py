@@ -11,10 +11,10 @@ import time
 from typing import Any, Iterator, Mapping
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from redis.exceptions import OutOfMemoryError
 
-from gonogo.gateway.policy.counters import End, LocalCounters, Taken, Taking
+from gonogo.gateway.policy.counters import HOLD_MS, End, LocalCounters, Taken, Taking
 from gonogo.gateway.policy.ledger import Held, Hold, Ledger, MemoryLedger, Room
 from gonogo.gateway.policy.limits import CONCURRENT
 from gonogo.gateway.policy.shared import SharedCounters, SharedLedger, scripts, scripts_with
@@ -25,6 +25,7 @@ from tests.core.test_limits import Bench
 from tests.shell.valkey_parts import Valkey as Server
 from tests.shell.valkey_parts import reads
 
+GIVEN_BACK = Finish(request=1, tokens=0, over=True, final=True)
 MOVED = """local function wall_now_ms()
   return tonumber(redis.call('GET', 'wall of the test'))
 end
@@ -64,6 +65,8 @@ def taking(name: str, of: Mapping[str, int], tokens: int = 1, key: str = "k") ->
     return Taking(request_id=name, key_id=key, limits=of, tokens=tokens)
 
 
+@example({CONCURRENT: 1}, [Ask(tokens=1), Pass(ms=HOLD_MS + 1), Ask(tokens=1)])
+@example({"tokens_per_minute": 100}, [Ask(tokens=9), Pass(ms=5000), Ask(tokens=9), GIVEN_BACK, Ask(tokens=0)])
 @given(limits, histories)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_valkey_and_memory_count_the_same_whatever_the_clock_does(
