@@ -104,9 +104,7 @@ class Valkey:
             try:
                 wire = await asyncio.wait_for(self._open(), OPEN_LIMIT_S)
             except (OSError, Away, asyncio.TimeoutError) as error:
-                self._note(
-                    f"Valkey is not there ({type(error).__name__}: {error}): {_ALONE}"
-                )
+                self._note(f"Valkey is not there ({type(error).__name__}: {error}): {_ALONE}")
                 await asyncio.sleep(pause_s)
                 pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
                 continue
