@@ -111,6 +111,9 @@ class Ends:
         generation = self._positions.generation
         try:
             kept = await self._positions.load()
+            for log, tail in self._tails.items():
+                if log.name not in kept and tail.position is not None:
+                    await self._positions.keep(log.name, tail.position)
         except Away:
             return
         for log in self._logs:
