@@ -1,8 +1,8 @@
-"""The ext_proc server: one question, one answer, end of stream. gRPC on a unix socket.
+"""The ext_proc server: one stream for each request, gRPC on a unix socket.
 
-Not here: who may (`decide`), the snapshot (`snapshot`), the process around it (`main`).
+Not here: the conversation on a stream (`exchange`), the snapshot (`snapshot`), the process around it (`main`).
 
-The stream ends with the answer: nothing of a request depends on this server afterwards, so it may die in the middle
+The stream ends with the answers: nothing of a request depends on this server afterwards, so it may die in the middle
 of a long answer. Whatever cannot be decided is refused.
 """
 
@@ -12,19 +12,22 @@ import asyncio
 import sys
 import time
 import traceback
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 import grpc
 import grpc.aio
-from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
-from gonogo.gateway.policy.answers import BROKEN, STALE, UNEXPECTED, answer, read_headers
-from gonogo.gateway.policy.decide import View, decide
+from gonogo.gateway.policy.answers import BROKEN, UNEXPECTED, refusal
+from gonogo.gateway.policy.body import MAX_BODY_BYTES
+from gonogo.gateway.policy.decide import View
+from gonogo.gateway.policy.exchange import Exchange, Held, Read, Unasked
+from gonogo.gateway.policy.gate import Gate, OpenGate
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 MAX_STREAMS = 8192
-MAX_MESSAGE_BYTES = 1024 * 1024
+MAX_MESSAGE_BYTES = MAX_BODY_BYTES + 1024 * 1024
+"""Envoy sends a body as it comes, in pieces that may be as large as all of it."""
 MAX_RECORDED = 50
 
 _END: object = grpc.aio.EOF  # type: ignore[attr-defined]
@@ -34,6 +37,7 @@ _SERVING, _NOT_SERVING = b"\x08\x01", b"\x08\x02"
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", -1),
     ("grpc.max_concurrent_streams", MAX_STREAMS),
     ("grpc.so_reuseport", 0),
     # Envoy PINGs twice a second to notice a hung server; gRPC would take that for abuse and close the connection.
@@ -44,7 +48,7 @@ _OPTIONS = (
 
 
 class PolicyService:
-    """Answers each stream's first message; `view` gives the snapshot or None when it is too old.
+    """Answers each stream; `view` gives the snapshot or None when it is too old.
 
     `clock` gives Unix seconds. `tell` gets one record for each kind of error, without anything that a client sent.
     """
@@ -55,10 +59,14 @@ class PolicyService:
         *,
         clock: Callable[[], float] = time.time,
         tell: Callable[[str], None],
+        gate: Gate | None = None,
+        held: Held | None = None,
     ) -> None:
         self._view = view
         self._clock = clock
         self._tell = tell
+        self._gate = gate or OpenGate()
+        self._held = held or Held()
         self._recorded: set[str] = set()
         self._streams: set[asyncio.Task[Any]] = set()
 
@@ -68,9 +76,7 @@ class PolicyService:
         assert stream is not None
         self._streams.add(stream)
         try:
-            message = await context.read()
-            if message is not _END:
-                await context.write(self.decided(message))
+            await self._converse(context)
         finally:
             self._streams.discard(stream)
 
@@ -83,23 +89,26 @@ class PolicyService:
         """gRPC health: serving while the snapshot is fresh."""
         return _NOT_SERVING if self._view() is None else _SERVING
 
-    def decided(self, message: bytes) -> bytes:
-        """The serialized answer to one serialized question. Never raises."""
+    async def answers(self, first: bytes, read: Read) -> Sequence[bytes]:
+        """The serialized answers to a stream that begins with this message. Raises nothing but a cancellation."""
         try:
-            return self._decide(message)
+            return await Exchange(self._view, self._clock, self._gate, self._held, read).answers(first)
+        except Unasked as error:
+            self._note(f"Envoy sent {error}: its processing mode is not ours")
+            return (refusal(UNEXPECTED),)
         except Exception as error:  # noqa: BLE001 - the boundary: an error of ours must refuse, and must be written down once
             self._record(error)
-            return answer(BROKEN)
+            return (refusal(BROKEN),)
 
-    def _decide(self, message: bytes) -> bytes:
-        request = ProcessingRequest.FromString(message)
-        if request.WhichOneof("request") != "request_headers":
-            self._note("Envoy sent something else than request headers: its processing mode is not ours")
-            return answer(UNEXPECTED)
-        view = self._view()
-        if view is None:
-            return answer(STALE)
-        return answer(decide(read_headers(request.request_headers), view, self._clock()))
+    async def _converse(self, context: Any) -> None:
+        async def read() -> bytes | None:
+            message = await context.read()
+            return None if message is _END else message
+
+        first = await read()
+        if first is not None:
+            for answer in await self.answers(first, read):
+                await context.write(answer)
 
     def _record(self, error: Exception) -> None:
         """The place and the type; not the text, which may hold what a client sent."""

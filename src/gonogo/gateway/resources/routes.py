@@ -5,18 +5,15 @@ from __future__ import annotations
 from typing import Sequence
 
 from gonogo.actions.model import ClusterPlan
+from gonogo.gateway.policy.body import MAX_BODY_BYTES
+from gonogo.gateway.policy.decide import METHODS
+from gonogo.gateway.policy.gate import REPLY_HEADERS
 from gonogo.gateway.resources.convert import Json
 from gonogo.gateway.resources.hints import hints
 
 ROUTE_CONFIG = "gateway"
 REVISION_HEADER = "x-gonogo-revision"
-PATHS = {
-    "/v1/chat/completions": "POST",
-    "/v1/completions": "POST",
-    "/v1/embeddings": "POST",
-    "/v1/models": "GET",
-}
-MAX_BODY_BYTES = 32 * 1024 * 1024
+PATHS = METHODS
 
 UNKNOWN_PATH = "unknown_path"
 """The code of a 404 for a path that is not in `PATHS`: `replies` adds what was asked, and the base URL."""
@@ -24,7 +21,6 @@ HTTPS_WANTED = "https_wanted"
 """The code of the answer to plain HTTP; `replies` adds the base URL."""
 
 EXT_PROC = "envoy.filters.http.ext_proc"
-BUFFER = "envoy.filters.http.buffer"
 
 # What must never reach an engine: whose key it was, and what policy decided. The engine needs none of it.
 _REMOVED_FOR_ENGINES = [
@@ -35,11 +31,22 @@ _REMOVED_FOR_ENGINES = [
     "x-forwarded-for",
     "x-envoy-external-address",
     "x-gonogo-key-id",
+    "x-gonogo-engine",
+    "x-gonogo-continue",
+    "x-gonogo-relay",
+    "x-gateway-destination-endpoint",
     REVISION_HEADER,
 ]
 
-# What the gateway itself says in its answers (`replies`); an engine must not be able to say it.
-_REMOVED_FROM_ENGINES = ["x-gonogo-code", "x-gonogo-type", "x-gonogo-hop", "x-gonogo-wrapped"]
+# What the gateway itself says in its answers (`replies`, and the limits); an engine must not be able to say it.
+_REMOVED_FROM_ENGINES = [
+    "x-gonogo-code",
+    "x-gonogo-type",
+    "x-gonogo-hop",
+    "x-gonogo-param",
+    "x-gonogo-wrapped",
+    *REPLY_HEADERS,
+]
 
 
 def routes(clusters: Sequence[ClusterPlan]) -> Json:
@@ -166,14 +173,10 @@ def _refusal(match: Json, status: int, code: str, message: str, filters: Json | 
 
 
 def _open() -> Json:
-    """For answers that need no key: neither policy is asked nor a body waited for."""
+    """For answers that need no key: policy is not asked, and so no body is waited for."""
     return {
         EXT_PROC: {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute",
-            "disabled": True,
-        },
-        BUFFER: {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
             "disabled": True,
         },
     }
