@@ -1,42 +1,30 @@
-"""Between Envoy's ext_proc messages and what policy decided. Pure: bytes in, bytes out.
+"""Between Envoy's questions (ext_authz's messages) and what policy decided. Pure: bytes in, bytes out.
 
-Not here: what is decided (`decide`, `request`) and in which order things are said (`exchange`). Answers follow what
-Envoy was seen to take; `gonogo.gateway.resources.listeners` lists the headers that may be set. The body of a refusal is
-a plain message.
+Not here: what is decided (`question`). The body of a refusal is a plain message; `gonogo.gateway.replies` wraps it.
 """
 
 from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import Iterator, Mapping
+from typing import Iterable, Mapping
 
 from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
-from envoy.service.ext_proc.v3.external_processor_pb2 import (
-    BodyMutation,
-    BodyResponse,
-    CommonResponse,
-    HeaderMutation,
-    HeadersResponse,
-    HttpHeaders,
-    ImmediateResponse,
-    ProcessingResponse,
-    StreamedBodyResponse,
-    TrailersResponse,
-)
+from envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
+from envoy.service.auth.v3.external_auth_pb2 import CheckResponse, DeniedHttpResponse, OkHttpResponse
 from envoy.type.v3.http_status_pb2 import HttpStatus
-from google.protobuf.struct_pb2 import Struct
+from google.rpc.status_pb2 import Status
 
 from gonogo.gateway.policy.decide import Caller, RequestHeaders, View
 from gonogo.gateway.policy.deny import SERVER_ERROR, Deny
-from gonogo.gateway.policy.gate import REPLY_NAMESPACE, Admitted
+from gonogo.gateway.policy.gate import Admitted
 from gonogo.gateway.policy.request import Request
 from gonogo.gateway.policy.rules import ServiceRules
 
 RELAYED = False
 """Whether there is a relay, which streamed requests are sent through."""
-PIECE_BYTES = 4 * 1024 * 1024
-"""A body goes back in pieces of at most this size."""
+_OK, _PERMISSION_DENIED = 0, 7
+"""gRPC's codes."""
 
 STALE = Deny(
     status=503,
@@ -59,26 +47,17 @@ UNEXPECTED = Deny(
 )
 
 
-def read_headers(message: HttpHeaders) -> RequestHeaders:
-    """What policy reads of a request's headers; bytes that are no ASCII become characters that no key holds."""
-    method = path = request_id = ""
-    length = None
-    authorization: list[str] = []
-    for header in message.headers.headers:
-        key = header.key
-        if key == "authorization":
-            authorization.append(_text(header))
-        elif key == ":path":
-            path = _text(header)
-        elif key == ":method":
-            method = _text(header)
-        elif key == "x-request-id":
-            request_id = _text(header)
-        elif key == "content-length":
-            digits = _text(header)
-            length = int(digits) if digits.isdecimal() and len(digits) < 16 else None
+def read_headers(asked: AttributeContext.HttpRequest) -> RequestHeaders:
+    """What policy reads of a request's head. Headers of one name come joined by a comma."""
+    headers = asked.headers
+    authorization = headers.get("authorization")
+    length = headers.get("content-length", "")
     return RequestHeaders(
-        method=method, path=path, authorization=tuple(authorization), request_id=request_id, content_length=length
+        method=asked.method,
+        path=asked.path,
+        authorization=() if authorization is None else (authorization,),
+        request_id=headers.get("x-request-id", ""),
+        content_length=int(length) if length.isdecimal() and len(length) < 16 else None,
     )
 
 
@@ -90,7 +69,7 @@ def refusal(deny: Deny) -> bytes:
         headers["x-gonogo-param"] = deny.param
     if deny.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return _immediate(deny.status, {**headers, **dict(deny.headers)}, deny.message, f"policy_{deny.code}")
+    return _answered(deny.status, {**headers, **dict(deny.headers)}, deny.message)
 
 
 def model_list(caller: Caller, view: View) -> bytes:
@@ -105,7 +84,7 @@ def model_list(caller: Caller, view: View) -> bytes:
         }
         for service, revision in sorted(caller.services.items())
     ]
-    return _immediate(200, {}, json.dumps({"object": "list", "data": models}) + "\n", "policy_model_list")
+    return _answered(200, {}, json.dumps({"object": "list", "data": models}) + "\n")
 
 
 def headers_for(request: Request, rules: ServiceRules, admitted: Admitted) -> Mapping[str, str]:
@@ -118,52 +97,21 @@ def headers_for(request: Request, rules: ServiceRules, admitted: Admitted) -> Ma
     return headers
 
 
-def let_through(
-    headers: Mapping[str, str], reply_headers: Mapping[str, str], body: bytes, trailers: bool
-) -> list[bytes]:
-    """The answers that send a request on: its headers, its body as it came, and its trailers if it has some."""
-    common = CommonResponse(header_mutation=_set(headers), clear_route_cache=True)
-    first = ProcessingResponse(request_headers=HeadersResponse(response=common))
-    if reply_headers:
-        told = Struct()
-        told.update({REPLY_NAMESPACE: dict(reply_headers)})
-        first.dynamic_metadata.CopyFrom(told)
-    answers = [first, *_pieces(body, ends=not trailers)]
-    if trailers:
-        answers.append(ProcessingResponse(request_trailers=TrailersResponse()))
-    return [answer.SerializeToString() for answer in answers]
+def let_through(headers: Mapping[str, str], reply_headers: Mapping[str, str]) -> bytes:
+    """The answer that sends a request on, with these headers more; the client is told `reply_headers` later."""
+    ok = OkHttpResponse(headers=_options(headers), response_headers_to_add=_options(reply_headers))
+    return bytes(CheckResponse(status=Status(code=_OK), ok_response=ok).SerializeToString())
 
 
-def _pieces(body: bytes, *, ends: bool) -> Iterator[ProcessingResponse]:
-    for start in range(0, len(body), PIECE_BYTES):
-        piece = body[start : start + PIECE_BYTES]
-        streamed = StreamedBodyResponse(body=piece, end_of_stream=ends and start + PIECE_BYTES >= len(body))
-        common = CommonResponse(body_mutation=BodyMutation(streamed_response=streamed))
-        yield ProcessingResponse(request_body=BodyResponse(response=common))
+def _answered(status: int, headers: Mapping[str, str], body: str) -> bytes:
+    denied = DeniedHttpResponse(status=HttpStatus(code=status), headers=_options(headers), body=body)
+    return bytes(CheckResponse(status=Status(code=_PERMISSION_DENIED), denied_response=denied).SerializeToString())
 
 
-def _immediate(status: int, headers: Mapping[str, str], body: str, details: str) -> bytes:
-    response = ProcessingResponse(
-        immediate_response=ImmediateResponse(
-            status=HttpStatus(code=status), headers=_set(headers), body=body.encode(), details=details
+def _options(headers: Mapping[str, str]) -> Iterable[HeaderValueOption]:
+    return [
+        HeaderValueOption(
+            header=HeaderValue(key=key, value=value), append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
         )
-    )
-    return bytes(response.SerializeToString())
-
-
-def _set(headers: Mapping[str, str]) -> HeaderMutation:
-    return HeaderMutation(
-        set_headers=[
-            HeaderValueOption(
-                header=HeaderValue(key=key, raw_value=value.encode()),
-                append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-            )
-            for key, value in headers.items()
-        ]
-    )
-
-
-def _text(header: HeaderValue) -> str:
-    # Envoy fills `raw_value` today and `value` in older settings.
-    raw: bytes = header.raw_value
-    return raw.decode("latin-1") if raw else str(header.value)
+        for key, value in headers.items()
+    ]

@@ -24,8 +24,6 @@ REPLY_HEADERS = (
     "x-ratelimit-reset-tokens",
 )
 """The headers that a gate may set on the client's answer, whoever makes that answer."""
-REPLY_NAMESPACE = "gonogo.reply"
-"""Of the dynamic metadata that Envoy keeps them in until there is an answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

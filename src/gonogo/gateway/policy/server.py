@@ -1,9 +1,9 @@
-"""The ext_proc server: one stream for each request, gRPC on a unix socket.
+"""The server that Envoy asks about each request (ext_authz): one question, one answer, gRPC on a unix socket.
 
-Not here: the conversation on a stream (`exchange`), the snapshot (`snapshot`), the process around it (`main`).
+Not here: what is answered (`question`), the snapshot (`snapshot`), the process around it (`main`).
 
-The stream ends with the answers: nothing of a request depends on this server afterwards, so it may die in the middle
-of a long answer. Whatever cannot be decided is refused.
+Nothing of a request depends on this server after its answer, so it may die in the middle of a long one. Whatever cannot
+be decided is refused.
 """
 
 from __future__ import annotations
@@ -12,22 +12,25 @@ import asyncio
 import sys
 import time
 import traceback
-from typing import Any, Callable, Sequence
+from typing import Any, Callable
 
 import grpc
 import grpc.aio
 
-from gonogo.gateway.policy.answers import BROKEN, UNEXPECTED, refusal
+from gonogo.gateway.policy.answers import BROKEN, UNEXPECTED, headers_for, let_through, refusal
 from gonogo.gateway.policy.body import MAX_BODY_BYTES
 from gonogo.gateway.policy.decide import View
-from gonogo.gateway.policy.exchange import Exchange, Held, Read, Unasked
+from gonogo.gateway.policy.deny import Deny
 from gonogo.gateway.policy.gate import Gate, OpenGate
+from gonogo.gateway.policy.question import HEAD, STAGE, WHOLE, Asked, asked_by_head, asked_whole
 
-SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+SERVICE = "envoy.service.auth.v3.Authorization"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 MAX_STREAMS = 8192
 MAX_MESSAGE_BYTES = MAX_BODY_BYTES + 1024 * 1024
-"""Envoy sends a body as it comes, in pieces that may be as large as all of it."""
+READ_AT_ONCE = 16
+"""Questions that are read and judged at the same time. Only then is a body held, so that all of them take 528 MiB at
+most: the others wait in Envoy, which keeps them anyway."""
 MAX_RECORDED = 50
 
 _END: object = grpc.aio.EOF  # type: ignore[attr-defined]
@@ -37,7 +40,6 @@ _SERVING, _NOT_SERVING = b"\x08\x01", b"\x08\x02"
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", -1),
     ("grpc.max_concurrent_streams", MAX_STREAMS),
     ("grpc.so_reuseport", 0),
     # Envoy PINGs twice a second to notice a hung server; gRPC would take that for abuse and close the connection.
@@ -48,7 +50,7 @@ _OPTIONS = (
 
 
 class PolicyService:
-    """Answers each stream; `view` gives the snapshot or None when it is too old.
+    """Answers each question; `view` gives the snapshot or None when it is too old.
 
     `clock` gives Unix seconds. `tell` gets one record for each kind of error, without anything that a client sent.
     """
@@ -60,55 +62,68 @@ class PolicyService:
         clock: Callable[[], float] = time.time,
         tell: Callable[[str], None],
         gate: Gate | None = None,
-        held: Held | None = None,
     ) -> None:
         self._view = view
         self._clock = clock
         self._tell = tell
         self._gate = gate or OpenGate()
-        self._held = held or Held()
+        self._reading = asyncio.Semaphore(READ_AT_ONCE)
         self._recorded: set[str] = set()
-        self._streams: set[asyncio.Task[Any]] = set()
+        self._asking: set[asyncio.Task[Any]] = set()
 
-    async def process(self, _requests: Any, context: Any) -> None:
-        """One ext_proc stream."""
-        stream = asyncio.current_task()
-        assert stream is not None
-        self._streams.add(stream)
+    async def check(self, _requests: Any, context: Any) -> None:
+        """One question. Read here and not by gRPC, so that how many are held is ours to say."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._asking.add(task)
         try:
-            await self._converse(context)
+            async with self._reading:
+                message = await context.read()
+                if message is _END:
+                    return
+                judged = self.judged(_stage(context), message)
+                del message
+            await context.write(judged if isinstance(judged, bytes) else await self.admitted(judged))
         finally:
-            self._streams.discard(stream)
+            self._asking.discard(task)
 
     async def drain(self, within_s: float) -> None:
-        """Wait for the streams that have begun. New ones are still answered: refused, Envoy would try here again."""
-        if self._streams:
-            await asyncio.wait(set(self._streams), timeout=within_s)
+        """Wait for the questions that were asked. New ones are answered too: refused, Envoy would try here again."""
+        if self._asking:
+            await asyncio.wait(set(self._asking), timeout=within_s)
 
-    async def check(self, _request: bytes, _context: Any) -> bytes:
+    async def health(self, _request: bytes, _context: Any) -> bytes:
         """gRPC health: serving while the snapshot is fresh."""
         return _NOT_SERVING if self._view() is None else _SERVING
 
-    async def answers(self, first: bytes, read: Read) -> Sequence[bytes]:
-        """The serialized answers to a stream that begins with this message. Raises nothing but a cancellation."""
+    def judged(self, stage: str, message: bytes) -> Asked | bytes:
+        """What to ask the gate, or the serialized answer. Never raises."""
         try:
-            return await Exchange(self._view, self._clock, self._gate, self._held, read).answers(first)
-        except Unasked as error:
-            self._note(f"Envoy sent {error}: its processing mode is not ours")
-            return (refusal(UNEXPECTED),)
+            if stage == WHOLE:
+                return asked_whole(message, self._view(), self._clock())
+            if stage == HEAD:
+                return asked_by_head(message, self._view(), self._clock())
+            self._note("Envoy did not say which question it asks: its settings are not ours")
+            return refusal(UNEXPECTED)
         except Exception as error:  # noqa: BLE001 - the boundary: an error of ours must refuse, and must be written down once
             self._record(error)
-            return (refusal(BROKEN),)
+            return refusal(BROKEN)
 
-    async def _converse(self, context: Any) -> None:
-        async def read() -> bytes | None:
-            message = await context.read()
-            return None if message is _END else message
-
-        first = await read()
-        if first is not None:
-            for answer in await self.answers(first, read):
-                await context.write(answer)
+    async def admitted(self, asked: Asked) -> bytes:
+        """The serialized answer of the gate. Raises nothing but a cancellation."""
+        try:
+            admitted = await self._gate.admit(asked.request, asked.key, asked.revision)
+            if isinstance(admitted, Deny):
+                return refusal(admitted)
+            headers = {
+                "x-gonogo-revision": asked.revision,
+                "x-gonogo-key-id": asked.key.key_id,
+                **headers_for(asked.request, asked.rules, admitted),
+            }
+            return let_through(headers, admitted.reply_headers)
+        except Exception as error:  # noqa: BLE001 - the same boundary
+            self._record(error)
+            return refusal(BROKEN)
 
     def _record(self, error: Exception) -> None:
         """The place and the type; not the text, which may hold what a client sent."""
@@ -121,15 +136,22 @@ class PolicyService:
             self._tell(text)
 
 
+def _stage(context: Any) -> str:
+    for name, value in context.invocation_metadata():
+        if name == STAGE:
+            return str(value)
+    return ""
+
+
 def build_server(service: PolicyService) -> grpc.aio.Server:
     """A server with this service, not bound to a socket yet. Messages pass as bytes: answers are kept serialized."""
     server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MAX_STREAMS)
-    process = grpc.stream_stream_rpc_method_handler(service.process)
-    check = grpc.unary_unary_rpc_method_handler(service.check)
+    check = grpc.stream_stream_rpc_method_handler(service.check)
+    health = grpc.unary_unary_rpc_method_handler(service.health)
     server.add_generic_rpc_handlers(
         (
-            grpc.method_handlers_generic_handler(SERVICE, {"Process": process}),
-            grpc.method_handlers_generic_handler(HEALTH_SERVICE, {"Check": check}),
+            grpc.method_handlers_generic_handler(SERVICE, {"Check": check}),
+            grpc.method_handlers_generic_handler(HEALTH_SERVICE, {"Check": health}),
         )
     )
     return server

@@ -6,9 +6,9 @@ The numbers were found by killing things under load: docs/decisions/0006-what-th
 from __future__ import annotations
 
 from gonogo.actions.model import ClusterPlan, EndpointPlan
+from gonogo.gateway.resources.asking import POLICY_CLUSTER
 from gonogo.gateway.resources.convert import Json
 
-POLICY_CLUSTER = "policy"
 METADATA = "gonogo"
 
 ADS: Json = {"ads": {}, "resource_api_version": "V3"}

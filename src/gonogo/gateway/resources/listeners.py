@@ -1,17 +1,17 @@
 """LDS: where the gateway listens and through which filters a request goes. Pure.
 
-The order of the filters is the order of the laws: foreign headers go before anything looks at them, then policy says
-who may, and only then it takes a body in.
+The order of the filters is the order of the laws: foreign headers go before anything looks at them, then policy is
+asked (`asking`), and only what it let through goes on.
 """
 
 from __future__ import annotations
 
 from gonogo.actions.model import ListenerPlan
 from gonogo.gateway import replies
-from gonogo.gateway.policy.gate import MOST_WAIT_S, REPLY_HEADERS, REPLY_NAMESPACE
-from gonogo.gateway.resources.clusters import ADS, METADATA, POLICY_CLUSTER
+from gonogo.gateway.resources import asking
+from gonogo.gateway.resources.clusters import ADS, METADATA
 from gonogo.gateway.resources.convert import Json
-from gonogo.gateway.resources.routes import EXT_PROC, ROUTE_CONFIG, plain_http_routes
+from gonogo.gateway.resources.routes import ROUTE_CONFIG, plain_http_routes
 from gonogo.gateway.resources.secrets import downstream_tls
 
 _TYPE = "type.googleapis.com/envoy.extensions"
@@ -20,8 +20,6 @@ _HTTP = f"{_TYPE}.filters.http"
 # Headers by which a client could steer Envoy or pretend to be policy; and its own request id, which we make.
 _FOREIGN_PREFIXES = ("x-gateway-", "x-gonogo-", "x-envoy-")
 KEY_HEADER = "x-gonogo-key-id"
-REQUEST_S, SPARE_S = 300, 10
-"""The longest that a request may take to arrive; and what is added before a policy server counts as lost."""
 _KEY_STATE = "gonogo.key_id"
 
 
@@ -103,7 +101,7 @@ def _limits() -> Json:
     return {
         "max_request_headers_kb": 60,
         "request_headers_timeout": "10s",
-        "request_timeout": f"{REQUEST_S}s",
+        "request_timeout": "300s",
         "stream_idle_timeout": "900s",
         "common_http_protocol_options": {
             "max_headers_count": 100,
@@ -126,14 +124,14 @@ def _filters() -> list[Json]:
         _filter(
             "envoy.filters.http.header_mutation",
             f"{_HTTP}.header_mutation.v3.HeaderMutation",
-            {"mutations": {"response_mutations": [*_removals(), {"remove": "server"}, *_told_by_policy()]}},
+            {"mutations": {"response_mutations": [*_removals(), {"remove": "server"}]}},
         ),
         _filter(
             "envoy.filters.http.custom_response",
             f"{_HTTP}.custom_response.v3.CustomResponse",
             {"custom_response_matcher": replies.engine_errors()},
         ),
-        _filter(EXT_PROC, f"{_HTTP}.ext_proc.v3.ExternalProcessor", _policy()),
+        *asking.filters(),
         # The router takes the header away; the access log reads this copy.
         _filter(
             "envoy.filters.http.set_filter_state",
@@ -153,69 +151,6 @@ def _filters() -> list[Json]:
             },
         ),
         _ROUTER,
-    ]
-
-
-def _policy() -> Json:
-    """Ask a policy server, with headers and body; refuse when none answers.
-
-    It answers after the last byte, and may let a request wait for room before it does. So no timeout here finds a hung
-    server: its missed PING does (`clusters.policy_cluster`), which resets its streams so that the other is asked.
-    """
-    longest = f"{REQUEST_S + MOST_WAIT_S + SPARE_S:.0f}s"
-    return {
-        "grpc_service": {
-            "envoy_grpc": {"cluster_name": POLICY_CLUSTER, "authority": POLICY_CLUSTER},
-            "timeout": longest,
-            "retry_policy": {
-                "retry_on": "reset,unavailable,connect-failure,refused-stream",
-                "num_retries": 5,
-                "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.100s"},
-                "retry_host_predicate": [
-                    {
-                        "name": "envoy.retry_host_predicates.previous_hosts",
-                        "typed_config": {"@type": f"{_TYPE}.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
-                    }
-                ],
-                "host_selection_retry_max_attempts": 5,
-            },
-        },
-        "failure_mode_allow": False,
-        "status_on_error": {"code": "ServiceUnavailable"},
-        "processing_mode": {
-            "request_header_mode": "SEND",
-            "response_header_mode": "SKIP",
-            "request_body_mode": "FULL_DUPLEX_STREAMED",
-            "response_body_mode": "NONE",
-            "request_trailer_mode": "SEND",
-            "response_trailer_mode": "SKIP",
-        },
-        # The revision's route is found by the header that policy has just set.
-        "route_cache_action": "CLEAR",
-        "message_timeout": longest,
-        "metadata_options": {"receiving_namespaces": {"untyped": [REPLY_NAMESPACE]}},
-        "mutation_rules": {
-            "disallow_all": True,
-            "allow_expression": {"regex": _SETTABLE},
-            "disallow_is_error": True,
-        },
-    }
-
-
-_SETTABLE = "^(x-gonogo-.*|x-gateway-destination-endpoint|x-ratelimit-.*|www-authenticate|retry-after|allow)$"
-"""The headers that policy may set, on a request or on its own refusal."""
-
-
-def _told_by_policy() -> list[Json]:
-    """Headers of the client's answer that policy said of its request; without them nothing is added."""
-    return [
-        {
-            "append": {
-                "header": {"key": name, "value": f"%DYNAMIC_METADATA({REPLY_NAMESPACE}:{name})%"},
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            }
-        }
-        for name in REPLY_HEADERS
     ]
 
 

@@ -8,6 +8,7 @@ from gonogo.actions.model import ClusterPlan
 from gonogo.gateway.policy.body import MAX_BODY_BYTES
 from gonogo.gateway.policy.decide import METHODS
 from gonogo.gateway.policy.gate import REPLY_HEADERS
+from gonogo.gateway.resources.asking import asked_nothing
 from gonogo.gateway.resources.convert import Json
 from gonogo.gateway.resources.hints import hints
 
@@ -19,8 +20,6 @@ UNKNOWN_PATH = "unknown_path"
 """The code of a 404 for a path that is not in `PATHS`: `replies` adds what was asked, and the base URL."""
 HTTPS_WANTED = "https_wanted"
 """The code of the answer to plain HTTP; `replies` adds the base URL."""
-
-EXT_PROC = "envoy.filters.http.ext_proc"
 
 # What must never reach an engine: whose key it was, and what policy decided. The engine needs none of it.
 _REMOVED_FOR_ENGINES = [
@@ -87,9 +86,9 @@ def _health() -> list[Json]:
         "match": {**path, "headers": [_method("^(GET|HEAD)$")]},
         "direct_response": {"status": 200, "body": {"inline_string": '{"status":"ok"}\n'}},
         "response_headers_to_add": [_set("content-type", "application/json")],
-        "typed_per_filter_config": _open(),
+        "typed_per_filter_config": asked_nothing(),
     }
-    return [ok, _wrong_method(path, "GET, HEAD", "Use GET for /healthz.", _open())]
+    return [ok, _wrong_method(path, "GET, HEAD", "Use GET for /healthz.", asked_nothing())]
 
 
 def _allowed(path: str, clusters: Sequence[ClusterPlan]) -> list[Json]:
@@ -149,7 +148,7 @@ def _hints() -> list[Json]:
 
 
 def _unknown(match: Json, message: str) -> Json:
-    return _refusal(match, 404, UNKNOWN_PATH, message, _open())
+    return _refusal(match, 404, UNKNOWN_PATH, message, asked_nothing())
 
 
 def _wrong_method(match: Json, allowed: str, message: str, filters: Json | None = None) -> Json:
@@ -170,16 +169,6 @@ def _refusal(match: Json, status: int, code: str, message: str, filters: Json | 
         ],
     }
     return {**route, "typed_per_filter_config": filters} if filters else route
-
-
-def _open() -> Json:
-    """For answers that need no key: policy is not asked, and so no body is waited for."""
-    return {
-        EXT_PROC: {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute",
-            "disabled": True,
-        },
-    }
 
 
 def _method(pattern: str) -> Json:
