@@ -44,7 +44,7 @@ _PLAIN_HOST = "request.host.size() <= 128 && request.host.matches('^[A-Za-z0-9.:
 # In order: the first that matches is the answer.
 _REPLIES = (
     _Reply(
-        when="response.code_details.startsWith('ext_proc_error')",
+        when="response.code_details.startsWith('ext_authz_error')",
         status=503,
         code="policy_unavailable",
         hop="policy",

@@ -33,8 +33,6 @@ READ_AT_ONCE = 16
 most: the others wait in Envoy, which keeps them anyway."""
 MAX_RECORDED = 50
 
-_END: object = grpc.aio.EOF  # type: ignore[attr-defined]
-
 # grpc.health.v1.HealthCheckResponse by hand, as the package that holds it would be one dependency for two constants.
 _SERVING, _NOT_SERVING = b"\x08\x01", b"\x08\x02"
 
@@ -71,21 +69,18 @@ class PolicyService:
         self._recorded: set[str] = set()
         self._asking: set[asyncio.Task[Any]] = set()
 
-    async def check(self, _requests: Any, context: Any) -> None:
-        """One question. Read here and not by gRPC, so that how many are held is ours to say."""
+    async def check(self, messages: Any, context: Any) -> bytes:
+        """One question. Read here and not by gRPC, so that how many are held is ours to say.
+
+        The answer and the end of the call leave together: with one gone and not the other, Envoy has no answer.
+        """
         task = asyncio.current_task()
         assert task is not None
         self._asking.add(task)
-        try:
-            async with self._reading:
-                message = await context.read()
-                if message is _END:
-                    return
-                judged = self.judged(_stage(context), message)
-                del message
-            await context.write(judged if isinstance(judged, bytes) else await self.admitted(judged))
-        finally:
-            self._asking.discard(task)
+        task.add_done_callback(self._asking.discard)
+        async with self._reading:
+            judged = self.judged(_stage(context), await anext(aiter(messages), b""))
+        return judged if isinstance(judged, bytes) else await self.admitted(judged)
 
     async def drain(self, within_s: float) -> None:
         """Wait for the questions that were asked. New ones are answered too: refused, Envoy would try here again."""
@@ -146,7 +141,7 @@ def _stage(context: Any) -> str:
 def build_server(service: PolicyService) -> grpc.aio.Server:
     """A server with this service, not bound to a socket yet. Messages pass as bytes: answers are kept serialized."""
     server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MAX_STREAMS)
-    check = grpc.stream_stream_rpc_method_handler(service.check)
+    check = grpc.stream_unary_rpc_method_handler(service.check)
     health = grpc.unary_unary_rpc_method_handler(service.health)
     server.add_generic_rpc_handlers(
         (
