@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Sequence
 
+from gonogo.facts.part import COUNTERS_DB
 from gonogo.gateway.policy.counters import Counters, End, LocalCounters
 from gonogo.gateway.policy.ends import Ends, Hears, ValkeyPositions
 from gonogo.gateway.policy.ledger import Ledger, MemoryLedger
 from gonogo.gateway.policy.shared import SharedCounters, SharedLedger, scripts
 from gonogo.gateway.policy.valkey import Valkey
-from gonogo.runtimes.valkey import COUNTERS_DB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
