@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 
 import pytest
 
 from gonogo.facts import (
+    gateway_hosts,
     parse_accelerators,
     parse_network,
     parse_programs,
@@ -18,9 +19,17 @@ from gonogo.facts import (
     parse_tools,
     parse_topology,
     parse_uv,
+    request_record,
 )
 
 CASES = Path(__file__).parent.parent / "cases" / "facts"
+
+
+def _line(text: str) -> bytes:
+    """A log's line as its reader gives it."""
+    return text.encode().removesuffix(b"\n")
+
+
 PARSERS: dict[str, Callable[[str], Any]] = {
     "accelerators": parse_accelerators.parse_accelerators,
     "amd": parse_tools.parse_amd,
@@ -28,6 +37,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "boot_id": parse_system.parse_boot_id,
     "capabilities": parse_accelerators.parse_capabilities,
     "cgroup_paths": parse_system.parse_cgroup_paths,
+    "clusters": gateway_hosts.parse_clusters,
     "container_engine": parse_tools.parse_container_engine,
     "container_toolkit": parse_tools.parse_toolkit_version,
     "cpu_max": parse_system.parse_cpu_max,
@@ -43,6 +53,8 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "nvcc": parse_tools.parse_nvcc_version,
     "os_id": parse_system.parse_os_id,
     "os_release": parse_system.parse_os_release,
+    "request": lambda text: request_record.parse_request(_line(text)),
+    "stream": lambda text: request_record.parse_stream(_line(text)),
     "tcp": parse_network.parse_tcp,
     "topology": parse_topology.parse_topology,
     "uv": parse_uv.parse_uv_failure,
@@ -54,6 +66,8 @@ FILES = sorted(CASES.glob("*/*.txt"))
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return value

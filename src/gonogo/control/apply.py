@@ -43,9 +43,8 @@ from gonogo.gateway.policy.decide import INFERENCE
 from gonogo.gateway.snapshot import Snapshot
 from gonogo.gateway.translate import GatewayInput, translate
 from gonogo.runtimes.environments import EnvironmentStore
-from gonogo.runtimes.local import rotate
 from gonogo.runtimes.look import gateway_binary
-from gonogo.runtimes.paths import StatePaths
+from gonogo.runtimes.look_servers import system_ca_file
 from gonogo.runtimes.uv import EnvironmentFault
 from gonogo.security.certificates import CertificateFiles, ensure_certificates
 from gonogo.security.keys import RANDOM_BYTES, KeyRow, mint
@@ -202,6 +201,7 @@ class Hands:
                 certificate_chain_pem=certificate.chain_pem,
                 private_key_pem=certificate.key_pem,
                 access_log_path=str(self._paths.access_log),
+                system_ca_file=system_ca_file(),
             )
         )
 
@@ -278,14 +278,9 @@ class Hands:
     def _sees_images(self, revision: Revision) -> bool | None:
         if revision.spec.projector is not None:
             return True
+        if revision.spec.external:
+            return None
         return self._observer.models.look([revision.spec.model])[revision.spec.model].sees_images
-
-
-def rotate_logs(paths: StatePaths) -> None:
-    """Bound every log file, the gateway's access log too (they are opened for appending: copy, then empty)."""
-    for log in (*paths.logs.glob("*.log"), paths.access_log):
-        if not log.name.endswith(".1.log"):
-            rotate(log)
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -14,14 +14,16 @@ import time
 from pathlib import Path
 
 from gonogo.api.server import server
-from gonogo.control.apply import Hands, rotate_logs
+from gonogo.control.apply import Hands
 from gonogo.control.collect import collect, uses_in
 from gonogo.control.deployment import Deployment, Memory
 from gonogo.control.desk import Desk
 from gonogo.control.journal import Journal
 from gonogo.control.keeper import EXIT_LOCKED, KEPT
 from gonogo.control.launch import start_keeper
+from gonogo.control.log_rotation import rotate_logs
 from gonogo.control.loop import Reconciler
+from gonogo.control.metering import Meter, meter_for_ever
 from gonogo.control.observe import Observer
 from gonogo.control.record import Recorder
 from gonogo.gateway.ads import AdsServer, load_snapshot
@@ -76,6 +78,7 @@ async def run(paths: StatePaths, store: Store) -> None:
     serving = asyncio.create_task(http.serve(sockets=[_bound(paths)]))
     keeping = asyncio.create_task(_housekeeping(paths, runtime, reconciler))
     collecting = asyncio.create_task(_collect(deployment))
+    metering = asyncio.create_task(meter_for_ever(Meter(paths, store, deployment.change)))
     with deployment.change() as change:
         change.journal_abandoned()
         change.event("ControlStarted", pid=os.getpid(), adopted=[one.name for one in runtime.processes()])
@@ -87,6 +90,7 @@ async def run(paths: StatePaths, store: Store) -> None:
         http.should_exit = True
         keeping.cancel()
         collecting.cancel()
+        metering.cancel()
         await asyncio.wait([serving], timeout=2.0)
         await ads.stop()
 

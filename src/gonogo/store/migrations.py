@@ -46,7 +46,33 @@ _VERSION_1: Sequence[str] = (
 
 _VERSION_2: Sequence[str] = ("ALTER TABLE services ADD COLUMN in_place_at REAL",)
 
-MIGRATIONS: Sequence[Sequence[str]] = (_VERSION_1, _VERSION_2)
+# Policy servers of an earlier gonogo that run already go on: they name the columns that they read, and hold no limits.
+# One that is started anew from the earlier program refuses the file, and with it everybody, until it is replaced.
+_VERSION_3: Sequence[str] = (
+    *(
+        f"ALTER TABLE keys ADD COLUMN {name} INTEGER CHECK ({name} >= 1)"
+        for name in ("requests_per_minute", "tokens_per_minute", "tokens_per_day", "concurrent")
+    ),
+    "ALTER TABLE keys ADD COLUMN priority TEXT NOT NULL DEFAULT 'interactive' CHECK (priority IN"
+    " ('interactive', 'batch'))",
+)
+
+# Metering (`usage_tables`).
+_USAGE: Sequence[str] = (
+    # at: Unix seconds at which the span begins; span 0 is everything since the store was made.
+    "CREATE TABLE usage (span_s INTEGER NOT NULL, at INTEGER NOT NULL, key_id TEXT NOT NULL, service TEXT NOT NULL,"
+    " requests INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,"
+    " completion_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, unmetered INTEGER NOT NULL,"
+    " streamed INTEGER NOT NULL, retried INTEGER NOT NULL, continued INTEGER NOT NULL, statuses TEXT NOT NULL,"
+    " outcomes TEXT NOT NULL, histograms TEXT NOT NULL, PRIMARY KEY (span_s, at, key_id, service))",
+    "CREATE TABLE log_positions (log TEXT PRIMARY KEY, inode INTEGER NOT NULL, next_byte INTEGER NOT NULL,"
+    " mark INTEGER NOT NULL, lines INTEGER NOT NULL, malformed INTEGER NOT NULL, gaps INTEGER NOT NULL)",
+    "CREATE TABLE half_requests (request_id TEXT NOT NULL, half TEXT NOT NULL CHECK (half IN ('request', 'stream')),"
+    " content TEXT NOT NULL, since_at REAL NOT NULL, PRIMARY KEY (request_id, half))",
+    "CREATE INDEX half_requests_by_age ON half_requests (since_at)",
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_VERSION_1, _VERSION_2, _VERSION_3, _USAGE)
 """`MIGRATIONS[n]` leads from schema version n to n + 1."""
 
 SCHEMA_VERSION = len(MIGRATIONS)

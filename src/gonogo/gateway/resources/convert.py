@@ -18,6 +18,7 @@ import envoy.extensions.filters.common.set_filter_state.v3.value_pb2
 import envoy.extensions.filters.http.custom_response.v3.custom_response_pb2
 import envoy.extensions.filters.http.ext_authz.v3.ext_authz_pb2
 import envoy.extensions.filters.http.header_mutation.v3.header_mutation_pb2
+import envoy.extensions.filters.http.json_to_metadata.v3.json_to_metadata_pb2
 import envoy.extensions.filters.http.router.v3.router_pb2
 import envoy.extensions.filters.http.set_filter_state.v3.set_filter_state_pb2
 import envoy.extensions.filters.listener.tls_inspector.v3.tls_inspector_pb2
@@ -36,6 +37,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 Json = dict[str, Any]
+METADATA = "gonogo"
+"""Under this name endpoints carry what the access log says of them."""
 M = TypeVar("M", bound=Message)
 
 
