@@ -13,10 +13,11 @@ import ssl
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Callable
+from typing import Any, Callable, ClassVar
 
 import grpc
 from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
@@ -30,7 +31,7 @@ from gonogo.facts.gateway import ResourceStatus
 from gonogo.facts.replica import ReplicaName
 from gonogo.gateway.ads import AdsServer
 from gonogo.gateway.bootstrap import Bootstrap, bootstrap_json, command
-from gonogo.gateway.policy.question import HEAD
+from gonogo.gateway.policy.question import HEAD, STAGE
 from gonogo.gateway.translate import GatewayInput, translate
 from gonogo.security.certificates import ensure_certificates
 from tests.shell.gateway_parts import ENVOY, Client, free_port, read_body
@@ -62,19 +63,24 @@ class Engine:
 class Policy(auth_grpc.AuthorizationServicer):  # type: ignore[misc]
     """Lets `KEY` in, to the revision that the query names (svc/1 by default); refuses the rest with odd characters.
 
-    What else it is to do is said in the query too: policy is shown only the headers that it needs.
+    What else it is to do is said in the query too: policy is shown only the headers that it needs. `asked` counts the
+    questions of all of them, by their stage.
     """
+
+    asked: ClassVar[Counter[str]] = Counter()
 
     async def Check(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         http = request.attributes.request.http
         shown = {"authorization", "content-length", "x-request-id", "x-envoy-auth-partial-body"}
         assert set(http.headers) <= shown, http.headers
         said = dict(pair.split("=", 1) for pair in http.path.partition("?")[2].split("&") if pair)
+        stage = str(dict(context.invocation_metadata() or ())[STAGE])
+        Policy.asked[stage] += 1
         if said.get("policy") == "crash":
             await context.abort(grpc.StatusCode.INTERNAL, "internal words of policy")
         if http.headers.get("authorization") == f"Bearer {KEY}":
             told = {"x-ratelimit-remaining-requests": said["left"]} if "left" in said else {}
-            if (context.invocation_metadata() or ())[0][1] == HEAD:
+            if stage == HEAD:
                 return auth.CheckResponse(status=Status(code=0), ok_response=auth.OkHttpResponse())
             headers = {"x-gonogo-revision": said.get("rev", "svc/1"), "x-gonogo-key-id": "kid-7"}
             for name in ("x-gonogo-engine", "x-gonogo-continue"):
@@ -154,6 +160,7 @@ class Edge:
         )
 
     async def __aenter__(self) -> Edge:
+        Policy.asked.clear()
         try:
             for path in self.given.policy_sockets:
                 self.policies.append(await start_policy(path))

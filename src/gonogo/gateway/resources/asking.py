@@ -62,6 +62,8 @@ def listener() -> Json:
                             "codec_type": "HTTP2",
                             "route_config": _to_policy(),
                             "stream_idle_timeout": "0s",
+                            "generate_request_id": False,
+                            "skip_xff_append": True,
                             "http_filters": [
                                 {
                                     "name": "envoy.filters.http.router",
@@ -100,7 +102,7 @@ def cluster() -> Json:
 
 def _ask(stage: str, timeout_s: float) -> Json:
     service: Json = {
-        "envoy_grpc": {"cluster_name": ASKING, "authority": POLICY_CLUSTER},
+        "envoy_grpc": {"cluster_name": ASKING, "authority": POLICY_CLUSTER, "skip_envoy_headers": True},
         "timeout": f"{timeout_s:.0f}s",
         "initial_metadata": [{"key": STAGE, "value": stage}],
     }
