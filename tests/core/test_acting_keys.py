@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gonogo.gateway.policy.decide import Allow, Deny, RequestHeaders, decide
+from gonogo.gateway.policy.decide import Caller, RequestHeaders, decide
+from gonogo.gateway.policy.deny import Deny
+from gonogo.gateway.policy.rules import ServiceRules
 from gonogo.security.keys import BATCH, RANDOM_BYTES, KeyRow, acting, mint, usable
-from gonogo.store.policy_view import PolicyView
 
 NOW = 1000.0
 OWNER, CHILD = mint(bytes(RANDOM_BYTES)), mint(bytes([1] * RANDOM_BYTES))
@@ -36,7 +38,9 @@ def child(**fields: Any) -> KeyRow:
 
 
 def asked(*rows: KeyRow) -> Any:
-    view = PolicyView(version=1, keys={one.key_id: one for one in rows}, serving={"svc": 3})
+    view = SimpleNamespace(
+        keys={one.key_id: one for one in rows}, serving={"svc": 3}, rules={"svc/3": ServiceRules()}, made_at={}
+    )
     headers = RequestHeaders(
         method="POST", path="/v1/chat/completions", authorization=(f"Bearer {CHILD.text}",), request_id="r"
     )
@@ -44,7 +48,13 @@ def asked(*rows: KeyRow) -> Any:
 
 
 def test_what_is_done_with_it_is_the_owners() -> None:
-    assert asked(row(OWNER), child()) == Allow(revision="svc/3", key_id=OWNER.key_id)
+    caller = asked(row(OWNER, requests_per_minute=9), child())
+    assert isinstance(caller, Caller) and caller.services == {"svc": "svc/3"}
+    assert (caller.key.key_id, caller.key.limits, caller.key.priority) == (
+        OWNER.key_id,
+        {"requests_per_minute": 9},
+        BATCH,
+    )
 
 
 @pytest.mark.parametrize(

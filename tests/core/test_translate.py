@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from gonogo.actions.model import ClusterPlan, EndpointPlan, ListenerPlan
+from gonogo.facts.part import TASKS
 from gonogo.facts.replica import ReplicaName
+from gonogo.gateway.policy.question import HEAD, WHOLE
 from gonogo.gateway.resources.convert import to_json, unpacked
 from gonogo.gateway.resources.routes import PATHS
 from gonogo.gateway.snapshot import (
@@ -45,6 +47,7 @@ PLAN = GatewayInput(
     certificate_chain_pem="chain",
     private_key_pem="the private key",
     access_log_path="/log",
+    queue_socket="/run/tasks-0.sock",
 )
 
 
@@ -86,14 +89,17 @@ def test_policy_is_asked_about_everything_but_health_and_unknown_paths() -> None
     routes = content(translate(PLAN), ROUTES)["gateway"]["virtual_hosts"][0]["routes"]
     for route in routes:
         path = route["match"].get("path", "(any)")
-        asked = "envoy.filters.http.ext_proc" not in route.get("typed_per_filter_config", {})
-        assert asked == (path in PATHS), route
-        assert asked or "direct_response" in route, "a route past policy leads to no engine"
+        changed = {HEAD, WHOLE} & set(route.get("typed_per_filter_config", {}))
+        assert changed == (set() if path in PATHS else {HEAD, WHOLE}), route
+        if changed and "direct_response" not in route:
+            assert route["route"]["cluster"] == TASKS, "a route past policy leads to no engine"
+            head = route["typed_per_filter_config"][HEAD]
+            assert head["xds_matcher"] == {}, "it is asked by the headers, always"
 
 
 def test_every_way_to_an_engine_names_its_revision_and_takes_the_key_away() -> None:
     routes = content(translate(PLAN), ROUTES)["gateway"]["virtual_hosts"][0]["routes"]
-    ways = [route for route in routes if "route" in route]
+    ways = [route for route in routes if "route" in route and route["route"]["cluster"] != TASKS]
     assert len(ways) == len(PATHS) * len(PLAN.clusters)
     for route in ways:
         (revision,) = [h for h in route["match"]["headers"] if h["name"] == "x-gonogo-revision"]

@@ -97,7 +97,7 @@ class FakeGateway:
         if isinstance(decided, Deny):
             return web.json_response({"error": {"code": decided.code}}, status=decided.status)
         body = await request.json()
-        self.asked.append((decided.key_id, content_of(body)))
+        self.asked.append((decided.key.key_id, content_of(body)))
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:

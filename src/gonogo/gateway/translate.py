@@ -14,8 +14,9 @@ from envoy.config.route.v3 import route_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
 from gonogo.actions.model import ClusterPlan, ListenerPlan
+from gonogo.facts.part import TASKS
 from gonogo.gateway import snapshot
-from gonogo.gateway.resources import clusters, listeners, routes, secrets
+from gonogo.gateway.resources import asking, clusters, listeners, queue, routes, secrets
 from gonogo.gateway.resources.convert import to_message
 
 
@@ -23,7 +24,8 @@ from gonogo.gateway.resources.convert import to_message
 class GatewayInput:
     """Everything that the gateway's configuration is made of. Paths are absolute; the PEM chain is leaf first.
 
-    `system_ca_file`: the CAs that this system trusts, for external servers whose spec names no CA.
+    `queue_socket`: where the queue's HTTP interface listens. `system_ca_file`: the CAs that this system trusts, for
+    external servers whose spec names no CA.
     """
 
     listeners: tuple[ListenerPlan, ...]
@@ -32,6 +34,7 @@ class GatewayInput:
     certificate_chain_pem: str
     private_key_pem: str = field(repr=False)
     access_log_path: str
+    queue_socket: str
     system_ca_file: str = "/etc/ssl/certs/ca-certificates.crt"
 
 
@@ -39,7 +42,9 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
     """The snapshot for this input."""
     plans = sorted(given.clusters, key=lambda plan: plan.name)
     cds = {plan.name: to_message(clusters.cluster(plan, given.system_ca_file), cluster_pb2.Cluster()) for plan in plans}
-    cds[clusters.POLICY_CLUSTER] = to_message(clusters.policy_cluster(given.policy_sockets), cluster_pb2.Cluster())
+    cds[asking.POLICY_CLUSTER] = to_message(clusters.policy_cluster(given.policy_sockets), cluster_pb2.Cluster())
+    cds[asking.ASKING] = to_message(asking.cluster(), cluster_pb2.Cluster())
+    cds[TASKS] = to_message(queue.queue_cluster(given.queue_socket), cluster_pb2.Cluster())
     ours = [plan for plan in plans if plan.external is None]
     eds = {plan.name: to_message(clusters.endpoints(plan), endpoint_pb2.ClusterLoadAssignment()) for plan in ours}
     lds = {
@@ -48,9 +53,13 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
         )
         for plan in given.listeners
     }
+    if given.listeners:
+        lds[asking.ASKING] = to_message(asking.listener(), listener_pb2.Listener())
     rds, sds = {}, {}
     if given.listeners:  # without one nobody asks for them, and what nobody asks for is never acknowledged
-        rds[routes.ROUTE_CONFIG] = to_message(routes.routes(plans), route_pb2.RouteConfiguration())
+        rds[routes.ROUTE_CONFIG] = to_message(
+            routes.routes(plans, queue.queue_routes()), route_pb2.RouteConfiguration()
+        )
         certificate = secrets.server_certificate(given.certificate_chain_pem, given.private_key_pem)
         sds[secrets.SERVER_SECRET] = to_message(certificate, secret_pb2.Secret())
     return snapshot.Snapshot(

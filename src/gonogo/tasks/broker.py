@@ -12,9 +12,12 @@ from urllib.parse import quote
 
 from gonogo.facts.part import VALKEY
 from gonogo.runtimes.paths import StatePaths
-from gonogo.runtimes.valkey import QUEUE_DB
 
 QUEUE = "gonogo"
+QUEUE_DB = 0
+"""The database of Valkey that is for queues; policy servers count in another (`gonogo.facts.part`)."""
+DRAIN = "gonogo.drain"
+"""The name of the one task that a ring is."""
 MOST_RINGS = 4
 """Rings that wait at once: a worker that is away must not find thousands."""
 RING_KEPT_S = 60

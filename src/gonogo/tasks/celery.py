@@ -17,8 +17,8 @@ from celery.signals import worker_shutting_down
 from gonogo.runtimes.paths import StatePaths, default_state_dir
 from gonogo.store import open_store
 from gonogo.tasks.asked import read_request
-from gonogo.tasks.broker import settings
-from gonogo.tasks.doorbell import DRAIN, Bell
+from gonogo.tasks.broker import DRAIN, settings
+from gonogo.tasks.doorbell import Bell
 from gonogo.tasks.owners import local_owner
 from gonogo.tasks.places import Queue, open_queue
 from gonogo.tasks.requests import Wish, new_task, record
@@ -91,7 +91,7 @@ def _queue() -> Queue:
 
 @lru_cache(maxsize=1)
 def _bell() -> Bell:
-    return Bell(app)
+    return Bell(lambda: app)
 
 
 @lru_cache(maxsize=1)

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Callable, Iterator, Sequence, TypeVar
 
+from gonogo.store.explained import BUSY_TIMEOUT_S, explained
 from gonogo.store.faults import StoreFuture, StoreUnreadable
-from gonogo.store.sqlite import BUSY_TIMEOUT_S, reported
 
 Answer = TypeVar("Answer")
 Write = Callable[[sqlite3.Connection], Answer]
@@ -103,7 +103,7 @@ class Database:
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
-        with reported(self.path):
+        with _reported(self.path):
             try:
                 connection = self._idle.get_nowait()
             except queue.Empty:
@@ -141,6 +141,20 @@ class Database:
         if version < len(MIGRATIONS):
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+
+@contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    """Whatever SQLite says inside comes out as a `StoreError`; a broken rule of the schema comes out as it is."""
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise
+    except sqlite3.Error as error:
+        translated = explained(path, str(error))
+        if translated is None:
+            raise
+        raise translated from error
 
 
 class GroupWriter:

@@ -14,18 +14,22 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Sequence
+from typing import TYPE_CHECKING, Sequence
 
 import uvicorn
 
 from gonogo.gateway.policy.server import tell_stderr
 from gonogo.runtimes.paths import StatePaths
 from gonogo.tasks.database import GroupWriter
+from gonogo.tasks.doorbell import Bell
 from gonogo.tasks.http.desk import Desk
 from gonogo.tasks.http.server import application
 from gonogo.tasks.leases import Machine
 from gonogo.tasks.places import open_queue
 from gonogo.tasks.reconcile import Reconciler
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,10 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     os.umask(0o077)
     os.environ["GONOGO_STATE_DIR"] = given.state_dir
-    from gonogo.tasks.celery import app
-    from gonogo.tasks.doorbell import Bell
-
-    queue, bell, stopping = open_queue(StatePaths.of(given.state_dir)), Bell(app), threading.Event()
+    queue, bell, stopping = open_queue(StatePaths.of(given.state_dir)), Bell(_app), threading.Event()
     reconciler = Reconciler(queue=queue, bell=bell, machine=Machine.this(), tell=tell_stderr, stopping=stopping)
     desk = Desk(queue=queue, writer=GroupWriter(queue.database), bell=bell, wall=time.time, tell=tell_stderr)
     reconciler.start()
@@ -50,6 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stopping.set()
     desk.writer.close()
     return 0
+
+
+def _app() -> Celery:
+    from gonogo.tasks.celery import app
+
+    return app
 
 
 def _bound(path: Path) -> socket.socket:

@@ -26,6 +26,8 @@ KEY_HEADER = "x-gonogo-key-id"
 MOST_BODY_BYTES = 32 * 2**20
 LARGEST_PAGE = 100
 
+_FULL = "The queue cannot be written at the moment. Try again."
+
 Handler = Callable[["Desk", Request], Awaitable[Response]]
 
 
@@ -55,15 +57,15 @@ def answering(desk: Desk, handler: Handler) -> Callable[[Request], Awaitable[Res
         try:
             return await handler(desk, request)
         except Wrong as wrong:
-            return error(400, wrong.code, wrong.message, param=wrong.param)
+            return error(request, 400, wrong.code, wrong.message, param=wrong.param)
         except NotThere as missing:
-            return error(404, "not_found", str(missing))
+            return error(request, 404, "not_found", str(missing))
         except (StoreFull, StoreBusy) as full:
             desk.tell(str(full))
-            return error(503, "queue_unavailable", "The queue cannot be written at the moment. Try again.", retry=True)
+            return error(request, 503, "queue_unavailable", _FULL, retry=True)
         except (StoreError, KeyFileError, SealError, OSError) as fault:
             desk.tell(f"{type(fault).__name__}: {fault}")
-            return error(500, "queue_error", "The queue met an error of its own; `gonogo logs` has it.")
+            return error(request, 500, "queue_error", "The queue met an error of its own; `gonogo logs` has it.")
 
     return answer
 
@@ -118,9 +120,13 @@ def listed(data: list[dict[str, Any]], more: bool) -> Response:
     )
 
 
-def error(status: int, code: str, message: str, *, param: str | None = None, retry: bool = False) -> Response:
-    """OpenAI's envelope."""
+def error(
+    request: Request, status: int, code: str, message: str, *, param: str | None = None, retry: bool = False
+) -> Response:
+    """OpenAI's envelope, as the gateway's own errors have it."""
     kind = "invalid_request_error" if status < 500 else "server_error"
-    inside = {"message": message, "type": kind, "param": param, "code": code, "hop": "tasks"}
-    headers = {"retry-after": "1"} if retry else None
+    request_id = request.headers.get("x-request-id")
+    inside = {"message": message, "type": kind, "param": param, "code": code, "hop": "tasks", "request_id": request_id}
+    # The gateway leaves an error as it is that says so; the header goes no further.
+    headers = {"x-gonogo-wrapped": "1", **({"retry-after": "1"} if retry else {})}
     return JSONResponse({"error": inside}, status_code=status, headers=headers)

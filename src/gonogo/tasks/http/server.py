@@ -33,10 +33,10 @@ def application(desk: Desk) -> Starlette:
     return Starlette(routes=routes, exception_handlers={404: _unknown, 405: _method})
 
 
-async def _unknown(_request: Request, _error: Exception) -> Response:
+async def _unknown(request: Request, _error: Exception) -> Response:
     paths = ", ".join(f"{method} {path}" for method, path, _ in _ROUTES)
-    return error(404, "unknown_path", f"There are: {paths}.")
+    return error(request, 404, "unknown_path", f"There are: {paths}.")
 
 
 async def _method(request: Request, _error: Exception) -> Response:
-    return error(405, "method_not_allowed", f"{request.method} is not one of the methods of this path.")
+    return error(request, 405, "method_not_allowed", f"{request.method} is not one of the methods of this path.")
