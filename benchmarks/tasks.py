@@ -2,7 +2,8 @@
 
     .venv/bin/python benchmarks/tasks.py [--tasks 20000] [--kills 150] [--only ours|plain] [--json]
 
-Ours: the real parts `tasks`, `worker` and Valkey in a directory of its own, before a gateway that answers at once. An
+Ours: the real parts `tasks`, `worker` and Valkey in a directory of its own, before a gateway whose answers take 50 to
+400 ms, so that kills meet many that are under way ("asked twice": that the gateway was asked again for). An
 effect is an answer that the ledger gives. Beside it plain Celery with its safest settings on the same Valkey, which is
 not emptied for it, for it would lose all that waits; there an effect is a line in a file. A kill is SIGKILL, by turns
 of a whole worker and of one of its children, as the kernel does when memory runs out.
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Callable
 
@@ -29,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rich.console import Console
 from rich.table import Table
-from tests.shell.tasks_parts import QueueParts, chat
+from tests.shell.tasks_parts import QueueParts, chat, echo
 
 from gonogo.tasks import ledger
 from gonogo.tasks.nouns import State
@@ -70,7 +71,7 @@ def strike(number: int, pid: int, restart: Callable[[], None], chance: random.Ra
 
 def ours(root: Path, tasks: int, kills: int) -> Drill:
     chance, began = random.Random(6), time.monotonic()
-    with QueueParts(root / "state") as parts, tempfile.TemporaryDirectory():
+    with QueueParts(root / "state", lambda body: replace(echo(body), after_s=chance.uniform(0.05, 0.4))) as parts:
         parts.start("valkey", "tasks", "worker")
         queue = open_queue(parts.paths)
 
