@@ -15,13 +15,16 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
 from gonogo.actions.model import ClusterPlan, ListenerPlan
 from gonogo.gateway import snapshot
-from gonogo.gateway.resources import clusters, listeners, routes, secrets
+from gonogo.gateway.resources import clusters, listeners, local_front, routes, rpc, secrets
 from gonogo.gateway.resources.convert import to_message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayInput:
-    """Everything that the gateway's configuration is made of. Paths are absolute; the PEM chain is leaf first."""
+    """Everything that the gateway's configuration is made of. Paths are absolute; the PEM chain is leaf first.
+
+    `rpc_socket`: where the gRPC server listens; `front_socket`: where it comes back to Envoy with HTTP.
+    """
 
     listeners: tuple[ListenerPlan, ...]
     clusters: tuple[ClusterPlan, ...]
@@ -29,6 +32,8 @@ class GatewayInput:
     certificate_chain_pem: str
     private_key_pem: str = field(repr=False)
     access_log_path: str
+    rpc_socket: str
+    front_socket: str
 
 
 def translate(given: GatewayInput) -> snapshot.Snapshot:
@@ -36,6 +41,7 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
     plans = sorted(given.clusters, key=lambda plan: plan.name)
     cds = {plan.name: to_message(clusters.cluster(plan), cluster_pb2.Cluster()) for plan in plans}
     cds[clusters.POLICY_CLUSTER] = to_message(clusters.policy_cluster(given.policy_sockets), cluster_pb2.Cluster())
+    cds[rpc.RPC_CLUSTER] = to_message(rpc.rpc_cluster(given.rpc_socket), cluster_pb2.Cluster())
     eds = {plan.name: to_message(clusters.endpoints(plan), endpoint_pb2.ClusterLoadAssignment()) for plan in plans}
     lds = {
         listeners.listener_name(plan): to_message(
@@ -44,8 +50,11 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
         for plan in given.listeners
     }
     rds, sds = {}, {}
-    if given.listeners:  # without one nobody asks for them, and what nobody asks for is never acknowledged
-        rds[routes.ROUTE_CONFIG] = to_message(routes.routes(plans), route_pb2.RouteConfiguration())
+    if given.listeners:
+        front = local_front.local_front(given.front_socket, given.access_log_path)
+        lds[local_front.NAME] = to_message(front, listener_pb2.Listener())
+        # Without a listener nobody asks for these, and what nobody asks for is never acknowledged.
+        rds[routes.ROUTE_CONFIG] = to_message(routes.routes(plans, rpc.rpc_routes()), route_pb2.RouteConfiguration())
         certificate = secrets.server_certificate(given.certificate_chain_pem, given.private_key_pem)
         sds[secrets.SERVER_SECRET] = to_message(certificate, secret_pb2.Secret())
     return snapshot.Snapshot(

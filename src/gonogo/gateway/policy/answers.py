@@ -12,6 +12,7 @@ from typing import Mapping
 from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
 from envoy.service.ext_proc.v3.external_processor_pb2 import (
     CommonResponse,
+    GrpcStatus,
     HeaderMutation,
     HeadersResponse,
     HttpHeaders,
@@ -21,6 +22,10 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
 from envoy.type.v3.http_status_pb2 import HttpStatus
 
 from gonogo.gateway.policy.decide import Allow, Decision, Deny, RequestHeaders
+
+# What a refusal is to who speaks gRPC; Envoy would take 400 for an internal error and 429 for a server that is away.
+_GRPC_STATUS = {400: 3, 401: 16, 403: 7, 404: 5, 413: 8, 429: 8, 503: 14}
+_INTERNAL = 13
 
 STALE = Deny(
     status=503,
@@ -68,7 +73,10 @@ def answer(decision: Decision) -> bytes:
 
 
 def _allow(decision: Allow) -> bytes:
-    mutation = _set({"x-gonogo-revision": decision.revision, "x-gonogo-key-id": decision.key_id})
+    headers = {"x-gonogo-key-id": decision.key_id}
+    if decision.revision is not None:
+        headers["x-gonogo-revision"] = decision.revision
+    mutation = _set(headers)
     common = CommonResponse(header_mutation=mutation, clear_route_cache=True)
     response = ProcessingResponse(request_headers=HeadersResponse(response=common))
     return bytes(response.SerializeToString())
@@ -83,6 +91,7 @@ def _deny(decision: Deny) -> bytes:
     response = ProcessingResponse(
         immediate_response=ImmediateResponse(
             status=HttpStatus(code=decision.status),
+            grpc_status=GrpcStatus(status=_GRPC_STATUS.get(decision.status, _INTERNAL)),
             headers=_set(headers),
             body=decision.message.encode(),
             details=f"policy_{decision.code}",

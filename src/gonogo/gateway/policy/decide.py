@@ -18,6 +18,9 @@ _SERVER = "server_error"
 
 INFERENCE, MODELS = "inference", "models"
 MODEL_LIST = "/v1/models"
+RPC_PATHS = ("/gonogo.v1.", "/grpc.")
+"""How the paths of gRPC calls begin. What one asks comes back as an HTTP request with the same key."""
+_OF_MODELS = (MODEL_LIST, "/gonogo.v1.Inference/ListModels")
 
 
 class View(Protocol):
@@ -42,9 +45,12 @@ class RequestHeaders:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allow:
-    """Let it in, to this revision (`service/number`), on behalf of this key."""
+    """Let it in, to this revision (`service/number`), on behalf of this key.
 
-    revision: str
+    `revision` None: to the gRPC server. Which revision is asked when the call comes back as an HTTP request.
+    """
+
+    revision: str | None
     key_id: str
 
 
@@ -73,6 +79,8 @@ def decide(request: RequestHeaders, view: View, now: float) -> Decision:
         return _EXPIRED if row.revoked_at is None else _REVOKED
     if not _in_scope(request.path, row.scopes):
         return _scope(row.scopes)
+    if request.path.startswith(RPC_PATHS):
+        return Allow(revision=None, key_id=row.key_id)
     return _revision(row, view.serving)
 
 
@@ -103,7 +111,7 @@ def _known(token: str, view: View) -> KeyRow | Deny:
 def _in_scope(path: str, scopes: tuple[str, ...]) -> bool:
     if INFERENCE in scopes:
         return True
-    return path.partition("?")[0] == MODEL_LIST and MODELS in scopes
+    return MODELS in scopes and (path.partition("?")[0] in _OF_MODELS or path.startswith("/grpc."))
 
 
 def _revision(row: KeyRow, serving: Mapping[str, int]) -> Decision:

@@ -42,8 +42,8 @@ _REMOVED_FOR_ENGINES = [
 _REMOVED_FROM_ENGINES = ["x-gonogo-code", "x-gonogo-type", "x-gonogo-hop", "x-gonogo-wrapped"]
 
 
-def routes(clusters: Sequence[ClusterPlan]) -> Json:
-    """The route configuration of every listener."""
+def routes(clusters: Sequence[ClusterPlan], others: Sequence[Json]) -> Json:
+    """The route configuration of every listener. `others`: routes of what is not served by engines themselves."""
     return {
         "name": ROUTE_CONFIG,
         "virtual_hosts": [
@@ -52,6 +52,7 @@ def routes(clusters: Sequence[ClusterPlan]) -> Json:
                 "domains": ["*"],
                 "routes": [
                     *_health(),
+                    *others,
                     *(route for path in PATHS for route in _allowed(path, clusters)),
                     *_hints(),
                 ],

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from contextlib import asynccontextmanager
-from typing import Any, AsyncIterator, Awaitable, Callable, Mapping, NoReturn
+from typing import Any, AsyncIterator, Awaitable, Callable, NoReturn
 
 import aiohttp
 import grpc
@@ -120,9 +120,9 @@ class InferenceService:
         except (aiohttp.ClientError, OSError) as error:
             self._note(f"{type(error).__name__}: the local front did not take a request, or dropped it")
             await _abort(context, statuses.NO_GATEWAY)
-        except Exception as error:  # noqa: BLE001 - the boundary: an error of ours must have a status, and be written down
-            if isinstance(error, grpc.aio.AbortError):
-                raise
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the boundary: an error of ours has a status, and is written down
             self._record(error)
             await _abort(context, statuses.BROKEN)
 
@@ -137,7 +137,7 @@ class InferenceService:
             self._tell(text)
 
 
-def handlers(service: InferenceService) -> Mapping[str, Any]:
+def handlers(service: InferenceService) -> dict[str, Any]:
     """Method name → handler, for `grpc.method_handlers_generic_handler`."""
     return {
         "Generate": grpc.unary_stream_rpc_method_handler(
