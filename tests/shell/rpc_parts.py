@@ -18,7 +18,7 @@ import grpc.aio
 
 from gonogo.rpc.v1 import inference_pb2 as pb
 from gonogo.rpc.v1 import inference_pb2_grpc
-from tests.shell.gateway_parts import Front
+from tests.shell.gateway_parts import Front, read_body
 from tests.shell.policy_parts import Deployment, until
 
 PATIENCE_S = 20.0
@@ -125,3 +125,77 @@ async def soon(true: Callable[[], Any], what: str) -> Any:
 def logged(front: Front) -> list[dict[str, Any]]:
     """The access log's lines so far."""
     return [json.loads(line) for line in front.access_log.read_text().splitlines()]
+
+
+class HeldEngine:
+    """An engine that writes what a test tells it to, when it tells it to. `async with`.
+
+    `requests`: heads and bodies as they came. `gone` is set when the other side closed a connection in mid-answer.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, Any]] = []
+        self.gone = asyncio.Event()
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> HeldEngine:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def asked(self, count: int = 1) -> tuple[str, Any]:
+        """The newest request, once there are `count`."""
+        await soon(lambda: len(self.requests) >= count, f"request {count} came to the engine")
+        return self.requests[-1]
+
+    async def begin(self, kind: str = "text/event-stream") -> None:
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n"
+        await self._send(head.encode())
+
+    async def event(self, content: Any) -> None:
+        """One event; text as it stands, else as JSON."""
+        text = content if isinstance(content, str) else json.dumps(content)
+        await self.chunk(f"data: {text}\n\n".encode())
+
+    async def text(self, text: str) -> None:
+        """One event as chat completions have them."""
+        await self.event({"id": "a-1", "model": "svc", "choices": [{"index": 0, "delta": {"content": text}}]})
+
+    async def chunk(self, data: bytes) -> None:
+        await self._send(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+    async def end(self) -> None:
+        await self._send(b"0\r\n\r\n")
+
+    def cut(self) -> None:
+        """The newest connection is reset, as when the engine dies."""
+        self._writers[-1].transport.abort()
+
+    async def _send(self, data: bytes) -> None:
+        self._writers[-1].write(data)
+        await self._writers[-1].drain()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                if head.startswith(b"GET /health "):
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                    continue
+                body = await read_body(reader, head)
+                self._writers.append(writer)
+                self.requests.append((head.decode(), json.loads(body) if body else None))
+                if not await reader.read(1):
+                    self.gone.set()
+                    break
+        writer.close()

@@ -165,7 +165,16 @@ def local_reply_config(first: Sequence[Json]) -> Json:
     success = _pass("response.code < 400")
     # The custom_response filter's replies come by here as well, with an empty detail: they are envelopes already.
     engine_error = _pass("response.code_details == ''")
-    return {"mappers": [success, engine_error, *first, *_wrap_hints(), _wrap_named(), *(_mapper(reply) for reply in _REPLIES)]}
+    return {
+        "mappers": [
+            success,
+            engine_error,
+            *first,
+            *_wrap_hints(),
+            _wrap_named(),
+            *(_mapper(reply) for reply in _REPLIES),
+        ]
+    }
 
 
 def engine_errors() -> Json:
@@ -260,7 +269,9 @@ def _named(when: str, message: str) -> Json:
 
 
 def _mapper(reply: Reply) -> Json:
-    return replacement(reply, _FAILED, _envelope(message=reply.message, type=reply.type, code=reply.code, hop=reply.hop))
+    return replacement(
+        reply, _FAILED, _envelope(message=reply.message, type=reply.type, code=reply.code, hop=reply.hop)
+    )
 
 
 def replacement(reply: Reply, among: str, body: Json) -> Json:

@@ -1,4 +1,4 @@
-"""gRPC on the gateway's port: which methods there are, the server behind them, and errors as gRPC clients see them. Pure.
+"""gRPC on the gateway's port: which methods there are, the server behind them, errors as gRPC clients see them. Pure.
 
 A call is let in by its headers alone, so that nobody without a key makes the server read a message; what it asks comes
 back to the local front as HTTP (`local_front`), where limits, balancing and metering are, once, as for everybody.
