@@ -157,7 +157,9 @@ def test_whatever_an_engine_answers_is_read_or_is_a_failure(body: bytes) -> None
     assert failure.message
 
 
-@given(st.lists(st.binary(max_size=12).map(lambda one: one.replace(b"\n", b"").replace(b"\r", b"")), max_size=6), st.data())
+@given(
+    st.lists(st.binary(max_size=12).map(lambda one: one.replace(b"\n", b"").replace(b"\r", b"")), max_size=6), st.data()
+)
 def test_events_come_out_whole_however_the_bytes_were_cut(events: list[bytes], data: st.DataObject) -> None:
     end = data.draw(st.sampled_from([b"\n", b"\r\n"]))
     whole = b"".join(b": a comment" + end + b"data: " + one + end + end for one in events)

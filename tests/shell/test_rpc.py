@@ -47,9 +47,8 @@ def with_engine(deployment: Deployment, test: Callable[[HeldEngine, Front, RpcPr
     """Run `test` with an engine that is held, the gateway before it, and a stub that trusts it."""
 
     async def run() -> None:
-        async with HeldEngine() as engine, gateway(deployment, engine.port) as (front, rpc):
-            async with channel_to(front) as channel:
-                await test(engine, front, rpc, stub_of(channel))
+        async with HeldEngine() as engine, gateway(deployment, engine.port) as (front, rpc), channel_to(front) as to:
+            await test(engine, front, rpc, stub_of(to))
 
     asyncio.run(run())
 
@@ -82,7 +81,7 @@ def test_an_answer_comes_piece_by_piece_with_its_end_and_its_usage_last(deployme
         outer, inner = sorted(logged(front), key=lambda one: str(one["path"]))
         assert [one["path"] for one in (outer, inner)] == ["/gonogo.v1.Inference/Generate", "/v1/chat/completions"]
         assert outer["request_id"] == inner["request_id"] == dict(await call.initial_metadata())["x-request-id"]
-        assert (outer["revision"], inner["revision"]) == ("rpc", "svc/1"), "one of them is a request to a model"
+        assert (outer["revision"], inner["revision"]) == (None, "svc/1"), "one of them is a request to a model"
         assert outer["key_id"] == inner["key_id"] == key.key_id
         assert outer["grpc_status"] == "OK"
 
@@ -169,7 +168,7 @@ def test_the_gateways_errors_become_statuses_with_their_words(deployment: Deploy
 
     async def run() -> None:
         with ScriptedEngine(lambda _: answer, model="svc") as engine:
-            async with gateway(deployment, engine.port) as (front, rpc), channel_to(front) as channel:
+            async with gateway(deployment, engine.port) as (front, _), channel_to(front) as channel:
                 nonlocal answer
                 stub = stub_of(channel)
                 for status, (code, reason) in statuses.items():

@@ -187,32 +187,31 @@ def test_a_killed_server_ends_its_calls_as_unavailable_and_is_back_with_the_next
     key = deployment.add_key()
 
     async def run() -> None:
-        async with HeldEngine() as engine, gateway(deployment, engine.port) as (front, rpc):
-            async with channel_to(front) as channel:
-                stub = stub_of(channel)
-                call = stub.Generate(HELLO, metadata=bearer(key.text), timeout=PATIENCE_S)
-                await engine.asked()
-                await engine.begin()
-                await engine.text("Once")
-                assert (await call.read()).text == "Once"
-                unanswered = asyncio.ensure_future(stub.Chat(CHAT, metadata=bearer(key.text), timeout=PATIENCE_S))
-                await engine.asked(2)
-                rpc.kill()
-                # After the first piece Envoy can only reset the stream, and gRPC reads that as INTERNAL.
-                assert (await error_of(call.read())).code() == Code.INTERNAL
-                assert (await error_of(unanswered)).code() == Code.UNAVAILABLE
-                await asyncio.wait_for(engine.gone.wait(), PATIENCE_S)
-                error = await error_of(stub.Chat(CHAT, metadata=bearer(key.text)))
-                assert error.code() == Code.UNAVAILABLE
-                assert "Try again" in str(error.details())
-                assert trailing(error)["retry-after"] == "1"
-                client = front.client()
-                assert (await client.send("GET", "/healthz", None)).status == 200
-                client.close()
-                rpc.start_again()
-                waiting = asyncio.ensure_future(stub.Chat(CHAT, metadata=bearer(key.text), timeout=PATIENCE_S))
-                await engine.asked(3)
-                waiting.cancel()
+        async with HeldEngine() as engine, gateway(deployment, engine.port) as (front, rpc), channel_to(front) as to:
+            stub = stub_of(to)
+            call = stub.Generate(HELLO, metadata=bearer(key.text), timeout=PATIENCE_S)
+            await engine.asked()
+            await engine.begin()
+            await engine.text("Once")
+            assert (await call.read()).text == "Once"
+            unanswered = asyncio.ensure_future(stub.Chat(CHAT, metadata=bearer(key.text), timeout=PATIENCE_S))
+            await engine.asked(2)
+            rpc.kill()
+            # After the first piece Envoy can only reset the stream, and gRPC reads that as INTERNAL.
+            assert (await error_of(call.read())).code() == Code.INTERNAL
+            assert (await error_of(unanswered)).code() == Code.UNAVAILABLE
+            await asyncio.wait_for(engine.gone.wait(), PATIENCE_S)
+            error = await error_of(stub.Chat(CHAT, metadata=bearer(key.text)))
+            assert error.code() == Code.UNAVAILABLE
+            assert "Try again" in str(error.details())
+            assert trailing(error)["retry-after"] == "1"
+            client = front.client()
+            assert (await client.send("GET", "/healthz", None)).status == 200
+            client.close()
+            rpc.start_again()
+            waiting = asyncio.ensure_future(stub.Chat(CHAT, metadata=bearer(key.text), timeout=PATIENCE_S))
+            await engine.asked(3)
+            waiting.cancel()
 
     asyncio.run(run())
 
@@ -221,18 +220,17 @@ def test_a_call_that_began_before_the_server_was_told_to_stop_may_end(deployment
     key = deployment.add_key()
 
     async def run() -> None:
-        async with HeldEngine() as engine, gateway(deployment, engine.port) as (front, rpc):
-            async with channel_to(front) as channel:
-                call = stub_of(channel).Generate(HELLO, metadata=bearer(key.text), timeout=PATIENCE_S)
-                await engine.asked()
-                await engine.begin()
-                rpc.terminate()
-                await engine.text("Once")
-                await engine.event("[DONE]")
-                assert [one.text for one in await all_of(call)] == ["Once"]
-                await soon(lambda: rpc.process.poll() is not None, "it ends")
-                assert rpc.process.returncode == 0, rpc.log()
-                assert not rpc.socket.exists()
+        async with HeldEngine() as engine, gateway(deployment, engine.port) as (front, rpc), channel_to(front) as to:
+            call = stub_of(to).Generate(HELLO, metadata=bearer(key.text), timeout=PATIENCE_S)
+            await engine.asked()
+            await engine.begin()
+            rpc.terminate()
+            await engine.text("Once")
+            await engine.event("[DONE]")
+            assert [one.text for one in await all_of(call)] == ["Once"]
+            await soon(lambda: rpc.process.poll() is not None, "it ends")
+            assert rpc.process.returncode == 0, rpc.log()
+            assert not rpc.socket.exists()
 
     asyncio.run(run())
 

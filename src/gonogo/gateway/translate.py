@@ -14,6 +14,7 @@ from envoy.config.route.v3 import route_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
 from gonogo.actions.model import ClusterPlan, ListenerPlan
+from gonogo.facts.request_record import RPC
 from gonogo.gateway import snapshot
 from gonogo.gateway.resources import clusters, listeners, local_front, routes, rpc, secrets
 from gonogo.gateway.resources.convert import to_message
@@ -41,7 +42,7 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
     plans = sorted(given.clusters, key=lambda plan: plan.name)
     cds = {plan.name: to_message(clusters.cluster(plan), cluster_pb2.Cluster()) for plan in plans}
     cds[clusters.POLICY_CLUSTER] = to_message(clusters.policy_cluster(given.policy_sockets), cluster_pb2.Cluster())
-    cds[rpc.RPC_CLUSTER] = to_message(rpc.rpc_cluster(given.rpc_socket), cluster_pb2.Cluster())
+    cds[RPC] = to_message(rpc.rpc_cluster(given.rpc_socket), cluster_pb2.Cluster())
     eds = {plan.name: to_message(clusters.endpoints(plan), endpoint_pb2.ClusterLoadAssignment()) for plan in plans}
     lds = {
         listeners.listener_name(plan): to_message(

@@ -21,7 +21,8 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
 )
 from envoy.type.v3.http_status_pb2 import HttpStatus
 
-from gonogo.gateway.policy.decide import Allow, Decision, Deny, RequestHeaders
+from gonogo.gateway.policy.decide import Allow, Decision, RequestHeaders
+from gonogo.gateway.policy.deny import Deny
 
 # What a refusal is to who speaks gRPC; Envoy would take 400 for an internal error and 429 for a server that is away.
 _GRPC_STATUS = {400: 3, 401: 16, 403: 7, 404: 5, 413: 8, 429: 8, 503: 14}

@@ -6,12 +6,12 @@ back to the local front as HTTP (`local_front`), where limits, balancing and met
 
 from __future__ import annotations
 
+from gonogo.facts.request_record import RPC
 from gonogo.gateway.replies import Reply, cel, replacement
 from gonogo.gateway.resources.clusters import PROTOCOL_OPTIONS
 from gonogo.gateway.resources.convert import Json
 from gonogo.gateway.resources.routes import BUFFER, EXT_PROC
 
-RPC_CLUSTER = "rpc"
 INFERENCE = "/gonogo.v1.Inference/"
 REFLECTION = r"/grpc\.reflection\.v1(alpha)?\.ServerReflection/ServerReflectionInfo"
 HEALTH = "/grpc.health.v1.Health/"
@@ -37,10 +37,10 @@ def rpc_cluster(socket: str) -> Json:
     """The gRPC server on its unix socket, over HTTP/2."""
     host = {"endpoint": {"address": {"pipe": {"path": socket}}}}
     return {
-        "name": RPC_CLUSTER,
+        "name": RPC,
         "type": "STATIC",
         "connect_timeout": "0.25s",
-        "load_assignment": {"cluster_name": RPC_CLUSTER, "endpoints": [{"lb_endpoints": [host]}]},
+        "load_assignment": {"cluster_name": RPC, "endpoints": [{"lb_endpoints": [host]}]},
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "circuit_breakers": {
             "thresholds": [
@@ -120,7 +120,7 @@ def _route(match: Json, filters: Json) -> Json:
     return {
         "match": {**match, "grpc": {}, "headers": [{"name": ":method", "string_match": {"exact": "POST"}}]},
         "route": {
-            "cluster": RPC_CLUSTER,
+            "cluster": RPC,
             # A stream may take long; what bounds it is the stream's idle timeout, and the call's own deadline.
             "timeout": "0s",
             # Only what never reached the server: while it is started again its socket refuses.
@@ -137,8 +137,8 @@ def _route(match: Json, filters: Json) -> Json:
 
 def _let_in() -> Json:
     """By the headers: messages of a stream are nobody's JSON, and come when they come."""
-    modes = {name: "NONE" for name in ("request_body_mode", "response_body_mode")}
-    skipped = {name: "SKIP" for name in ("response_header_mode", "request_trailer_mode", "response_trailer_mode")}
+    modes = dict.fromkeys(("request_body_mode", "response_body_mode"), "NONE")
+    skipped = dict.fromkeys(("response_header_mode", "request_trailer_mode", "response_trailer_mode"), "SKIP")
     override = {"processing_mode": {"request_header_mode": "SEND", **modes, **skipped}}
     return {EXT_PROC: _typed(f"{_HTTP}.ext_proc.v3.ExtProcPerRoute", {"overrides": override}), **_unbuffered()}
 
