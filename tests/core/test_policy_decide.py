@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from gonogo.gateway.policy.answers import BROKEN, STALE, UNEXPECTED, answer
 from gonogo.gateway.policy.decide import Allow, RequestHeaders, decide
 from gonogo.gateway.policy.deny import Deny
+from gonogo.gateway.rpc.statuses import of_answer
 from gonogo.security.keys import RANDOM_BYTES, KeyRow, mint
 
 TABLE = yaml.safe_load((Path(__file__).parent.parent / "cases/policy/decide.yaml").read_text(encoding="utf-8"))
@@ -131,3 +132,11 @@ def test_a_refusal_is_a_plain_message_with_the_three_headers_of_the_envelope(den
     assert ("www-authenticate" in headers) == (deny.status == 401)
     assert re.fullmatch("[a-z_]+", response.details)
     assert not response.details.startswith("ext_proc_error")
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 429, 500, 503])
+def test_a_refusal_says_what_it_is_to_who_speaks_grpc(status: int) -> None:
+    """The same status as `gonogo.gateway.rpc.statuses` gives to the refusal of the request that a call becomes."""
+    deny = Deny(status=status, code="c", message="m", type="t")
+    refusal = ProcessingResponse.FromString(answer(deny)).immediate_response
+    assert refusal.grpc_status.status == of_answer(status, {}, b"").code.value[0]

@@ -135,7 +135,7 @@ JSON = st.recursive(
         | st.dictionaries(
             st.sampled_from(
                 ["choices", "delta", "message", "content", "text", "usage", "prompt_tokens", "completion_tokens", "id",
-                 "tool_calls", "function", "arguments", "index", "finish_reason", "error", "code", "type", "data", "meta"]
+                 "tool_calls", "function", "arguments", "index", "finish_reason", "error", "code", "type", "data"]
             ),
             inner,
             max_size=6,

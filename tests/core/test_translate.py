@@ -11,8 +11,9 @@ import pytest
 
 from gonogo.actions.model import ClusterPlan, EndpointPlan, ListenerPlan
 from gonogo.facts.replica import ReplicaName
+from gonogo.facts.request_record import RPC
 from gonogo.gateway.resources.convert import to_json, unpacked
-from gonogo.gateway.resources.routes import PATHS
+from gonogo.gateway.resources.routes import BUFFER, EXT_PROC, PATHS
 from gonogo.gateway.snapshot import (
     CLUSTER,
     ENDPOINTS,
@@ -45,6 +46,8 @@ PLAN = GatewayInput(
     certificate_chain_pem="chain",
     private_key_pem="the private key",
     access_log_path="/log",
+    rpc_socket="/run/rpc-0.sock",
+    front_socket="/run/front.sock",
 )
 
 
@@ -63,6 +66,8 @@ def test_each_change_moves_the_version_of_its_own_types_alone() -> None:
     assert changed(PLAN, moved) == {ENDPOINTS}
     assert changed(PLAN, replace(PLAN, certificate_chain_pem="renewed")) == {SECRET}
     assert changed(PLAN, replace(PLAN, policy_sockets=("/run/policy-0.sock",))) == {CLUSTER}
+    assert changed(PLAN, replace(PLAN, rpc_socket="/run/rpc-1.sock")) == {CLUSTER}
+    assert changed(PLAN, replace(PLAN, front_socket="/run/other.sock")) == {LISTENER}
     assert changed(PLAN, replace(PLAN, access_log_path="/elsewhere")) == {LISTENER}
     assert changed(PLAN, replace(PLAN, clusters=PLAN.clusters[:1])) == {CLUSTER, ENDPOINTS, ROUTES}
 
@@ -83,17 +88,42 @@ def test_another_process_gives_the_same_bytes() -> None:
 
 
 def test_policy_is_asked_about_everything_but_health_and_unknown_paths() -> None:
-    routes = content(translate(PLAN), ROUTES)["gateway"]["virtual_hosts"][0]["routes"]
-    for route in routes:
-        path = route["match"].get("path", "(any)")
-        asked = "envoy.filters.http.ext_proc" not in route.get("typed_per_filter_config", {})
-        assert asked == (path in PATHS), route
-        assert asked or "direct_response" in route, "a route past policy leads to no engine"
+    for route in all_routes():
+        asked = not route.get("typed_per_filter_config", {}).get(EXT_PROC, {}).get("disabled", False)
+        assert asked == (route["match"].get("path") in PATHS or ("grpc" in route["match"] and not checks_health(route)))
+        assert asked or "direct_response" in route or checks_health(route), "a route past policy leads to no engine"
+
+
+def test_grpc_calls_are_let_in_by_their_headers_and_keep_their_key_for_the_way_back() -> None:
+    calls = [route for route in all_routes() if route.get("route", {}).get("cluster") == RPC]
+    assert [route["match"].get("path") or route["match"].get("prefix") for route in calls] == [
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/",
+        "/gonogo.v1.Inference/",
+        None,  # reflection, by its pattern
+    ]
+    for route in calls:
+        assert "grpc" in route["match"]
+        assert route["typed_per_filter_config"][BUFFER]["disabled"], "streams are not waited for"
+        assert "authorization" not in route["request_headers_to_remove"]
+        assert route["route"]["retry_policy"]["retry_on"] == "connect-failure,refused-stream", "never what has arrived"
+    for route in calls[1:]:
+        modes = route["typed_per_filter_config"][EXT_PROC]["overrides"]["processing_mode"]
+        assert modes["request_header_mode"] == "SEND"
+        assert "request_body_mode" not in modes, "no body is sent to policy (NONE is the default, and is left out)"
+
+
+def all_routes() -> list[dict[str, Any]]:
+    routes: list[dict[str, Any]] = content(translate(PLAN), ROUTES)["gateway"]["virtual_hosts"][0]["routes"]
+    return routes
+
+
+def checks_health(route: dict[str, Any]) -> bool:
+    return bool(route["match"].get("path") == "/grpc.health.v1.Health/Check")
 
 
 def test_every_way_to_an_engine_names_its_revision_and_takes_the_key_away() -> None:
-    routes = content(translate(PLAN), ROUTES)["gateway"]["virtual_hosts"][0]["routes"]
-    ways = [route for route in routes if "route" in route]
+    ways = [route for route in all_routes() if route.get("route", {}).get("cluster", RPC) != RPC]
     assert len(ways) == len(PATHS) * len(PLAN.clusters)
     for route in ways:
         (revision,) = [h for h in route["match"]["headers"] if h["name"] == "x-gonogo-revision"]

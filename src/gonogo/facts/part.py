@@ -9,7 +9,7 @@ POLICY = "policy"
 RPC = "rpc"
 VALKEY = "valkey"
 
-PARTS: Mapping[str, int] = {RPC: 1, POLICY: 2, VALKEY: 1}
+PARTS: Mapping[str, int] = {POLICY: 2, RPC: 1, VALKEY: 1}
 """Role → how many run, in the order in which they are ended. Each has a unix socket (`StatePaths.part_socket`)."""
 
 

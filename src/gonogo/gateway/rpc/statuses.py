@@ -118,7 +118,7 @@ def of_event(error: Any) -> Failure:
         return CUT_OFF
     said, reason = error.get("code"), _reason(error)
     if isinstance(said, int) and said in _BY_STATUS:  # engines put the HTTP status there
-        code = _BY_STATUS[said]
+        code, reason = _BY_STATUS[said], f"http_{said}"
     elif str(error.get("type")) in _BY_TYPE:
         code = _BY_TYPE[str(error["type"])]
     elif reason is not None and "timeout" in reason:
