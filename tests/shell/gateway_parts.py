@@ -12,9 +12,10 @@ import socket
 import ssl
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import envoy
 
@@ -197,6 +198,10 @@ class Front:
         """A signal to the running Envoy."""
         assert self._process is not None
         self._process.send_signal(number)
+
+    def publish(self, **changes: Any) -> None:
+        """Give Envoy this configuration with these changes."""
+        self._ads.set_snapshot(translate(replace(self._input(), **changes)))
 
     async def admin(self, path: str) -> str:
         """What Envoy's admin interface says."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import signal
 import stat
-from typing import Any, Iterator
+from pathlib import Path
+from typing import Any, Awaitable, Callable, Iterator
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
+from gonogo.gateway.rpc.main import build_server
+from gonogo.gateway.rpc.server import InferenceService, local_front
 from gonogo.rpc.v1 import inference_pb2 as pb
 from gonogo.security.keys import with_other_secret
 from tests.shell.policy_parts import Deployment
@@ -85,10 +88,7 @@ def test_without_a_good_key_no_call_reaches_the_server_and_the_status_says_why(d
                 await soon(lambda: len(logged(front)) >= 22, "every call is logged")
                 assert {one["upstream"] for one in logged(front) if one["grpc_status"] == "Unauthenticated"} == {None}
                 deployment.revoke(good)
-                ends = asyncio.get_running_loop().time() + PATIENCE_S
-                while (code := await code_of(calls["Chat"](good.text))) == Code.OK:
-                    assert asyncio.get_running_loop().time() < ends
-                assert code == Code.UNAUTHENTICATED
+                await became(lambda: code_of(calls["Chat"](good.text)), Code.UNAUTHENTICATED)
 
     asyncio.run(run())
 
@@ -128,9 +128,54 @@ def test_what_is_no_call_of_ours_gets_a_status_or_a_hint(deployment: Deployment)
             client.close()
             assert reply.status == 404
             assert b"gRPC" in reply.body
+            error = await error_of(unary(channel, "/gonogo.v1.Inference/Chat", key.text, b"\xff\xff no message"))
+            assert error.code() == Code.INVALID_ARGUMENT
+            assert "gonogo.v1" in str(error.details())
             assert engine.requests == []
 
     asyncio.run(run())
+
+
+def test_a_call_beyond_the_bound_is_refused_and_the_others_go_on(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with local_front(str(tmp_path / "none.sock")) as front:
+            server, _ = build_server(InferenceService(front, tell=print), most_calls=1)
+            server.add_insecure_port(f"unix:{tmp_path}/rpc.sock")
+            await server.start()
+            async with grpc.aio.insecure_channel(f"unix:{tmp_path}/rpc.sock") as channel:
+                health = health_pb2_grpc.HealthStub(channel)
+                watch = health.Watch(health_pb2.HealthCheckRequest())
+                assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+                assert await code_of(health.Check(health_pb2.HealthCheckRequest())) == Code.RESOURCE_EXHAUSTED
+                watch.cancel()
+                await became(lambda: code_of(health.Check(health_pb2.HealthCheckRequest())), Code.OK)
+                assert await code_of(stub_of(channel).Chat(CHAT)) == Code.UNAVAILABLE, "no gateway there"
+            await server.stop(0)
+
+    asyncio.run(run())
+
+
+def test_a_changed_listener_loses_no_call(deployment: Deployment) -> None:
+    key = deployment.add_key()
+
+    async def run() -> None:
+        with ScriptedEngine(yes, model="svc") as engine:
+            async with gateway(deployment, engine.port) as (front, _), channel_to(front) as channel:
+                stub = stub_of(channel)
+                for number in range(20):
+                    if number % 5 == 2:
+                        front.publish(access_log_path=str(deployment.root / "logs" / f"other-{number}.log"))
+                    assert await code_of(stub.Chat(CHAT, metadata=bearer(key.text), timeout=PATIENCE_S)) == Code.OK
+                # The last configuration is in force: what a call became is in its log.
+                newest = deployment.root / "logs" / "other-17.log"
+                await became(lambda: _logs(stub, key.text, newest), True)
+
+    asyncio.run(run())
+
+
+async def _logs(stub: Any, key: str, file: Path) -> bool:
+    assert await code_of(stub.Chat(CHAT, metadata=bearer(key), timeout=PATIENCE_S)) == Code.OK
+    return file.exists() and b"/v1/chat/completions" in file.read_bytes()
 
 
 def test_a_caller_cannot_say_who_it_is_nor_choose_a_revision(deployment: Deployment) -> None:
@@ -260,9 +305,17 @@ async def code_of(call: Any) -> grpc.StatusCode:
     return Code.OK
 
 
-async def unary(channel: grpc.aio.Channel, path: str, key: str | None) -> Any:
+async def became(question: Callable[[], Awaitable[Any]], wanted: Any) -> None:
+    """Ask again until the answer is this one."""
+    ends = asyncio.get_running_loop().time() + PATIENCE_S
+    while (seen := await question()) != wanted:
+        assert asyncio.get_running_loop().time() < ends, seen
+        await asyncio.sleep(0.05)
+
+
+async def unary(channel: grpc.aio.Channel, path: str, key: str | None, message: bytes = b"") -> Any:
     method: Any = channel.unary_unary(path, request_serializer=None, response_deserializer=None)
-    return await method(b"", metadata=bearer(key), timeout=PATIENCE_S)
+    return await method(message, metadata=bearer(key), timeout=PATIENCE_S)
 
 
 async def reflected(channel: grpc.aio.Channel, version: str, key: str | None) -> Any:

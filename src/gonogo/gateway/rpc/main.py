@@ -60,9 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build_server(service: InferenceService) -> tuple[grpc.aio.Server, Any]:
-    """A server with this service, health and reflection, bound to no socket yet; and its health."""
-    server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
+def build_server(service: InferenceService, most_calls: int = MAX_CALLS) -> tuple[grpc.aio.Server, Any]:
+    """A server with this service, health and reflection, bound to no socket yet; and its health.
+
+    A call beyond `most_calls` at once is refused with RESOURCE_EXHAUSTED.
+    """
+    server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=most_calls)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(INFERENCE, handlers(service)),))
     state = _HEALTH.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(state, server)

@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import traceback
 from contextlib import asynccontextmanager
-from typing import Any, AsyncIterator, Awaitable, Callable, NoReturn
+from typing import Any, AsyncIterator, Awaitable, Callable, NoReturn, TypeVar
 
 import aiohttp
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError, Message
 
 from gonogo.gateway.rpc import answered, asked, statuses
 from gonogo.gateway.rpc.events import Events, TooLarge
@@ -33,7 +34,7 @@ MAX_RECORDED = 50
 _HANDED_ON = ("authorization", "x-request-id", "x-forwarded-for", "user-agent")
 
 Context = Any  # grpc.aio.ServicerContext: grpc-stubs 1.53 does not know all of its methods
-Call = Callable[[Any, Context], Any]
+M = TypeVar("M", bound=Message)
 
 
 def local_front(socket: str) -> aiohttp.ClientSession:
@@ -57,26 +58,22 @@ class InferenceService:
         self._tell = tell
         self._recorded: set[str] = set()
 
-    async def generate(self, request: pb.GenerateRequest, context: Context) -> None:
-        """Writes the pieces as they come."""
-        async with self._ended(context), self._post(asked.generate(request), context) as answer:
-            pieces, events = answered.Pieces(), Events()
-            async for read in answer.content.iter_any():
-                for event in events.feed(read):
-                    made = pieces.end() if event == answered.DONE else pieces.read(event)
-                    if made is not None:
-                        await context.write(made)
-                    if event == answered.DONE:
-                        return
-            raise Failed(statuses.CUT_OFF)
+    async def generate(self, message: bytes, context: Context) -> None:
+        """Writes the pieces as they come. `message`: a serialized `GenerateRequest`."""
+        async with self._ended(context):
+            what = asked.generate(_parsed(message, pb.GenerateRequest()))
+            async with self._post(what, context) as answer:
+                await _pass_on(answer, context)
 
-    async def chat(self, request: pb.ChatRequest, context: Context) -> pb.ChatResponse:
-        """One whole answer."""
-        async with self._ended(context), self._post(asked.chat(request), context) as answer:
-            return answered.chat(await _body(answer))
+    async def chat(self, message: bytes, context: Context) -> pb.ChatResponse:
+        """One whole answer. `message`: a serialized `ChatRequest`."""
+        async with self._ended(context):
+            what = asked.chat(_parsed(message, pb.ChatRequest()))
+            async with self._post(what, context) as answer:
+                return answered.chat(await _body(answer))
         raise AssertionError("unreachable: what ends a call raises")
 
-    async def list_models(self, _request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+    async def list_models(self, _message: bytes, context: Context) -> pb.ListModelsResponse:
         """What `GET /v1/models` lists for this key."""
         async with self._ended(context), self._asking("GET", asked.MODELS, None, context) as answer:
             return answered.models(await _body(answer))
@@ -138,24 +135,42 @@ class InferenceService:
 
 
 def handlers(service: InferenceService) -> dict[str, Any]:
-    """Method name → handler, for `grpc.method_handlers_generic_handler`."""
+    """Method name → handler, for `grpc.method_handlers_generic_handler`.
+
+    Requests pass as bytes: gRPC would call one that is no message our fault (INTERNAL), and log each.
+    """
     return {
         "Generate": grpc.unary_stream_rpc_method_handler(
-            service.generate,
-            request_deserializer=pb.GenerateRequest.FromString,
-            response_serializer=pb.GenerateResponse.SerializeToString,
+            service.generate, response_serializer=pb.GenerateResponse.SerializeToString
         ),
         "Chat": grpc.unary_unary_rpc_method_handler(
-            service.chat,
-            request_deserializer=pb.ChatRequest.FromString,
-            response_serializer=pb.ChatResponse.SerializeToString,
+            service.chat, response_serializer=pb.ChatResponse.SerializeToString
         ),
         "ListModels": grpc.unary_unary_rpc_method_handler(
-            service.list_models,
-            request_deserializer=pb.ListModelsRequest.FromString,
-            response_serializer=pb.ListModelsResponse.SerializeToString,
+            service.list_models, response_serializer=pb.ListModelsResponse.SerializeToString
         ),
     }
+
+
+def _parsed(message: bytes, into: M) -> M:
+    try:
+        into.ParseFromString(message)
+    except DecodeError:
+        raise asked.Wrong("The message is not one of gonogo.v1's. Generate the client from its proto.") from None
+    return into
+
+
+async def _pass_on(answer: aiohttp.ClientResponse, context: Context) -> None:
+    """Each event of the answer as a message, as it comes."""
+    pieces, events = answered.Pieces(), Events()
+    async for read in answer.content.iter_any():
+        for event in events.feed(read):
+            made = pieces.end() if event == answered.DONE else pieces.read(event)
+            if made is not None:
+                await context.write(made)
+            if event == answered.DONE:
+                return
+    raise Failed(statuses.CUT_OFF)
 
 
 async def _abort(context: Context, failure: Failure) -> NoReturn:
