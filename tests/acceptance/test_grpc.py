@@ -151,6 +151,13 @@ def test_a_killed_or_hung_server_is_back_and_http_never_notices(served: Deployme
         wait_for(lambda: _lists(served, stub), 20, "calls are answered again")
 
 
+def test_after_envoy_was_killed_calls_are_answered_over_the_same_channel(served: Deployment, stub: Any) -> None:
+    (pid,) = served.pids("gateway")
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: served.pids("gateway") not in ([], [pid]), 20, "another Envoy")
+    wait_for(lambda: _lists(served, stub), 30, "calls are answered again")
+
+
 def _lists(deployment: Deployment, stub: Any) -> bool:
     try:
         stub.ListModels(pb.ListModelsRequest(), metadata=key(deployment), timeout=10)

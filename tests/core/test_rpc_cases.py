@@ -128,6 +128,32 @@ def test_every_conversation_becomes_json_that_says_all_of_it(messages: list[pb.M
         assert all(json.dumps(part.text, ensure_ascii=False)[1:-1] in flat for part in one.parts)
 
 
+@given(st.lists(TEXTS, max_size=6), st.lists(TEXTS, max_size=3), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_the_pieces_of_a_stream_say_what_the_whole_answer_says(
+    texts: list[str], thoughts: list[str], read: int, written: int
+) -> None:
+    usage = {"prompt_tokens": read, "completion_tokens": written}
+    deltas = [*({"reasoning": one} for one in thoughts), *({"content": one} for one in texts)]
+    chunks = [
+        *({"id": "a", "choices": [{"index": 0, "delta": one, "finish_reason": None}]} for one in deltas),
+        {"id": "a", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+        {"id": "a", "choices": [], "usage": usage},
+    ]
+    pieces = answered.Pieces()
+    made = [pieces.read(json.dumps(one).encode()) for one in chunks]
+    stream = [one for one in (*made, pieces.end()) if one is not None]
+    message = {"content": "".join(texts), "reasoning": "".join(thoughts)}
+    whole = answered.chat(
+        json.dumps({"id": "a", "choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}).encode()
+    )
+    assert "".join(one.text for one in stream) == "".join(part.text for part in whole.message.parts)
+    assert "".join(one.reasoning for one in stream) == whole.message.reasoning
+    assert [one.finish_reason for one in stream if one.finish_reason] == [whole.finish_reason]
+    assert [one.usage for one in stream if one.HasField("usage")] == [whole.usage]
+    assert stream[-1].HasField("usage"), "usage is last"
+    assert {one.id for one in stream} == {whole.id}
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (
