@@ -25,6 +25,7 @@ class GatewayInput:
     """Everything that the gateway's configuration is made of. Paths are absolute; the PEM chain is leaf first.
 
     `rpc_socket`: where the gRPC server listens; `front_socket`: where it comes back to Envoy with HTTP.
+    `system_ca_file`: the CAs that this system trusts, for external servers whose spec names no CA.
     """
 
     listeners: tuple[ListenerPlan, ...]
@@ -35,15 +36,17 @@ class GatewayInput:
     access_log_path: str
     rpc_socket: str
     front_socket: str
+    system_ca_file: str = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def translate(given: GatewayInput) -> snapshot.Snapshot:
     """The snapshot for this input."""
     plans = sorted(given.clusters, key=lambda plan: plan.name)
-    cds = {plan.name: to_message(clusters.cluster(plan), cluster_pb2.Cluster()) for plan in plans}
+    cds = {plan.name: to_message(clusters.cluster(plan, given.system_ca_file), cluster_pb2.Cluster()) for plan in plans}
     cds[clusters.POLICY_CLUSTER] = to_message(clusters.policy_cluster(given.policy_sockets), cluster_pb2.Cluster())
     cds[RPC] = to_message(rpc.rpc_cluster(given.rpc_socket), cluster_pb2.Cluster())
-    eds = {plan.name: to_message(clusters.endpoints(plan), endpoint_pb2.ClusterLoadAssignment()) for plan in plans}
+    ours = [plan for plan in plans if plan.external is None]
+    eds = {plan.name: to_message(clusters.endpoints(plan), endpoint_pb2.ClusterLoadAssignment()) for plan in ours}
     lds = {
         listeners.listener_name(plan): to_message(
             listeners.listener(plan, given.access_log_path), listener_pb2.Listener()
