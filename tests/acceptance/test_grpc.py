@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,6 +71,20 @@ def test_the_example_streams_an_answer_that_http_gives_too(served: Deployment) -
         over_http = client.post("/v1/chat/completions", json={"model": service(served), **body}).json()
     assert done.stdout.strip() == over_http["choices"][0]["message"]["content"].strip()
     assert f"{over_http['usage']['completion_tokens']} written]" in done.stderr
+
+
+@pytest.mark.parametrize("page", ["grpc.md", "grpc.zh-CN.md"])
+def test_the_lines_of_the_page_work_as_they_stand(served: Deployment, page: str) -> None:
+    text = (EXAMPLE.parents[1] / "docs" / page).read_text(encoding="utf-8")
+    program = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    for word, meant in (("STATE/", f"{served.state_dir}/"), ("127.0.0.1:8443", f"127.0.0.1:{served.port}")):
+        assert word in program
+        program = program.replace(word, meant)
+    environment = {**os.environ, "GONOGO_API_KEY": served.key}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r".+\n[1-9]\d* tokens\n$", done.stdout)
 
 
 def test_the_example_says_what_is_wrong_and_how_to_go_on(served: Deployment) -> None:

@@ -158,9 +158,9 @@ class HeldEngine:
         await soon(lambda: len(self.requests) >= count, f"request {count} came to the engine")
         return self.requests[-1]
 
-    async def begin(self, kind: str = "text/event-stream") -> None:
-        head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n"
-        await self._send(head.encode())
+    async def begin(self) -> None:
+        """The head of a streamed answer."""
+        await self._send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
 
     async def event(self, content: Any) -> None:
         """One event; text as it stands, else as JSON."""

@@ -94,8 +94,9 @@ class InferenceService:
             headers["content-type"] = "application/json"
         url = f"http://gateway{path}"
         async with self._front.request(method, url, data=body, headers=headers, timeout=timeout) as answer:
+            seen = {name.lower(): value for name, value in answer.headers.items()}
+            context.set_trailing_metadata(tuple((name, value) for name, value in seen.items() if _of_limits(name)))
             if answer.status != 200:
-                seen = {name.lower(): value for name, value in answer.headers.items()}
                 raise Failed(statuses.of_answer(answer.status, seen, await _body(answer)))
             yield answer
 
@@ -175,7 +176,7 @@ async def _pass_on(answer: aiohttp.ClientResponse, context: Context) -> None:
 
 async def _abort(context: Context, failure: Failure) -> NoReturn:
     known = dict(context.invocation_metadata() or ()).get("x-request-id")
-    metadata = statuses.trailing(failure, known)
+    metadata = (*(context.trailing_metadata() or ()), *statuses.trailing(failure, known))
     abort: Callable[..., Awaitable[NoReturn]] = context.abort
     await abort(failure.code, failure.message, metadata)
     raise AssertionError("unreachable: abort raises")
@@ -185,6 +186,11 @@ def _handed_on(context: Context) -> dict[str, str]:
     metadata = context.invocation_metadata() or ()
     # Of several headers of one name Envoy made one, joined by commas; policy refuses such an Authorization.
     return {name: value for name, value in metadata if name in _HANDED_ON and isinstance(value, str)}
+
+
+def _of_limits(name: str) -> bool:
+    """Whether this header says what is left of the key's limits."""
+    return name.startswith("x-ratelimit-")
 
 
 async def _body(answer: aiohttp.ClientResponse) -> bytes:

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class InferenceStub:
-    """Missing associated documentation comment in .proto file."""
+    """Language models: what they write, and which there are.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -52,7 +53,8 @@ class InferenceStub:
 
 
 class InferenceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Language models: what they write, and which there are.
+    """
 
     def Generate(self, request, context):
         """Writes an answer and sends it piece by piece, as the model makes it. The last message holds why it ended and what
@@ -103,7 +105,8 @@ def add_InferenceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Inference:
-    """Missing associated documentation comment in .proto file."""
+    """Language models: what they write, and which there are.
+    """
 
     @staticmethod
     def Generate(request,
