@@ -8,12 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from envoy.config.route.v3 import route_components_pb2
 
 from gonogo.actions.model import ClusterPlan, EndpointPlan, ListenerPlan
 from gonogo.facts.replica import ReplicaName
 from gonogo.facts.request_record import RPC
-from gonogo.gateway.resources.convert import to_json, unpacked
-from gonogo.gateway.resources.routes import BUFFER, EXT_PROC, PATHS
+from gonogo.gateway.policy.question import HEAD, WHOLE
+from gonogo.gateway.resources.asking import asked_by_headers, asked_nothing
+from gonogo.gateway.resources.convert import to_json, to_message, unpacked
+from gonogo.gateway.resources.routes import PATHS
+from gonogo.gateway.resources.rpc import HEALTH, INFERENCE
 from gonogo.gateway.snapshot import (
     CLUSTER,
     ENDPOINTS,
@@ -89,37 +93,39 @@ def test_another_process_gives_the_same_bytes() -> None:
 
 def test_policy_is_asked_about_everything_but_health_and_unknown_paths() -> None:
     for route in all_routes():
-        asked = not route.get("typed_per_filter_config", {}).get(EXT_PROC, {}).get("disabled", False)
-        assert asked == (route["match"].get("path") in PATHS or ("grpc" in route["match"] and not checks_health(route)))
-        assert asked or "direct_response" in route or checks_health(route), "a route past policy leads to no engine"
+        unasked = {HEAD, WHOLE} & set(route.get("typed_per_filter_config", {}))
+        if "grpc" in route["match"]:
+            continue
+        assert unasked == (set() if route["match"].get("path") in PATHS else {HEAD, WHOLE}), route
+        assert not unasked or "direct_response" in route, "a route past policy leads to no engine"
 
 
 def test_grpc_calls_are_let_in_by_their_headers_and_keep_their_key_for_the_way_back() -> None:
-    calls = [route for route in all_routes() if route.get("route", {}).get("cluster") == RPC]
-    assert [route["match"].get("path") or route["match"].get("prefix") for route in calls] == [
-        "/grpc.health.v1.Health/Check",
+    health, *calls = (route for route in all_routes() if "grpc" in route["match"])
+    assert {route["route"]["cluster"] for route in (health, *calls)} == {RPC}
+    assert health["match"]["path"] == "/grpc.health.v1.Health/Check"
+    assert health["typed_per_filter_config"] == to_typed(asked_nothing()), "the one call that is open"
+    assert [route["match"].get("prefix") for route in calls] == [
         "/grpc.health.v1.Health/",
         "/gonogo.v1.Inference/",
-        None,  # reflection, by its pattern
+        None,
     ]
     for route in calls:
-        assert "grpc" in route["match"]
-        assert route["typed_per_filter_config"][BUFFER]["disabled"], "streams are not waited for"
+        assert route["typed_per_filter_config"] == to_typed(asked_by_headers()), "and no body is waited for"
         assert "authorization" not in route["request_headers_to_remove"]
         assert route["route"]["retry_policy"]["retry_on"] == "connect-failure,refused-stream", "never what has arrived"
-    for route in calls[1:]:
-        modes = route["typed_per_filter_config"][EXT_PROC]["overrides"]["processing_mode"]
-        assert modes["request_header_mode"] == "SEND"
-        assert "request_body_mode" not in modes, "no body is sent to policy (NONE is the default, and is left out)"
+
+
+def to_typed(filters: dict[str, Any]) -> dict[str, Any]:
+    """As it comes back from protobuf."""
+    made = to_message({"typed_per_filter_config": filters}, route_components_pb2.Route())
+    typed: dict[str, Any] = to_json(made)["typed_per_filter_config"]
+    return typed
 
 
 def all_routes() -> list[dict[str, Any]]:
     routes: list[dict[str, Any]] = content(translate(PLAN), ROUTES)["gateway"]["virtual_hosts"][0]["routes"]
     return routes
-
-
-def checks_health(route: dict[str, Any]) -> bool:
-    return bool(route["match"].get("path") == "/grpc.health.v1.Health/Check")
 
 
 def test_every_way_to_an_engine_names_its_revision_and_takes_the_key_away() -> None:

@@ -16,7 +16,7 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from gonogo.actions.model import ClusterPlan, ListenerPlan
 from gonogo.facts.request_record import RPC
 from gonogo.gateway import snapshot
-from gonogo.gateway.resources import clusters, listeners, local_front, routes, rpc, secrets
+from gonogo.gateway.resources import asking, clusters, listeners, local_front, routes, rpc, secrets
 from gonogo.gateway.resources.convert import to_message
 
 
@@ -43,7 +43,8 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
     """The snapshot for this input."""
     plans = sorted(given.clusters, key=lambda plan: plan.name)
     cds = {plan.name: to_message(clusters.cluster(plan, given.system_ca_file), cluster_pb2.Cluster()) for plan in plans}
-    cds[clusters.POLICY_CLUSTER] = to_message(clusters.policy_cluster(given.policy_sockets), cluster_pb2.Cluster())
+    cds[asking.POLICY_CLUSTER] = to_message(clusters.policy_cluster(given.policy_sockets), cluster_pb2.Cluster())
+    cds[asking.ASKING] = to_message(asking.cluster(), cluster_pb2.Cluster())
     cds[RPC] = to_message(rpc.rpc_cluster(given.rpc_socket), cluster_pb2.Cluster())
     ours = [plan for plan in plans if plan.external is None]
     eds = {plan.name: to_message(clusters.endpoints(plan), endpoint_pb2.ClusterLoadAssignment()) for plan in ours}
@@ -55,6 +56,7 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
     }
     rds, sds = {}, {}
     if given.listeners:
+        lds[asking.ASKING] = to_message(asking.listener(), listener_pb2.Listener())
         front = local_front.local_front(given.front_socket, given.access_log_path)
         lds[local_front.NAME] = to_message(front, listener_pb2.Listener())
         # Without a listener nobody asks for these, and what nobody asks for is never acknowledged.

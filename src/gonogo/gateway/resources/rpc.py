@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from gonogo.facts.request_record import RPC
 from gonogo.gateway.replies import Reply, cel, replacement
+from gonogo.gateway.resources.asking import asked_by_headers, asked_nothing
 from gonogo.gateway.resources.clusters import PROTOCOL_OPTIONS
 from gonogo.gateway.resources.convert import Json
-from gonogo.gateway.resources.routes import BUFFER, EXT_PROC
 
 INFERENCE = "/gonogo.v1.Inference/"
 REFLECTION = r"/grpc\.reflection\.v1(alpha)?\.ServerReflection/ServerReflectionInfo"
 HEALTH = "/grpc.health.v1.Health/"
 
-_HTTP = "type.googleapis.com/envoy.extensions.filters.http"
 _IS_GRPC = "'content-type' in request.headers && request.headers['content-type'].startsWith('application/grpc')"
 
 # What policy set for this call, and what the server has no use for.
@@ -27,9 +26,10 @@ def rpc_routes() -> list[Json]:
     """To the gRPC server. Health's Check is open as /healthz is: who asks for it is a load balancer, without a key.
     Its Watch holds a stream, and reflection tells what there is: both want a key.
     """
+    with_a_key: tuple[Json, ...] = ({"prefix": HEALTH}, {"prefix": INFERENCE}, {"safe_regex": {"regex": REFLECTION}})
     return [
-        _route({"path": f"{HEALTH}Check"}, _open()),
-        *(_route(match, _let_in()) for match in ({"prefix": HEALTH}, {"prefix": INFERENCE}, _matching(REFLECTION))),
+        _route({"path": f"{HEALTH}Check"}, asked_nothing()),
+        *(_route(match, asked_by_headers()) for match in with_a_key),
     ]
 
 
@@ -77,7 +77,7 @@ def rpc_replies() -> list[Json]:
 
 _REPLIES = (
     Reply(
-        when="response.code_details.startsWith('ext_proc_error')",
+        when="response.code_details.startsWith('ext_authz_error')",
         status=503,
         code="policy_unavailable",
         hop="policy",
@@ -112,10 +112,6 @@ def _plain(text: str) -> Json:
     return {"text_format_source": {"inline_string": text}, "content_type": "text/plain"}
 
 
-def _matching(pattern: str) -> Json:
-    return {"safe_regex": {"regex": pattern}}
-
-
 def _route(match: Json, filters: Json) -> Json:
     return {
         "match": {**match, "grpc": {}, "headers": [{"name": ":method", "string_match": {"exact": "POST"}}]},
@@ -133,24 +129,3 @@ def _route(match: Json, filters: Json) -> Json:
         "request_headers_to_remove": _REMOVED,
         "typed_per_filter_config": filters,
     }
-
-
-def _let_in() -> Json:
-    """By the headers: messages of a stream are nobody's JSON, and come when they come."""
-    modes = dict.fromkeys(("request_body_mode", "response_body_mode"), "NONE")
-    skipped = dict.fromkeys(("response_header_mode", "request_trailer_mode", "response_trailer_mode"), "SKIP")
-    override = {"processing_mode": {"request_header_mode": "SEND", **modes, **skipped}}
-    return {EXT_PROC: _typed(f"{_HTTP}.ext_proc.v3.ExtProcPerRoute", {"overrides": override}), **_unbuffered()}
-
-
-def _open() -> Json:
-    return {EXT_PROC: _typed(f"{_HTTP}.ext_proc.v3.ExtProcPerRoute", {"disabled": True}), **_unbuffered()}
-
-
-def _unbuffered() -> Json:
-    """The server bounds its messages itself."""
-    return {BUFFER: _typed(f"{_HTTP}.buffer.v3.BufferPerRoute", {"disabled": True})}
-
-
-def _typed(type_url: str, content: Json) -> Json:
-    return {"@type": type_url, **content}
