@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Callable, Mapping
 
 from gonogo.engines.model import Launch
-from gonogo.facts.part import POLICY, TASKS, VALKEY, WORKER
+from gonogo.facts.part import POLICY, RPC, TASKS, VALKEY, WORKER
 from gonogo.runtimes.paths import StatePaths
 from gonogo.runtimes.valkey import valkey_command
 
@@ -25,6 +25,13 @@ def _policy(index: int, paths: StatePaths) -> tuple[str, ...]:
         *("--index", str(index)),
         *("--valkey", str(paths.part_socket(VALKEY, 0))),
         *("--access-log", str(paths.access_log)),
+    )
+
+
+def _rpc(index: int, paths: StatePaths) -> tuple[str, ...]:
+    return (
+        *(sys.executable, "-m", "gonogo.gateway.rpc.main"),
+        *("--socket", str(paths.part_socket(RPC, index)), "--front", str(paths.front_socket)),
     )
 
 
@@ -46,6 +53,7 @@ def _of_queue(module: str, paths: StatePaths, socket: Path) -> tuple[str, ...]:
 
 _COMMANDS: Mapping[str, Callable[[int, StatePaths], tuple[str, ...]]] = {
     POLICY: _policy,
+    RPC: _rpc,
     VALKEY: _valkey,
     TASKS: _tasks,
     WORKER: _worker,

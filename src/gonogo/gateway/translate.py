@@ -15,8 +15,9 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
 from gonogo.actions.model import ClusterPlan, ListenerPlan
 from gonogo.facts.part import TASKS
+from gonogo.facts.request_record import RPC
 from gonogo.gateway import snapshot
-from gonogo.gateway.resources import asking, clusters, listeners, queue, routes, secrets
+from gonogo.gateway.resources import asking, clusters, listeners, local_front, queue, routes, rpc, secrets
 from gonogo.gateway.resources.convert import to_message
 
 
@@ -24,8 +25,9 @@ from gonogo.gateway.resources.convert import to_message
 class GatewayInput:
     """Everything that the gateway's configuration is made of. Paths are absolute; the PEM chain is leaf first.
 
-    `queue_socket`: where the queue's HTTP interface listens. `system_ca_file`: the CAs that this system trusts, for
-    external servers whose spec names no CA.
+    `rpc_socket`: where the gRPC server listens; `queue_socket`: where the queue's HTTP interface does; `front_socket`:
+    where the gRPC server and the queue's workers come back to Envoy with HTTP.
+    `system_ca_file`: the CAs that this system trusts, for external servers whose spec names no CA.
     """
 
     listeners: tuple[ListenerPlan, ...]
@@ -34,6 +36,8 @@ class GatewayInput:
     certificate_chain_pem: str
     private_key_pem: str = field(repr=False)
     access_log_path: str
+    rpc_socket: str
+    front_socket: str
     queue_socket: str
     system_ca_file: str = "/etc/ssl/certs/ca-certificates.crt"
 
@@ -45,6 +49,7 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
     cds[asking.POLICY_CLUSTER] = to_message(clusters.policy_cluster(given.policy_sockets), cluster_pb2.Cluster())
     cds[asking.ASKING] = to_message(asking.cluster(), cluster_pb2.Cluster())
     cds[TASKS] = to_message(queue.queue_cluster(given.queue_socket), cluster_pb2.Cluster())
+    cds[RPC] = to_message(rpc.rpc_cluster(given.rpc_socket), cluster_pb2.Cluster())
     ours = [plan for plan in plans if plan.external is None]
     eds = {plan.name: to_message(clusters.endpoints(plan), endpoint_pb2.ClusterLoadAssignment()) for plan in ours}
     lds = {
@@ -53,13 +58,14 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
         )
         for plan in given.listeners
     }
+    rds, sds = {}, {}
     if given.listeners:
         lds[asking.ASKING] = to_message(asking.listener(), listener_pb2.Listener())
-    rds, sds = {}, {}
-    if given.listeners:  # without one nobody asks for them, and what nobody asks for is never acknowledged
-        rds[routes.ROUTE_CONFIG] = to_message(
-            routes.routes(plans, queue.queue_routes()), route_pb2.RouteConfiguration()
-        )
+        front = local_front.local_front(given.front_socket, given.access_log_path)
+        lds[local_front.NAME] = to_message(front, listener_pb2.Listener())
+        # Without a listener nobody asks for these, and what nobody asks for is never acknowledged.
+        others = [*rpc.rpc_routes(), *queue.queue_routes()]
+        rds[routes.ROUTE_CONFIG] = to_message(routes.routes(plans, others), route_pb2.RouteConfiguration())
         certificate = secrets.server_certificate(given.certificate_chain_pem, given.private_key_pem)
         sds[secrets.SERVER_SECRET] = to_message(certificate, secret_pb2.Secret())
     return snapshot.Snapshot(

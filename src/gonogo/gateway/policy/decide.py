@@ -20,6 +20,9 @@ _PERMISSION = "permission_error"
 
 INFERENCE, MODELS = "inference", "models"
 MODEL_LIST = "/v1/models"
+RPC_PATHS = ("/gonogo.v1.", "/grpc.")
+"""How the paths of gRPC calls begin. What one asks comes back as an HTTP request with the same key."""
+_OF_MODELS = (MODEL_LIST, "/gonogo.v1.Inference/ListModels")
 METHODS = {CHAT: "POST", COMPLETIONS: "POST", EMBEDDINGS: "POST", MODEL_LIST: "GET"}
 """What may be asked, and how; the same as the gateway's routes."""
 QUEUE_PATHS = ("/v1/tasks", "/v1/files", "/v1/batches")
@@ -57,7 +60,7 @@ class RequestHeaders:
 class Caller:
     """Who asks, and what may be used: services by name, each with its revision (`service/number`).
 
-    Empty for the queue, and for nothing else: which service a task is for is seen when it runs.
+    Empty for the queue, whose tasks ask when they run, and for a gRPC call, which asks again as an HTTP request.
     """
 
     key: KeyRow
@@ -80,7 +83,7 @@ def decide(request: RequestHeaders, view: View, now: float) -> Caller | Deny:
     path = request.path.partition("?")[0]
     if not _in_scope(path, row.scopes):
         return _scope(row.scopes)
-    if is_queued(path):
+    if is_queued(path) or path.startswith(RPC_PATHS):
         return Caller(key=row, services={})
     if path not in METHODS:
         return _NO_SUCH_PATH
@@ -128,7 +131,7 @@ def _known(token: str, view: View) -> KeyRow | Deny:
 def _in_scope(path: str, scopes: tuple[str, ...]) -> bool:
     if INFERENCE in scopes:
         return True
-    return path == MODEL_LIST and MODELS in scopes
+    return MODELS in scopes and (path in _OF_MODELS or path.startswith("/grpc."))
 
 
 def _services(row: KeyRow, view: View) -> Mapping[str, str] | Deny:
