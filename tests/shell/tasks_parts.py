@@ -22,7 +22,9 @@ from typing import Any, Callable
 import httpx
 from aiohttp import web
 
-from gonogo.gateway.policy.decide import Deny, RequestHeaders, decide
+from gonogo.gateway.policy.decide import RequestHeaders, decide
+from gonogo.gateway.policy.deny import Deny
+from gonogo.gateway.policy.view import ruled
 from gonogo.runtimes.paths import StatePaths
 from gonogo.runtimes.valkey import valkey_command
 from tests.shell.policy_parts import Deployment, until
@@ -93,7 +95,7 @@ class FakeGateway:
             authorization=tuple(request.headers.getall("authorization", [])),
             request_id="r",
         )
-        decided = decide(headers, self._deployment.store.policy_view(), time.time())
+        decided = decide(headers, ruled(self._deployment.store.policy_view()), time.time())
         if isinstance(decided, Deny):
             return web.json_response({"error": {"code": decided.code}}, status=decided.status)
         body = await request.json()
@@ -109,9 +111,13 @@ class FakeGateway:
 
 
 class QueueParts:
-    """One state directory with the queue's processes. A context; whatever it started ends with it."""
+    """One state directory with the queue's processes. A context; whatever it started ends with it.
 
-    def __init__(self, root: Path, answer: Callable[[Any], Said] = echo) -> None:
+    `gateway` False: no gateway stands in, for a real one listens on the front socket.
+    """
+
+    def __init__(self, root: Path, answer: Callable[[Any], Said] = echo, *, gateway: bool = True) -> None:
+        self._fake = gateway
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.paths = StatePaths.of(root)
         self.deployment = Deployment.make(root)
@@ -121,13 +127,15 @@ class QueueParts:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> QueueParts:
-        self.gateway.__enter__()
+        if self._fake:
+            self.gateway.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         for name in list(self.processes):
             self.kill(name)
-        self.gateway.__exit__()
+        if self._fake:
+            self.gateway.__exit__()
         self.deployment.close()
 
     def start(self, *names: str, wait: bool = True) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from pathlib import Path
 from typing import Any, Awaitable, Callable
@@ -15,7 +16,10 @@ from tests.shell.tasks_parts import QueueParts, chat, jsonl, line
 UPLOAD_MIB = 192
 
 
-def behind_envoy(root: Path, story: Callable[[QueueParts, Front, httpx.AsyncClient], Awaitable[None]]) -> None:
+Story = Callable[[QueueParts, Front, httpx.AsyncClient], Awaitable[None]]
+
+
+def behind_envoy(root: Path, story: Story) -> None:
     """The part `tasks`, two policy servers and Envoy, and a client with a key."""
 
     async def told(parts: QueueParts) -> None:
@@ -28,7 +32,7 @@ def behind_envoy(root: Path, story: Callable[[QueueParts, Front, httpx.AsyncClie
             ) as client:
                 await story(parts, front, client)
 
-    with QueueParts(root / "state") as parts:
+    with QueueParts(root / "state", gateway=False) as parts:
         for index in (0, 1):
             parts.deployment.start(index)
         try:
@@ -128,3 +132,22 @@ def peak_bytes(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     (peak,) = (one.split()[1] for one in status.splitlines() if one.startswith("VmHWM"))
     return int(peak) * 1024
+
+
+def test_workers_ask_through_the_gateway_on_behalf_of_the_owner(tmp_path: Path) -> None:
+    async def story(parts: QueueParts, front: Front, client: httpx.AsyncClient) -> None:
+        parts.start("valkey", "tasks", "worker")
+        made = await client.post("/v1/tasks", json={"body": chat("hello", model="svc")})
+        task = (await client.get(f"/v1/tasks/{made.json()['id']}", params={"wait": 30})).json()
+        assert (task["state"], task["result"]["body"]) == ("done", {"ok": True}), (task, parts.log("worker")[-2000:])
+        lines = (json.loads(one) for one in front.access_log.read_text().splitlines())
+        asked = [one for one in lines if one["path"] == "/v1/chat/completions"]
+        assert {one["key_id"] for one in asked if one["status"] == 200} == {parts.key.key_id}
+        for head in front.engine.seen_headers:
+            assert b"authorization" not in head.lower() and b"gng_" not in head
+        wrong = await client.post("/v1/tasks", json={"body": chat("hello", model="other")})
+        task = (await client.get(f"/v1/tasks/{wrong.json()['id']}", params={"wait": 30})).json()
+        assert (task["state"], task["error"]["code"]) == ("failed", "http_404")
+        assert task["result"]["body"]["error"]["code"] == "model_not_found"
+
+    behind_envoy(tmp_path, story)
