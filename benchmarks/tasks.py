@@ -3,10 +3,10 @@
     .venv/bin/python benchmarks/tasks.py [--tasks 20000] [--kills 150] [--only ours|plain] [--json]
 
 Ours: the real parts `tasks`, `worker` and Valkey in a directory of its own, before a gateway whose answers take 50 to
-400 ms, so that kills meet many that are under way ("asked twice": that the gateway was asked again for). An
-effect is an answer that the ledger gives. Beside it plain Celery with its safest settings on the same Valkey, which is
-not emptied for it, for it would lose all that waits; there an effect is a line in a file. A kill is SIGKILL, by turns
-of a whole worker and of one of its children, as the kernel does when memory runs out.
+400 ms, so that kills meet many that are under way ("asked twice": the gateway was asked again for them). An effect is
+an answer that the ledger gives. Beside it plain Celery with its safest settings on the same Valkey, which is not
+emptied for it, for it would lose all that waits; there an effect is a line in a file. A kill is SIGKILL of a worker at
+work, by turns of all of it and of one of its children, as the kernel does when memory runs out.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from gonogo.tasks.nouns import State
 from gonogo.tasks.places import open_queue
 
 SETTLED_S = 30.0
+WORK_LIMIT_S = 30.0
 ANSWER_LIMIT_S = 600.0
 
 
@@ -69,6 +70,13 @@ def strike(number: int, pid: int, restart: Callable[[], None], chance: random.Ra
     restart()
 
 
+def at_work(seen: Callable[[], object]) -> None:
+    """Wait until a worker does something: a kill before it has begun would show nothing."""
+    ends = time.monotonic() + WORK_LIMIT_S
+    while not seen() and time.monotonic() < ends:
+        time.sleep(0.01)
+
+
 def ours(root: Path, tasks: int, kills: int) -> Drill:
     chance, began = random.Random(6), time.monotonic()
     with QueueParts(root / "state", lambda body: replace(echo(body), after_s=chance.uniform(0.05, 0.4))) as parts:
@@ -85,7 +93,8 @@ def ours(root: Path, tasks: int, kills: int) -> Drill:
                 upto = tasks * (number + 1) // kills
                 new = [{"body": chat(str(n))} for n in range(len(names), upto)]
                 names += [one["id"] for one in client.post("/v1/tasks", json={"tasks": new}).json()["data"]]
-                time.sleep(chance.uniform(0.2, 1.2))
+                at_work(lambda: parts.keep("worker") or parts.gateway.running)
+                time.sleep(chance.uniform(0.0, 0.4))
                 parts.keep("worker")
                 strike(number, parts.processes["worker"].pid, restart, chance)
                 if number == kills // 2:
@@ -157,7 +166,9 @@ def plain(root: Path, tasks: int, kills: int) -> Drill:
             for n in range(sent, upto):
                 effect.delay(n)
             sent = upto
-            time.sleep(chance.uniform(0.2, 1.2))
+            before = _bytes(effects)
+            at_work(lambda: worker.poll() is not None or _bytes(effects) > before)  # noqa: B023 (asked at once)
+            time.sleep(chance.uniform(0.0, 0.1))
             if worker.poll() is not None:
                 worker = _plain_worker(root)
             strike(number, worker.pid, restart, chance)
@@ -190,11 +201,15 @@ def _settled(effects: Path) -> collections.Counter[int]:
     """The effects, once no more came for a while that is longer than the visibility timeout."""
     size, since = -1, time.monotonic()
     while time.monotonic() - since < SETTLED_S:
-        now = effects.stat().st_size if effects.exists() else 0
+        now = _bytes(effects)
         if now != size:
             size, since = now, time.monotonic()
         time.sleep(0.5)
     return collections.Counter(map(int, effects.read_text().split()))
+
+
+def _bytes(effects: Path) -> int:
+    return effects.stat().st_size if effects.exists() else 0
 
 
 def shown(drills: list[Drill]) -> Table:

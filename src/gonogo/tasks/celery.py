@@ -16,6 +16,7 @@ from celery.signals import worker_shutting_down
 
 from gonogo.runtimes.paths import StatePaths, default_state_dir
 from gonogo.store import open_store
+from gonogo.store.store import Store
 from gonogo.tasks.asked import read_request
 from gonogo.tasks.broker import DRAIN, settings
 from gonogo.tasks.doorbell import Bell
@@ -53,8 +54,9 @@ class Recorded(Task):  # type: ignore[misc]
         Raises `asked.Wrong` for what is no request, `owners.NoSuchKey`, `StoreError`s.
         """
         queue = _queue()
-        asked = read_request("/v1/chat/completions", chat_body(*(args or ()), **(kwargs or {})))
-        wish = Wish(asked=asked, owner=_owner())
+        body = chat_body(*(args or ()), **(kwargs or {}))
+        asked = read_request("/v1/chat/completions", {**_only_model(), **body})
+        wish = Wish(asked=asked, owner=local_owner(_store()))
         new = new_task(wish, queue.bodies, time.time(), task_id)
         with queue.database.writing() as c:
             task = record(c, new, wish, queue.bodies)
@@ -95,9 +97,11 @@ def _bell() -> Bell:
 
 
 @lru_cache(maxsize=1)
-def _owner() -> str:
-    store = open_store(_queue().paths.database, clock=time.time)
-    try:
-        return local_owner(store)
-    finally:
-        store.close()
+def _store() -> Store:
+    return open_store(_queue().paths.database, clock=time.time)
+
+
+def _only_model() -> Mapping[str, str]:
+    """Who names no model means the one that there is; with several, the gateway says which."""
+    serving = list(_store().policy_view().serving)
+    return {"model": serving[0]} if len(serving) == 1 else {}
