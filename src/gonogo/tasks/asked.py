@@ -57,7 +57,13 @@ def read_window(value: object, param: str, default_s: float) -> float:
     if value is None:
         return default_s
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    if isinstance(value, str) and value[:-1].isascii() and value[:-1].isdigit() and value[-1] in units:
+    if (
+        isinstance(value, str)
+        and len(value) < 10
+        and value[:-1].isascii()
+        and value[:-1].isdigit()
+        and value[-1] in units
+    ):
         seconds = float(int(value[:-1]) * units[value[-1]])
         if 0 < seconds <= LONGEST_WINDOW_S:
             return seconds

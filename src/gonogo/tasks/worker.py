@@ -21,7 +21,8 @@ from urllib.parse import quote
 from gonogo.runtimes.paths import StatePaths
 from gonogo.tasks.database import NAME
 
-CONCURRENCY = 2
+CONCURRENCY = 1
+"""One process with many requests under way: with two, each would take the other's for somebody who waits."""
 LOOK_EVERY_S = 0.5
 WORDS = (
     *("worker", "--pool=prefork", f"--concurrency={CONCURRENCY}", "--loglevel=WARNING"),

@@ -15,6 +15,7 @@ from gonogo.tasks.door import Address, Door
 from gonogo.tasks.judge import Answer
 from gonogo.tasks.leases import Machine
 from gonogo.tasks.places import Queue
+from gonogo.tasks.traffic import Traffic
 from gonogo.tasks.work import Bench, drain
 
 
@@ -34,7 +35,7 @@ class Workshop:
         return asyncio.run(self._drain())
 
     async def _drain(self) -> int:
-        async with Door(self._address) as door:
+        async with Door(self._address) as door, Traffic(self._queue.paths.admin_socket) as traffic:
 
             async def ask(path: str, body: bytes, owner: str) -> Answer:
                 return await self._ask(door, path, body, owner)
@@ -43,6 +44,7 @@ class Workshop:
                 database=self._queue.database,
                 bodies=self._queue.bodies,
                 ask=ask,
+                look=traffic.look,
                 machine=Machine.this(),
                 stop=self._stop,
                 name=socket.gethostname(),
