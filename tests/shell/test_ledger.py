@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from gonogo.store.faults import StoreFuture, StoreUnreadable
+from gonogo.store.faults import StoreFull, StoreFuture, StoreUnreadable
 from gonogo.tasks import leases, ledger
 from gonogo.tasks.database import Database, GroupWriter
 from gonogo.tasks.leases import LeaseLost, Machine
@@ -252,6 +252,33 @@ def test_writes_of_many_threads_share_a_flush_and_one_that_fails_undoes_only_its
     writer.close()
     with database.reading() as c:
         assert ledger.counts(c).queued == 160
+
+
+def test_a_full_disk_is_told_to_all_who_wait_for_the_flush_and_nothing_is_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = Database._connect
+
+    def small(self: Database) -> sqlite3.Connection:
+        made = connect(self)
+        made.execute("PRAGMA max_page_count = 120")
+        return made
+
+    monkeypatch.setattr(Database, "_connect", small)
+    database = Database.open(tmp_path / "tasks" / "tasks.db")
+    writer = GroupWriter(database)
+    kept = 0
+    with pytest.raises(StoreFull):
+        for number in range(100):
+            writer.write(lambda c, n=number: ledger.add(c, new(str(n), prompt=bytes(20_000)))).result(30)
+            kept += 1
+    with database.reading() as c:
+        assert ledger.counts(c).queued == kept > 0
+        assert c.execute("SELECT count(*) FROM bodies").fetchone()[0] == kept
+    with database.writing() as c:
+        ledger.forget(c, [1, 2])
+    writer.write(lambda c: ledger.add(c, new("fits again", prompt=bytes(20_000)))).result(30)
+    writer.close()
 
 
 def test_the_file_is_its_owners_alone_and_a_newer_or_foreign_one_is_refused(tmp_path: Path) -> None:

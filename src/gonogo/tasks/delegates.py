@@ -53,16 +53,6 @@ class Delegates:
                 self._known[owner] = known
             return known
 
-    def short_lived(self, owner: str, service: str | None, seconds: float) -> tuple[str, Delegate]:
-        """A key of its own for one purpose, and its id; nothing keeps its text. Raises as `of`."""
-        with self._guard:
-            return self._mint(owner, service, seconds)
-
-    def revoke(self, key_id: str) -> None:
-        """It counts no more."""
-        with self._guard, self._opened().change(epoch=None, actor="tasks", principal=key_id) as change:
-            change.revoke_key(key_id)
-
     def _stale(self, one: Delegate) -> bool:
         now = self._wall()
         return not one.made_at - SEEN_AFTER_S <= now < one.expires_at - RENEWED_BEFORE_S
@@ -78,13 +68,13 @@ class Delegates:
         return None if self._stale(kept) else kept
 
     def _made(self, owner: str) -> Delegate:
-        _, made = self._mint(owner, None, KEPT_S)
+        made = self._minted(owner)
         sealed = self._bodies.seal(owner, "delegate", made.text)
         with self._database.writing() as c:
             c.execute("REPLACE INTO delegates VALUES (?, ?, ?, ?)", (owner, sealed, made.made_at, made.expires_at))
         return made
 
-    def _mint(self, owner: str, service: str | None, seconds: float) -> tuple[str, Delegate]:
+    def _minted(self, owner: str) -> Delegate:
         store, now = self._opened(), self._wall()
         row = next((key for key in store.keys() if key.key_id == owner), None)  # noqa: SIM118 (not a dict)
         if row is None or row.acts_for is not None:
@@ -94,18 +84,18 @@ class Delegates:
             key_id=minted.key_id,
             secret_hash=minted.secret_hash,
             name=f"queue for {row.name}",
-            service=row.service or service,
+            service=row.service,
             revision=None,
             scopes=row.scopes,
             created_at=now,
-            expires_at=now + seconds,
+            expires_at=now + KEPT_S,
             revoked_at=None,
             priority=BATCH,
             acts_for=owner,
         )
         with store.change(epoch=None, actor="tasks", principal=owner) as change:
             change.add_key(acting)
-        return minted.key_id, Delegate(text=minted.text, made_at=now, expires_at=now + seconds)
+        return Delegate(text=minted.text, made_at=now, expires_at=now + KEPT_S)
 
     def _opened(self) -> Store:
         if self._store is None:

@@ -1,54 +1,33 @@
-"""Asks the gateway, like any client: HTTP through its front door, with a key. Nothing here knows of tasks."""
+"""Asks the gateway, like any client: HTTP through its local front, with a key. Nothing here knows of tasks."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from contextlib import suppress
-from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 import aiohttp
 
-from gonogo.runtimes.paths import StatePaths
 from gonogo.tasks.judge import Answer
 
 MOST_ANSWER_BYTES = 64 * 2**20
 ANSWER_LIMIT_S = 900.0
 CONNECT_LIMIT_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Where the gateway listens: a unix socket, or else a URL with the certificate authority to trust."""
-
-    base_url: str
-    socket: str | None = None
-    ca_file: str | None = None
-
-    @classmethod
-    def of(cls, paths: StatePaths) -> Address:
-        """The gateway's local front of this deployment: all that its own processes need."""
-        return cls(base_url="http://gateway", socket=str(paths.front_socket))
+CONNECTIONS = 128
 
 
 class Door:
-    """A few connections to the gateway. `async with`."""
+    """A few connections to the gateway's unix socket. `async with`."""
 
-    def __init__(self, address: Address, connections: int = 128) -> None:
-        self._address, self._connections = address, connections
+    def __init__(self, front_socket: Path) -> None:
+        self._socket = front_socket
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Door:
-        address = self._address
-        connector: aiohttp.BaseConnector
-        if address.socket is not None:
-            connector = aiohttp.UnixConnector(path=address.socket, limit=self._connections)
-        else:
-            trust = ssl.create_default_context(cafile=address.ca_file) if address.ca_file else False
-            connector = aiohttp.TCPConnector(limit=self._connections, ssl=trust)
+        connector = aiohttp.UnixConnector(path=str(self._socket), limit=CONNECTIONS)
         timeout = aiohttp.ClientTimeout(total=ANSWER_LIMIT_S, sock_connect=CONNECT_LIMIT_S)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
         return self
 
     async def __aexit__(
@@ -62,7 +41,7 @@ class Door:
         assert self._session is not None
         headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
         try:
-            async with self._session.post(self._address.base_url + path, data=body, headers=headers) as response:
+            async with self._session.post(f"http://gateway{path}", data=body, headers=headers) as response:
                 return await _read(response)
         except aiohttp.ClientConnectorError:
             return Answer(status=0, code="unreachable")

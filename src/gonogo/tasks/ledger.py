@@ -15,7 +15,7 @@ PLACE = "tasks"
 """The table's name in the associated data of sealed bodies."""
 
 COLUMNS = (
-    "number, task_id, kind, owner, url, model, tokens, state, attempts, losses, created_at, expires_at, started_at,"
+    "number, task_id, owner, url, model, tokens, state, attempts, losses, created_at, expires_at, started_at,"
     " finished_at, status, reason, message, batch_id, line"
 )
 
@@ -194,7 +194,7 @@ def task_of(row: sqlite3.Row) -> Task:
 
 _IS_OPEN = f"state IN ({', '.join(repr(state.value) for state in OPEN)})"
 _GIVEN = (
-    *("task_id", "kind", "owner", "idempotency_key", "batch_id", "line", "mark", "url", "model", "tokens"),
+    *("task_id", "owner", "idempotency_key", "batch_id", "line", "mark", "url", "model", "tokens"),
     *("created_at", "expires_at"),
 )
 _ADDED = (*_GIVEN, "rank", "state", "reason", "message", "finished_at")

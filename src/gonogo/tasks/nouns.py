@@ -23,9 +23,6 @@ class State(str, Enum):
 OPEN = (State.QUEUED, State.LEASED)
 """States that a task will leave."""
 
-REQUEST, AGENT = "request", "agent"
-"""Kinds: one request to a model; a run of a whole agent."""
-
 SINGLE, OF_BATCH = 0, 1
 """Ranks: single tasks are taken before the lines of batches, of the same owner."""
 
@@ -58,7 +55,6 @@ class NewTask:
     prompt: bytes = field(repr=False)
     created_at: float
     expires_at: float
-    kind: str = REQUEST
     idempotency_key: str | None = None
     batch_id: str | None = None
     line: int | None = None
@@ -72,7 +68,6 @@ class Task:
 
     number: int
     task_id: str
-    kind: str
     owner: str
     url: str
     model: str | None

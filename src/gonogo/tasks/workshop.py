@@ -11,7 +11,7 @@ from typing import Callable
 from gonogo.store import open_store
 from gonogo.tasks import pace
 from gonogo.tasks.delegates import SEEN_AFTER_S, Delegates, OwnerGone
-from gonogo.tasks.door import Address, Door
+from gonogo.tasks.door import Door
 from gonogo.tasks.judge import Answer
 from gonogo.tasks.leases import Machine
 from gonogo.tasks.places import Queue
@@ -22,9 +22,8 @@ from gonogo.tasks.work import Bench, drain
 class Workshop:
     """Works through the ledger whenever it is asked to. `stop` says whether to end soon."""
 
-    def __init__(self, queue: Queue, stop: Callable[[], bool], address: Address | None = None) -> None:
+    def __init__(self, queue: Queue, stop: Callable[[], bool]) -> None:
         self._queue, self._stop = queue, stop
-        self._address = address or Address.of(queue.paths)
         self._pace = pace.Pace()
         self._delegates = Delegates(
             lambda: open_store(queue.paths.database, clock=time.time), queue.database, queue.bodies, time.time
@@ -35,7 +34,8 @@ class Workshop:
         return asyncio.run(self._drain())
 
     async def _drain(self) -> int:
-        async with Door(self._address) as door, Traffic(self._queue.paths.admin_socket) as traffic:
+        paths = self._queue.paths
+        async with Door(paths.front_socket) as door, Traffic(paths.admin_socket) as traffic:
 
             async def ask(path: str, body: bytes, owner: str) -> Answer:
                 return await self._ask(door, path, body, owner)

@@ -7,6 +7,7 @@ and this server listens on a unix socket that only this user can reach.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from dataclasses import dataclass
 from typing import Any, Awaitable, Callable, Mapping
@@ -65,6 +66,8 @@ def answering(desk: Desk, handler: Handler) -> Callable[[Request], Awaitable[Res
             return error(request, 503, "queue_unavailable", _FULL, retry=True)
         except (StoreError, KeyFileError, SealError, OSError) as fault:
             desk.tell(f"{type(fault).__name__}: {fault}")
+            if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
+                return error(request, 503, "queue_unavailable", _FULL, retry=True)
             return error(request, 500, "queue_error", "The queue met an error of its own; `gonogo logs` has it.")
 
     return answer
