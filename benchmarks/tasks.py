@@ -94,7 +94,7 @@ def ours(root: Path, tasks: int, kills: int) -> Drill:
                 new = [{"body": chat(str(n))} for n in range(len(names), upto)]
                 names += [one["id"] for one in client.post("/v1/tasks", json={"tasks": new}).json()["data"]]
                 at_work(lambda: parts.keep("worker") or parts.gateway.running)
-                time.sleep(chance.uniform(0.0, 0.4))
+                time.sleep(chance.uniform(0.0, 1.0))
                 parts.keep("worker")
                 strike(number, parts.processes["worker"].pid, restart, chance)
                 if number == kills // 2:

@@ -29,8 +29,9 @@ SINGLE, OF_BATCH = 0, 1
 MOST_ATTEMPTS = 5
 """Answers that failed in a way that may pass (5xx, no connection), before a task is dead."""
 
-MOST_LOSSES = 5
-"""Workers that died holding it, before a task is dead."""
+MOST_LOSSES = 10
+"""Workers that died holding it, before a task is dead. With 5, 13 of 12,400 innocent ones were, in a drill that killed
+every worker within half a second of its first request: whoever runs alone then is hit more often than not."""
 
 SUSPECT_LOSSES = 2
 """From so many on it is taken alone, so that whatever it does to a worker is done to no other task."""
