@@ -129,6 +129,7 @@ def test_tokens_are_taken_by_estimate_and_set_right_by_the_usage_in_the_log(depl
             await until(given_back, "12 tokens were used, not 800")
             never = await ask(client, key, max_tokens=1001)
             assert never.status == 429 and "retry-after" not in headers(never)
+            assert headers(never)["x-should-retry"] == "false"
             assert "too large" in json.loads(never.body)["error"]["message"]
             client.close()
 

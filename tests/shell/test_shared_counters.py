@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from redis.exceptions import OutOfMemoryError
 
+from gonogo.facts.part import COUNTERS_DB
 from gonogo.gateway.policy.counters import HOLD_MS, End, LocalCounters, Taken, Taking
 from gonogo.gateway.policy.ledger import Held, Hold, Ledger, MemoryLedger, Room
 from gonogo.gateway.policy.limits import CONCURRENT
 from gonogo.gateway.policy.shared import SharedCounters, SharedLedger, scripts, scripts_with
 from gonogo.gateway.policy.valkey import ANSWER_LIMIT_S, Away, Valkey
-from gonogo.facts.part import COUNTERS_DB
 from tests.core.limit_histories import Ask, Finish, Pass, Step, histories, limits
 from tests.core.test_limits import Bench
 from tests.shell.valkey_parts import Valkey as Server
