@@ -65,22 +65,27 @@ class Program:
         self, asked: list[str], headers: Mapping[str, str], body: bytes, writer: asyncio.StreamWriter
     ) -> None:
         method, path = asked
-        if path == "/health" and not self._told.no_health:
-            return await self._whole(writer, 200, {}, headers)
+        status, content = 200, {}
+        question = json.loads(body) if (method, path) == ("POST", "/v1/chat/completions") else None
+        if question is not None and question.get("model") in (self._told.model, None):
+            return await self._chat(question, headers, writer)
         if path == "/v1/models":
-            return await self._whole(writer, 200, {"object": "list", "data": [{"id": self._told.model}]}, headers)
-        if (method, path) != ("POST", "/v1/chat/completions"):
-            return await self._whole(writer, 404, {"error": {"message": f"no {path}"}}, headers)
-        question = json.loads(body)
-        if question.get("model") not in (self._told.model, None):
-            return await self._whole(writer, 404, {"error": {"message": "another model"}}, headers)
+            content = {"object": "list", "data": [{"id": self._told.model}]}
+        elif path != "/health" or self._told.no_health:
+            status, content = 404, {"error": {"message": "no such path, or another model"}}
+        return await self._whole(writer, status, content, headers)
+
+    async def _chat(
+        self, question: Mapping[str, Any], headers: Mapping[str, str], writer: asyncio.StreamWriter
+    ) -> None:
         words, reason = _words(question)
         if question.get("stream"):
             return await self._stream(writer, words, reason)
         await asyncio.sleep(self._told.gap_ms / 1000)
         usage = {"prompt_tokens": 7, "completion_tokens": len(words), "total_tokens": 7 + len(words)}
         choice = {"index": 0, "message": {"role": "assistant", "content": "".join(words)}, "finish_reason": reason}
-        await self._whole(writer, 200, {**self._head("chat.completion"), "choices": [choice], "usage": usage}, headers)
+        content = {**self._head("chat.completion"), "choices": [choice], "usage": usage}
+        return await self._whole(writer, 200, content, headers)
 
     async def _whole(
         self, writer: asyncio.StreamWriter, status: int, content: object, headers: Mapping[str, str]
