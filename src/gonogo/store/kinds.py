@@ -29,6 +29,7 @@ KINDS: Mapping[str, str] = {
     "ReplicaReady": "a replica generated its first token",
     "ReplicaHung": "a replica neither answered nor worked",
     "ReplicaDied": "a replica ended without being asked to",
+    "StreamContinued": "a replica was lost in the middle of a stream, and another one went on with it",
     "ServerWell": "the gateway's health checks found an external server well",
     "ServerSilent": "the gateway's health checks found an external server well no more",
     "GatewayDied": "Envoy ended without being asked to",
