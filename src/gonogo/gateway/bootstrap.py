@@ -88,13 +88,22 @@ def _content(given: Bootstrap) -> Json:
         },
         "static_resources": {"clusters": [_xds_cluster(given.xds_socket)]},
         "admin": {"address": {"pipe": {"path": given.admin_socket, "mode": 0o600}}},
-        **limits(given.max_connections, given.max_heap_bytes),
+        **of_process(given.max_connections, given.max_heap_bytes),
     }
 
 
-def limits(max_connections: int = MAX_CONNECTIONS, max_heap_bytes: int = MAX_HEAP_BYTES) -> Json:
-    """What bounds the process as a whole, and the routes' regular expressions."""
+def of_process(max_connections: int = MAX_CONNECTIONS, max_heap_bytes: int = MAX_HEAP_BYTES) -> Json:
+    """What the process as a whole has and is bounded by, wherever its listeners and clusters come from."""
     return {
+        # For the listener that asks policy servers (`resources.asking`).
+        "bootstrap_extensions": [
+            {
+                "name": "envoy.bootstrap.internal_listener",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
+                },
+            }
+        ],
         "overload_manager": _overload(max_connections, max_heap_bytes),
         "layered_runtime": {
             "layers": [

@@ -12,7 +12,7 @@ from typing import Any, Iterable, Mapping, Sequence
 from envoy.config.bootstrap.v3 import bootstrap_pb2
 
 from gonogo.actions.model import ListenerPlan
-from gonogo.gateway.bootstrap import limits
+from gonogo.gateway.bootstrap import of_process
 from gonogo.gateway.resources.convert import Json, to_json, to_message, unpacked
 from gonogo.gateway.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Snapshot
 
@@ -47,7 +47,7 @@ def static_configuration(snapshot: Snapshot, wanted: Wanted) -> Json:
             "listeners": list(_listeners(tuple(_resources(snapshot, LISTENER).values()), routes, wanted)),
             "clusters": clusters,
         },
-        **limits(),
+        **of_process(),
     }
     return to_json(to_message(content, bootstrap_pb2.Bootstrap()))  # raises on what Envoy would not know
 
@@ -79,12 +79,12 @@ def _cluster(cluster: Json, endpoints: Mapping[str, Json]) -> Json:
 
 
 def _listeners(found: Sequence[Json], routes: Mapping[str, Json], wanted: Wanted) -> Iterable[Json]:
-    fronts = [one for one in found if "socket_address" in one["address"]]
-    if wanted.listen is None:
-        chosen = list(found)
-    else:
+    chosen = list(found)
+    if wanted.listen is not None:
         at = {"address": wanted.listen.address, "port_value": wanted.listen.port}
-        chosen = [{**one, "address": {"socket_address": at}} for one in fronts[:1]]
+        fronts = [one for one in found if "socket_address" in one.get("address", {})]
+        inside = [one for one in found if "internal_listener" in one]  # which nobody outside that Envoy can reach
+        chosen = [*({**one, "address": {"socket_address": at}} for one in fronts[:1]), *inside]
     return [_written_out(one, routes, wanted) for one in chosen]
 
 
