@@ -121,8 +121,13 @@ class Deployment:
         )
 
     def ask(self, client: httpx.Client, text: str = "Say the word hello.", tokens: int = 4) -> httpx.Response:
-        question = {"messages": [{"role": "user", "content": text}], "max_tokens": tokens, "temperature": 0}
+        question = {**self.question(text), "max_tokens": tokens, "temperature": 0}
         return client.post("/v1/chat/completions", json=question)
+
+    def question(self, text: str) -> dict[str, Any]:
+        """A chat request for the service that came up last."""
+        model = self.last_up["service"] if self.last_up else "smollm2-135m"
+        return {"model": model, "messages": [{"role": "user", "content": text}]}
 
     def settings(self) -> list[str]:
         return ["--listen", f"127.0.0.1:{self.port}"]

@@ -79,7 +79,7 @@ class Streams(Load):
 
     def _ask(self, client: httpx.Client) -> tuple[int, str]:
         question = {
-            "messages": [{"role": "user", "content": "Count to twenty."}],
+            **self.deployment.question("Count to twenty."),
             "max_tokens": self.tokens,
             "stream": True,
         }

@@ -66,7 +66,7 @@ class Program:
     async def _answer(
         self, asked: list[str], headers: Mapping[str, str], body: bytes, writer: asyncio.StreamWriter
     ) -> None:
-        method, path = asked
+        method, path = asked[0], asked[1].partition("?")[0]
         status, content = 200, {}
         if path == "/metrics":
             return await self._text(writer, self._metrics())

@@ -44,7 +44,7 @@ class Load:
 
     async def _ask(self, revision: str, streamed: bool) -> None:
         while not self._over.is_set():
-            answer = await self._edge.ask("POST", CHAT, KEY, STREAM if streamed else WHOLE, x_rev=revision)
+            answer = await self._edge.ask("POST", f"{CHAT}?rev={revision}", KEY, STREAM if streamed else WHOLE)
             whole = not streamed or answer.body.rstrip().endswith(b"data: [DONE]")
             if answer.status != 200 or not whole:
                 self.wrong.append(f"{revision} {answer.status} {answer.body[-200:]!r}")
