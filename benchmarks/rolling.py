@@ -37,6 +37,9 @@ from rolling_load import Load, Request, Target
 from tests.acceptance.deployment import Deployment, free_port, wait_for
 from tests.shell.outside_engine import OutsideEngine
 
+from gonogo.api.client import ControlClient, ControlRefused, ControlSilent
+from gonogo.runtimes.paths import StatePaths
+
 ROOT = Path(__file__).parents[1]
 OWN, FAR, THIRD = "own", "far", "third"
 REPLICAS = 3
@@ -66,6 +69,7 @@ class Stage:
             "GONOGO_SCRIPTED_ENGINE": str(ROOT / "tests/shell/outside_engine.py"),
         }
         self.deployment = Deployment(folder / "state", free_port(), environment)
+        self._control = ControlClient(StatePaths.of(self.deployment.state_dir).control_socket)
         self._folder = folder
         self._engines = engines
         self._asked = 4
@@ -96,8 +100,8 @@ class Stage:
 
     def restart(self, role: str, number: signal.Signals) -> None:
         """Each process of this role in turn; the next one once the one before is back."""
-        for pid in self.deployment.pids(role):
-            count = len(self.deployment.pids(role))
+        for pid in self.pids(role):
+            count = len(self.pids(role))
             os.kill(pid, number)
             wait_for(lambda pid=pid, count=count: self._back(role, pid, count), 60, f"{role} is back")
             time.sleep(1.0)
@@ -107,10 +111,14 @@ class Stage:
 
     def _back(self, role: str, gone: int, count: int) -> bool:
         try:
-            now = self.deployment.pids(role)
-        except (KeyError, ValueError):  # control itself is away
+            now = self.pids(role)
+        except (ControlSilent, ControlRefused):  # it is the one that was killed
             return False
         return gone not in now and len(now) == count
+
+    def pids(self, role: str) -> list[int]:
+        """The processes of this role; none where there is no such role. (Not by a command, which costs a second.)"""
+        return list(self._control.status()["processes"].get(role, ()))
 
     def _settled(self, service: str) -> bool:
         entry = self._entry(service)
@@ -119,7 +127,7 @@ class Stage:
         )
 
     def _entry(self, service: str) -> Any:
-        return next((one for one in self.deployment.status()["services"] if one["name"] == service), None)
+        return next((one for one in self._control.status()["services"] if one["name"] == service), None)
 
 
 def _own_path() -> tuple[str, ...]:
@@ -129,14 +137,13 @@ def _own_path() -> tuple[str, ...]:
 
 def changes(stage: Stage) -> Iterator[tuple[str, Callable[[], object]]]:
     """Everything that is changed, in order."""
-    roles = stage.deployment.status()["processes"]
     yield f"all {REPLICAS} replicas replaced by a new revision", stage.own
     yield "the list of external servers: one exchanged", lambda: stage.far(1, 2)
     yield "policy servers killed -9, in turn", lambda: stage.restart("policy", signal.SIGKILL)
     yield "another service comes and goes", stage.third_comes_and_goes
     yield "policy servers ended (SIGTERM), in turn", lambda: stage.restart("policy", signal.SIGTERM)
     for role in ENDED_GENTLY:
-        if roles.get(role):
+        if stage.pids(role):
             yield f"{role} processes ended (SIGTERM), in turn", lambda role=role: stage.restart(role, signal.SIGTERM)
     yield "the list of external servers: both exchanged", lambda: stage.far(0, 2)
     yield f"all {REPLICAS} replicas replaced once more", stage.own

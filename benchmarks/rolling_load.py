@@ -18,6 +18,9 @@ from tests.shell.outside_engine import word
 CHAT = "/v1/chat/completions"
 LIMIT_S = 30.0
 PAUSE_S = 0.05
+"""After a failure."""
+THINKING_S = 0.01
+"""Between two questions of one client: the changes need processors too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ class Load:
                 connection.close()
                 await asyncio.sleep(PAUSE_S)
             self.requests.append(Request(began, time.monotonic(), streamed, wrong))
+            await asyncio.sleep(THINKING_S)
         connection.close()
 
     def _judged(self, status: int, body: bytes, streamed: bool) -> str:
