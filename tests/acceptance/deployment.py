@@ -121,13 +121,18 @@ class Deployment:
         )
 
     def ask(self, client: httpx.Client, text: str = "Say the word hello.", tokens: int = 4) -> httpx.Response:
-        question = {**self.question(text), "max_tokens": tokens, "temperature": 0}
+        question = {
+            "model": self.service,
+            "messages": [{"role": "user", "content": text}],
+            "max_tokens": tokens,
+            "temperature": 0,
+        }
         return client.post("/v1/chat/completions", json=question)
 
-    def question(self, text: str) -> dict[str, Any]:
-        """A chat request for the service that came up last."""
-        model = self.last_up["service"] if self.last_up else "smollm2-135m"
-        return {"model": model, "messages": [{"role": "user", "content": text}]}
+    @property
+    def service(self) -> str:
+        """The service that was brought up last: the model that clients ask for."""
+        return str(self.last_up["service"])
 
     def settings(self) -> list[str]:
         return ["--listen", f"127.0.0.1:{self.port}"]

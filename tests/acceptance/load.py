@@ -79,7 +79,8 @@ class Streams(Load):
 
     def _ask(self, client: httpx.Client) -> tuple[int, str]:
         question = {
-            **self.deployment.question("Count to twenty."),
+            "model": self.deployment.service,
+            "messages": [{"role": "user", "content": "Count to twenty."}],
             "max_tokens": self.tokens,
             "stream": True,
         }

@@ -79,7 +79,7 @@ DRILLS: Mapping[str, Drill] = {
     ),
     "model_list_right": Drill(
         test="test_model_list_right",
-        breaks="an engine that lists its file's name instead of the service's",
+        breaks="policy servers that list a file's name instead of the service's",
         saves_from="a client that takes the first listed model and gets one that nobody has heard of",
     ),
     "external_servers": Drill(
