@@ -1,4 +1,4 @@
-"""`gonogo render`: files for other tools. `systemd`: a user unit in which systemd does the keeper's work."""
+"""`gonogo render`: files for other tools: a systemd unit, Prometheus's rules, Grafana's dashboard."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ WantedBy=default.target
 def application() -> typer.Typer:
     """One verb for each kind of file."""
     made = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-    # with a callback typer keeps `systemd` as a verb of its own although it is the only one
-    made.callback()(lambda: None)
     made.command("systemd", help=told("render.systemd"))(systemd)
+    made.command("rules", help=told("render.rules"))(rules)
+    made.command("dashboard", help=told("render.dashboard"))(dashboard)
     return made
 
 
@@ -57,6 +57,23 @@ def systemd(what: What = None, state_dir: StateDir = None, json: Json = False, l
     unit = UNIT.format(service=spec.service, command=" ".join(map(_quoted, words)), folder=_percent(os.getcwd()))
     session.line(unit.rstrip("\n"))
     return Outcome(result={"unit": unit})
+
+
+def rules(json: Json = False, lang: Lang = None) -> Outcome:
+    return _printed("rules.yaml", json, lang)
+
+
+def dashboard(json: Json = False, lang: Lang = None) -> Outcome:
+    return _printed("dashboard.json", json, lang)
+
+
+def _printed(name: str, json: bool, lang: str | None) -> Outcome:
+    from gonogo.cli.session import open_session
+    from gonogo.monitoring import file_text
+
+    text = file_text(name)
+    open_session(None, json, lang).line(text.rstrip("\n"))
+    return Outcome(result={"file": name, "text": text})
 
 
 def _quoted(word: str) -> str:
