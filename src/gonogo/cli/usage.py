@@ -63,29 +63,13 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
 
 def print_availability(session: Session, measured: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
     """One line for each service and window."""
+    from gonogo.words.availability import measured_text
+
     for service, windows in measured.items():
         session.line()
         session.say("usage.availability", service=service or session.told("usage.no_service"))
         for name, one in windows.items():
-            session.line(f"  {name:>4}  {availability_text(session.told, one)}")
-
-
-def availability_text(told: Any, one: Mapping[str, Any]) -> str:
-    """A measured availability in words: the share, its interval, what failed, and the budget that is left."""
-    values = {
-        "share": percent(one["share"]),
-        "low": percent(one["low"]),
-        "high": percent(one["high"]),
-        "failed": one["failed"],
-        "asked": one["asked"],
-        "left": f"{100 * one['budget_left']:.0f}",
-    }
-    return str(told("usage.measured", **values))
-
-
-def percent(share: float) -> str:
-    """`99.987`: as many digits as the objective needs, never rounded up to 100."""
-    return f"{100 * share:.3f}" if share == 1 else f"{min(99.999, 100 * share):.3f}"
+            session.line(f"  {name:>4}  {measured_text(one, session.lang)}")
 
 
 def as_csv(shown: Sequence[Mapping[str, Any]]) -> str:

@@ -99,6 +99,7 @@ class Desk:
             "services": [self._service(service, world) for service in services],
             "processes": views.processes(self._runtime.processes()),
             "answers": self._answers(None),
+            "availability": self._metrics.availability(),
         }
 
     async def submit(self, spec: Spec, caller: Caller, started_at: float | None, allow_downtime: bool = False) -> Any:

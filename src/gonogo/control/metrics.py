@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from threading import Lock
+from typing import Any
 
 import gonogo
 from gonogo.control.deployment import Deployment
@@ -12,12 +13,14 @@ from gonogo.engines.size import replicas_wanted
 from gonogo.facts.parse_utilization import Utilization
 from gonogo.facts.world import World
 from gonogo.monitoring.exposition import Measured, text
+from gonogo.monitoring.usage import availabilities, plain
 from gonogo.plan.model import DesiredService, Plan
 from gonogo.runtimes.look_accelerators import look_at_utilization
 from gonogo.store.metering import ALL_S
 from gonogo.store.store import Store
 
 UTILIZATION_EVERY_S = 5.0
+AVAILABILITY_EVERY_S = 5.0
 
 
 class Metrics:
@@ -29,6 +32,9 @@ class Metrics:
         self._looking = Lock()
         self._looked_at = -UTILIZATION_EVERY_S
         self._utilization: tuple[Utilization, ...] = ()
+        self._counting = Lock()
+        self._counted_at = -AVAILABILITY_EVERY_S
+        self._availability: dict[str, Any] = {}
 
     def text(self, world: World | None, plan: Plan | None) -> str:
         """What a scraper reads. `world` and `plan` are those of the last round."""
@@ -48,6 +54,14 @@ class Metrics:
                 utilization=self._busy(world),
             )
         )
+
+    def availability(self) -> dict[str, Any]:
+        """Service → window → what was measured, at most some seconds old (`monitoring.usage.availabilities`)."""
+        with self._counting:
+            if time.monotonic() - self._counted_at >= AVAILABILITY_EVERY_S:
+                self._availability = plain(availabilities(self._store, time.time()))
+                self._counted_at = time.monotonic()
+            return self._availability
 
     def _busy(self, world: World | None) -> tuple[Utilization, ...]:
         host = world.host if world is not None else None

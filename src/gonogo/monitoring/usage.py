@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Iterable, Mapping
 
-from gonogo.facts.usage import PROBES, Usage, quantile
+from gonogo.facts.usage import PROBES, Outcome, Usage, quantile
 from gonogo.plan.availability import Availability, availability
 from gonogo.store.metering import DAY_S, HOUR_S, MINUTE_S, UsageRow
 from gonogo.store.store import Store
 
 WINDOWS: Mapping[str, int] = {"1h": HOUR_S, "24h": DAY_S, "30d": 30 * DAY_S}
 """The windows that availability is told over, in seconds."""
+_UNIT_OF: Mapping[str, str] = {"1h": "minute", "24h": "hour", "30d": "day"}
 UNITS: Mapping[str, int] = {"minute": MINUTE_S, "hour": HOUR_S, "day": DAY_S}
 
 
@@ -73,16 +75,23 @@ def rows_since(store: Store, unit: str, since: float, now: float) -> tuple[Usage
 
 
 def availabilities(store: Store, now: float) -> dict[str, dict[str, Availability]]:
-    """Service → window → what was measured, over services that were asked for anything. A window begins with a whole
-    minute (1h) or hour; what failed before its service was known counts for the service `""`."""
+    """Service → window → what was measured, over services that were asked for anything.
+
+    A window begins with a whole minute (1h), hour (24h) or day (30d, UTC). What failed before its service was known
+    counts for the service `""`.
+    """
     found: dict[str, dict[str, Availability]] = {}
     for name, seconds in WINDOWS.items():
-        unit = "minute" if seconds <= HOUR_S else "hour"
-        rows = [row for row in rows_since(store, unit, now - seconds, now) if row.key_id != PROBES]
-        for service in sorted({row.service for row in rows}):
-            used = sum((row.usage for row in rows if row.service == service), Usage())
-            if used.answered + used.failed:
-                found.setdefault(service, {})[name] = availability(used.answered, used.failed)
+        span_s = UNITS[_UNIT_OF[name]]
+        begin = (now - seconds) // span_s * span_s
+        sums: dict[str, Counter[str]] = {}
+        for row in store.outcomes(span_s, begin, now + span_s):
+            if row.key_id != PROBES:
+                sums.setdefault(row.service, Counter()).update(row.outcomes)
+        for service, counts in sorted(sums.items()):
+            answered, failed = counts[Outcome.ANSWERED.value], counts[Outcome.FAILED.value]
+            if answered + failed:
+                found.setdefault(service, {})[name] = availability(answered, failed)
     return found
 
 

@@ -36,6 +36,15 @@ class UsageRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeRow:
+    """How the requests of one key and service ended, in one span."""
+
+    key_id: str
+    service: str
+    outcomes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogState:
     """How far a log was read, and the sums of what was in it."""
 
@@ -72,6 +81,14 @@ def rows(connection: sa.Connection, span_s: int, since: float, until: float) -> 
     return tuple(
         UsageRow(at=row["at"], key_id=row["key_id"], service=row["service"], usage=_usage(row)) for row in found
     )
+
+
+def outcomes(connection: sa.Connection, span_s: int, since: float, until: float) -> tuple[OutcomeRow, ...]:
+    """As `rows`, of the outcomes alone."""
+    c = u.usage.c
+    this = sa.and_(c.span_s == span_s, c.at >= since, c.at < until)
+    found = connection.execute(sa.select(c.key_id, c.service, c.outcomes).where(this))
+    return tuple(OutcomeRow(key_id=row[0], service=row[1], outcomes=json.loads(row[2])) for row in found)
 
 
 def logs(connection: sa.Connection) -> dict[str, LogState]:
