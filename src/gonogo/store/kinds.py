@@ -30,6 +30,8 @@ KINDS: Mapping[str, str] = {
     "ReplicaHung": "a replica neither answered nor worked",
     "ReplicaDied": "a replica ended without being asked to",
     "StreamContinued": "a replica was lost in the middle of a stream, and another one went on with it",
+    "ServerWell": "the gateway's health checks found an external server well",
+    "ServerSilent": "the gateway's health checks found an external server well no more",
     "GatewayDied": "Envoy ended without being asked to",
     "PolicyDied": "a policy server ended without being asked to",
     "SnapshotAcknowledged": "Envoy acknowledged all of a published configuration",

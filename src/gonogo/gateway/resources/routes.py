@@ -108,6 +108,7 @@ def _to_cluster(path: str, method: str, plan: ClusterPlan) -> Json:
             "cluster": plan.name,
             # An answer may take long; what bounds it is the stream's idle timeout.
             "timeout": "0s",
+            **({"auto_host_rewrite": True} if plan.external is not None else {}),
             "retry_policy": _RETRIES_OF_PARTS if plan.outlives_its_parts else _RETRIES,
         },
         "request_headers_to_remove": _REMOVED_FOR_ENGINES,

@@ -7,8 +7,7 @@ stream are counted by the relay, whose log has a line of its own (`facts.request
 from __future__ import annotations
 
 from gonogo.gateway import replies
-from gonogo.gateway.resources.clusters import METADATA
-from gonogo.gateway.resources.convert import Json
+from gonogo.gateway.resources.convert import METADATA, Json
 from gonogo.gateway.resources.routes import REVISION_HEADER, USAGE
 
 _HTTP = "type.googleapis.com/envoy.extensions.filters.http"
