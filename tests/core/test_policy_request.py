@@ -25,6 +25,7 @@ from gonogo.gateway.policy.request import Head, Request, model_of, request_of
 from gonogo.gateway.policy.rules import ServiceRules, rules_of
 from gonogo.spec import Spec
 from gonogo.spec.model import EngineChoice, Expect
+from gonogo.spec.replicas import Replicas
 
 FOLDER = Path(__file__).parents[1] / "cases" / "policy" / "requests"
 CASES: Mapping[str, Mapping[str, Any]] = yaml.safe_load((FOLDER / "bodies.yaml").read_text(encoding="utf-8"))
@@ -237,10 +238,12 @@ def test_the_rules_of_a_spec_are_read_from_its_json() -> None:
     plain = Spec(service="svc", model="m.gguf", expect=Expect(context_tokens=4096))
     seeing = Spec(service="svc", model="m.gguf", projector="p.gguf")
     cards = Spec(service="svc", model="org/m", engine=EngineChoice(name="sglang"))
-    rules = [rules_of(spec.model_dump(mode="json")) for spec in (plain, seeing, cards)]
-    assert [one.engine for one in rules] == ["llama.cpp", "llama.cpp", "sglang"]
-    assert [one.context_tokens for one in rules] == [4096, Expect().context_tokens, Expect().context_tokens]
-    assert [one.sees_pictures for one in rules] == [False, True, None]
+    others = Spec(service="svc", model="m", replicas=Replicas.model_validate({"external": ["http://127.0.0.1:9"]}))
+    rules = [rules_of(spec.model_dump(mode="json")) for spec in (plain, seeing, cards, others)]
+    assert [one.engine for one in rules] == ["llama.cpp", "llama.cpp", "sglang", "external"]
+    assert [one.context_tokens for one in rules] == [4096, *[Expect().context_tokens] * 3]
+    assert [one.context_known for one in rules] == [True, True, True, False]
+    assert [one.sees_pictures for one in rules] == [False, True, None, None]
     assert rules_of({}) == ServiceRules(sees_pictures=False)
 
 
