@@ -34,6 +34,8 @@ ANSWERED = RequestRecord(
     prompt_tokens=24,
     completion_tokens=11,
     cached_tokens=8,
+    prompt_estimate=20,
+    code=None,
 )
 RELAYED = replace(
     ANSWERED,
@@ -89,6 +91,16 @@ def test_an_answer_whose_tokens_nobody_told_is_counted_as_such() -> None:
     assert usage_of(untold, None).unmetered == 1
     assert usage_of(replace(untold, method="GET", path="/v1/models"), None).unmetered == 0
     assert usage_of(replace(untold, status=429), None).unmetered == 0
+
+
+def test_where_nobody_told_the_prompts_tokens_policys_estimate_stands_and_is_counted_as_one() -> None:
+    untold = replace(ANSWERED, prompt_tokens=None, completion_tokens=None)
+    used = usage_of(untold, None)
+    assert (used.prompt_tokens, used.estimated, used.unmetered) == (20, 1, 1)
+    left = usage_of(replace(untold, flags="DC", details="downstream_remote_disconnect"), None)
+    assert (left.prompt_tokens, left.estimated, left.unmetered) == (20, 1, 0)
+    assert usage_of(replace(untold, status=503), None).prompt_tokens == 0, "no replica worked on it"
+    assert usage_of(ANSWERED, None).estimated == 0
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,9 @@ class Histogram:
 class Usage:
     """Sums over requests. `statuses`: HTTP status as text → requests. `outcomes`: `Outcome` → requests.
 
-    `unmetered`: answered, and nobody said how many tokens. `retried`: Envoy asked more than one replica before the
-    first byte. `continued`: streams that another replica went on with.
+    `unmetered`: answered, and nobody said how many tokens; `estimated`: for so many requests that a replica worked on
+    (those, and those that their client left) the prompt's tokens are policy's estimate. `retried`: Envoy asked more
+    than one replica before the first byte. `continued`: streams that another replica went on with.
     """
 
     requests: int = 0
@@ -80,6 +81,7 @@ class Usage:
     completion_tokens: int = 0
     cached_tokens: int = 0
     unmetered: int = 0
+    estimated: int = 0
     streamed: int = 0
     retried: int = 0
     continued: int = 0
@@ -106,14 +108,17 @@ def usage_of(record: RequestRecord | None, stream: StreamRecord | None) -> Usage
     told = stream if stream is not None else record
     assert told is not None
     known = told.prompt_tokens is not None or told.completion_tokens is not None
+    estimate = record.prompt_estimate if record is not None and told.prompt_tokens is None else None
+    estimated = estimate is not None and outcome in (Outcome.ANSWERED, Outcome.GONE)
     return Usage(
         requests=1,
         statuses={str(record.status if record is not None else 200): 1},
         outcomes={outcome.value: 1},
-        prompt_tokens=told.prompt_tokens or 0,
+        prompt_tokens=(estimate or 0) if estimated else told.prompt_tokens or 0,
         completion_tokens=told.completion_tokens or 0,
         cached_tokens=told.cached_tokens or 0,
         unmetered=int(outcome is Outcome.ANSWERED and not known and _generates(record)),
+        estimated=int(estimated),
         streamed=int(stream is not None or (record is not None and record.streamed)),
         retried=int(record is not None and record.attempts > 1),
         continued=int(stream is not None and stream.continued > 0),

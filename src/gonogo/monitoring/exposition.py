@@ -96,6 +96,7 @@ def _requests(given: Measured) -> Iterator[Metric]:
     yield _counter("gonogo_tokens", "Tokens of requests that ended.", (_SERVICE, "key", "type"), tokens)
     for name, told in {
         "unmetered": "Answered requests of which nobody told the tokens.",
+        "estimated": "Requests whose prompt tokens are an estimate.",
         "streamed": "Requests whose answer was streamed.",
         "retried": "Requests that were sent to more than one replica before the first byte.",
         "continued": "Streams that lost their replica and went on with another one.",

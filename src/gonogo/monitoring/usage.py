@@ -40,6 +40,7 @@ class Line:
             "completion_tokens": used.completion_tokens,
             "cached_tokens": used.cached_tokens,
             "unmetered": used.unmetered,
+            "estimated": used.estimated,
             "streamed": used.streamed,
             "continued": used.continued,
             **{f"ttft_p{share}_ms": _ms(used, "ttft_s", share) for share in (50, 95)},
