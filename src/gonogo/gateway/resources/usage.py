@@ -76,7 +76,8 @@ def usage_filter() -> Json:
             "@type": f"{_HTTP}.json_to_metadata.v3.JsonToMetadata",
             "response_rules": {
                 "rules": [_rule(name, path) for name, path in _USAGE.items()],
-                "allow_content_types": ["application/json"],
+                # llama.cpp adds a charset to it, and an exact type would not match.
+                "allow_content_types_regex": {"google_re2": {}, "regex": "(?i)application/json *(;.*)?"},
             },
         },
     }
