@@ -46,7 +46,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send_bytes(status, json.dumps(content).encode())
 
     def _complete(self, prompt_tokens: int, completion_tokens: int, size: int = 0) -> None:
-        """A completion as OpenAI's API gives it, `size` bytes long at least; its type is the one that llama.cpp says."""
+        """A completion as OpenAI's API gives it, `size` bytes long at least; of the type that llama.cpp says."""
         usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
         content = {"choices": [{"text": "x" * size}], "usage": {**usage, "total_tokens": sum(usage.values())}}
         self._send_bytes(200, json.dumps(content).encode(), "application/json; charset=utf-8")
