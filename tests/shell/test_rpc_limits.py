@@ -1,4 +1,4 @@
-"""The limits of keys are those of gRPC calls too: counted once, told in trailing metadata, free again when a call ends."""
+"""The limits of keys are those of gRPC calls: counted once, told in trailing metadata, free when a call ends."""
 
 from __future__ import annotations
 
