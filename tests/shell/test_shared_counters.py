@@ -70,6 +70,10 @@ def taking(name: str, of: Mapping[str, int], tokens: int = 1, key: str = "k") ->
 
 @example({CONCURRENT: 1}, [Ask(tokens=1), Pass(ms=HOLD_MS + 1), Ask(tokens=1)])
 @example({"tokens_per_minute": 100}, [Ask(tokens=9), Pass(ms=5000), Ask(tokens=9), GIVEN_BACK, Ask(tokens=0)])
+@example(
+    {"tokens_per_day": 9},
+    [Ask(tokens=9), Pass(ms=HOLD_MS), Finish(request=0, tokens=1, over=True, final=True), Ask(tokens=0)],
+)
 @given(limits, histories)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_valkey_and_memory_count_the_same_whatever_the_clock_does(
