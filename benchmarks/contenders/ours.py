@@ -1,4 +1,4 @@
-"""Our gateway, made of the same parts as `gonogo up` makes it: Envoy over ADS, two policy servers, a store with keys.
+"""Our gateway, made of the same parts as `gonogo up` makes it: Envoy over ADS, two policy servers, Valkey, a store.
 
 Only the engine is not ours: the fake upstream is the one replica of service `bench`, revision 1.
 """
@@ -26,8 +26,9 @@ from gonogo.gateway.snapshot import Snapshot
 from gonogo.gateway.translate import GatewayInput, translate
 from gonogo.runtimes.paths import StatePaths
 from gonogo.runtimes.programs import gateway_binary
+from gonogo.runtimes.valkey import valkey_command
 from gonogo.security.certificates import CertificateFiles
-from gonogo.security.keys import RANDOM_BYTES, KeyRow, mint
+from gonogo.security.keys import LIMITS, RANDOM_BYTES, KeyRow, mint
 from gonogo.spec import Spec
 from gonogo.store import open_store
 
@@ -45,7 +46,7 @@ def ours(folder: Path, upstream_port: int, certificates: CertificateFiles) -> It
         port=free_port(),
         key=_fill_store(paths),
         asks_for_key=True,
-        note=f"Envoy, {_threads()} worker threads; {POLICY_SERVERS} policy servers; access log",
+        note=f"Envoy, {_threads()} worker threads; {POLICY_SERVERS} policy servers; all limits, Valkey; access log",
     )
     paths.bootstrap.write_text(
         bootstrap_json(
@@ -55,6 +56,9 @@ def ours(folder: Path, upstream_port: int, certificates: CertificateFiles) -> It
     with contextlib.ExitStack() as stack:
         # The sockets may lie elsewhere, when the path of this folder is long.
         stack.callback(shutil.rmtree, paths.run, ignore_errors=True)
+        stack.enter_context(
+            running(valkey_command(paths.part_socket("valkey", 0), paths.valkey), paths.log("valkey", "0"))
+        )
         for index in range(POLICY_SERVERS):
             stack.enter_context(_policy_server(paths, index))
         stack.enter_context(_ads(paths, _snapshot(paths, contender.port, upstream_port, certificates)))
@@ -86,6 +90,7 @@ def _fill_store(paths: StatePaths) -> str:
         created_at=time.time(),
         expires_at=None,
         revoked_at=None,
+        **dict.fromkeys(LIMITS, 10**9),
     )
     with store.change(epoch=store.acquire_lease("bench"), actor="control", principal="bench") as change:
         change.set_serving(SERVICE, change.add_revision(Spec(service=SERVICE, model="fake.gguf")).number)

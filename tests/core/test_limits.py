@@ -271,7 +271,7 @@ def test_a_request_larger_than_the_limit_is_told_so_and_not_to_come_again() -> N
     denied = refusal(Bench().take({"tokens_per_minute": 100, "requests_per_minute": 5}, 101).standings, 101)
     assert (denied.status, denied.code, denied.type) == (429, "rate_limit_exceeded", "tokens")
     assert "too large" in denied.message and "101 tokens" in denied.message and "max_tokens" in denied.message
-    assert "retry-after" not in dict(denied.headers)
+    assert "retry-after" not in dict(denied.headers) and dict(denied.headers)["x-should-retry"] == "false"
 
 
 def test_too_many_at_once_are_told_to_come_again_after_a_second() -> None:

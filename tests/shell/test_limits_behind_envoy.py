@@ -129,6 +129,7 @@ def test_tokens_are_taken_by_estimate_and_set_right_by_the_usage_in_the_log(depl
             await until(given_back, "12 tokens were used, not 800")
             never = await ask(client, key, max_tokens=1001)
             assert never.status == 429 and "retry-after" not in headers(never)
+            assert headers(never)["x-should-retry"] == "false"
             assert "too large" in json.loads(never.body)["error"]["message"]
             client.close()
 
@@ -210,7 +211,11 @@ def test_requests_go_on_while_valkey_is_stopped_dead_and_back(tmp_path: Path) ->
         async with front(deployment) as gateway:
             client = gateway.client()
             await until(lambda: _let_in(client, key), "the key is known")
-            before = int(told(await ask(client, key))["x-ratelimit-remaining-requests"])
+
+            async def left() -> int:
+                return int(told(await ask(client, key))["x-ratelimit-remaining-requests"])
+
+            before = min([await left() for _ in range(40)])
             valkey.stop()
             waits = []
             for _ in range(20):
@@ -219,12 +224,11 @@ def test_requests_go_on_while_valkey_is_stopped_dead_and_back(tmp_path: Path) ->
                 waits.append(time.monotonic() - began)
             assert sorted(waits)[-5] < 0.5, f"only who was the first to ask waits for it: {waits}"
             valkey.end()
-            assert (await ask(client, key)).status == 200
+            assert await left() > before, "each counts by itself, from nothing"
             await asyncio.to_thread(valkey.start)
 
             async def goes_on() -> bool:
-                left = int(told(await ask(client, key))["x-ratelimit-remaining-requests"])
-                return left < before
+                return await left() < before
 
             await until(goes_on, "it is counted there again, on top of what was")
             client.close()
@@ -237,4 +241,4 @@ def test_requests_go_on_while_valkey_is_stopped_dead_and_back(tmp_path: Path) ->
         finally:
             deployment.close()
     logs = "".join(server.log() for server in deployment.servers)
-    assert logs.count("counts by itself") <= 4 and "count together" in logs, "told once each time, by each"
+    assert logs.count("counts by itself") < 10 and "count together" in logs, "told each time, not for each request"

@@ -93,6 +93,25 @@ def test_without_a_good_key_no_call_reaches_the_server_and_the_status_says_why(d
     asyncio.run(run())
 
 
+def test_who_says_that_a_call_is_small_is_asked_for_a_key_all_the_same(deployment: Deployment) -> None:
+    """About small bodies policy is asked once, when they are here; nobody waits for the messages of a call."""
+
+    async def run() -> None:
+        async with HeldEngine() as engine, gateway(deployment, engine.port) as (front, _):
+            asked = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+            for path, message in ((REFLECTION.format("v1"), asked), ("/grpc.health.v1.Health/Watch", b"")):
+                framed = bytes(1) + len(message).to_bytes(4, "big") + message
+                client = front.client()  # HTTP/1.1, with a content-length, which gRPC's own client does not send
+                reply = await client.send(
+                    "POST", f"{path} HTTP/1.1\r\ncontent-type: application/grpc\r\nx:", None, framed
+                )
+                client.close()
+                assert b"grpc-status: 16\r\n" in reply.head, reply
+            assert engine.requests == []
+
+    asyncio.run(run())
+
+
 def test_health_is_open_and_reflection_tells_who_has_a_key_what_there_is(deployment: Deployment) -> None:
     key = deployment.add_key()
 

@@ -42,7 +42,8 @@ class RequestRecord:
 
     `at` is its start in Unix seconds; `sent_ms`: when all of it was on its way to a replica or a relay. `status` 0: the
     client went away before there was one. `revision`: the one that policy chose (`service/number`); `upstream`: Envoy's
-    cluster, which is `relay` for what a relay passes on.
+    cluster, which is `relay` for what a relay passes on. `prompt_estimate`: tokens as policy estimated them. `code`:
+    why policy refused it.
     """
 
     at: float
@@ -66,6 +67,8 @@ class RequestRecord:
     prompt_tokens: int | None
     completion_tokens: int | None
     cached_tokens: int | None
+    prompt_estimate: int | None
+    code: str | None
 
     @property
     def ended_at(self) -> float:
@@ -202,12 +205,14 @@ def _request(found: Mapping[str, object]) -> RequestRecord | None:
         attempts=_count(found.get("attempts")) or 0,
         upstream=upstream,
         replica=_name(found.get("replica")),
-        revision=_name(found.get("revision")),
-        key_id=_name(found.get("key_id")),
+        revision=_name(found.get("revision")) or _name(found.get("refused_revision")),
+        key_id=_name(found.get("key_id")) or _name(found.get("refused_key_id")),
         streamed=str(found.get("content_type") or "").startswith("text/event-stream"),
         prompt_tokens=_count(found.get("prompt_tokens")),
         completion_tokens=_count(found.get("completion_tokens")),
         cached_tokens=_count(found.get("cached_tokens")),
+        prompt_estimate=_count(found.get("prompt_estimate")),
+        code=_name(found.get("code")),
     )
 
 

@@ -166,7 +166,7 @@ _ENGINE_REPLIES = (
 )
 
 
-def local_reply_config(first: Sequence[Json]) -> Json:
+def local_reply_config(first: Sequence[Json] = ()) -> Json:
     """How Envoy wraps the replies that it makes itself. Successful ones (/healthz, the model list) stay as they are.
 
     `first`: mappers for errors to clients who do not read JSON.

@@ -194,6 +194,7 @@ def _not_serving(what: str) -> Deny:
         code="not_serving",
         message=f"{what} at the moment. `gonogo status` shows what is missing.",
         type=SERVER_ERROR,
+        headers=(("retry-after", "1"),),
     )
 
 

@@ -190,7 +190,9 @@ def refusal(standings: Standings, tokens: int) -> Deny:
     refusing = [one for one in standings if one.wait_ms is not None]
     worst = max(refusing, key=lambda one: float("inf") if one.wait_ms == NEVER_MS else one.wait_ms or 0)
     headers = reply_headers(standings)
-    if worst.wait_ms != NEVER_MS:
+    if worst.wait_ms == NEVER_MS:
+        headers["x-should-retry"] = "false"  # OpenAI's SDK asks a 429 again by itself unless it is told this
+    else:
         headers["retry-after"] = str(max(1, -(-(worst.wait_ms or 0) // 1000)))
     unit = "requests" if worst.name == CONCURRENT else WINDOWS[worst.name].unit
     return Deny(

@@ -125,8 +125,8 @@ def policy_cluster(sockets: tuple[str, ...]) -> Json:
                 "@type": f"type.googleapis.com/{PROTOCOL_OPTIONS}",
                 "explicit_http_config": {
                     "http2_protocol_options": {
-                        # A policy server that hangs answers no PING: its streams are reset, and retried on another
-                        # server, before the message timeout of 5 s would refuse them.
+                        # A policy server that hangs answers no PING: its questions are reset, and asked of another
+                        # server. Nothing else finds it: an answer may take a minute (`asking`).
                         "connection_keepalive": {"interval": "0.5s", "timeout": "0.5s"}
                     }
                 },

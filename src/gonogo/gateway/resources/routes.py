@@ -52,7 +52,7 @@ _REMOVED_FROM_ENGINES = [
 ]
 
 
-def routes(clusters: Sequence[ClusterPlan], others: Sequence[Json]) -> Json:
+def routes(clusters: Sequence[ClusterPlan], others: Sequence[Json] = ()) -> Json:
     """The route configuration of every listener. `others`: routes of what is not served by engines themselves."""
     return {
         "name": ROUTE_CONFIG,
