@@ -43,6 +43,7 @@ _VERSION_1: Sequence[str] = (
     "CREATE INDEX tasks_open_until ON tasks (expires_at) WHERE state IN ('queued', 'leased')",
     "CREATE INDEX tasks_of_batch ON tasks (batch_id, state, number) WHERE batch_id IS NOT NULL",
     "CREATE INDEX tasks_of_owner ON tasks (owner, number) WHERE batch_id IS NULL",
+    "CREATE INDEX tasks_by_state ON tasks (state)",
     "CREATE INDEX tasks_finished ON tasks (finished_at) WHERE finished_at IS NOT NULL",
     "CREATE INDEX tasks_dead ON tasks (number) WHERE state = 'dead'",
     "CREATE TABLE bodies (number INTEGER PRIMARY KEY, prompt BLOB NOT NULL, result BLOB)",

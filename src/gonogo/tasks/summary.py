@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
 
 from gonogo.tasks import batches, leases, ledger
 from gonogo.tasks.nouns import Counts
@@ -24,6 +27,16 @@ class Summary:
     workers: int
     batches: int
     draining: bool
+
+
+def summary_of(ledger_file: Path, now: float) -> Summary | None:
+    """The same, for who only looks; None where there is no queue, or none that can be read now."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(ledger_file))}?mode=ro", uri=True, timeout=1.0)) as c:
+            c.row_factory = sqlite3.Row
+            return summary(c, now)
+    except sqlite3.Error:
+        return None
 
 
 def summary(c: sqlite3.Connection, now: float) -> Summary:
