@@ -18,6 +18,7 @@ from gonogo.gateway.policy.question import HEAD, WHOLE
 from gonogo.gateway.resources.asking import asked_by_headers, asked_nothing
 from gonogo.gateway.resources.convert import to_json, to_message, unpacked
 from gonogo.gateway.resources.routes import PATHS
+from gonogo.gateway.resources.rpc import HEALTH, INFERENCE
 from gonogo.gateway.snapshot import (
     CLUSTER,
     ENDPOINTS,
