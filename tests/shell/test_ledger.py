@@ -14,11 +14,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from gonogo.runtimes.paths import StatePaths
 from gonogo.store.faults import StoreFull, StoreFuture, StoreUnreadable
 from gonogo.tasks import leases, ledger
 from gonogo.tasks.database import Database, GroupWriter
 from gonogo.tasks.leases import LeaseLost, Machine
 from gonogo.tasks.nouns import MOST_ATTEMPTS, MOST_LOSSES, Counts, Ended, NewTask, Postponed, State, Task
+from gonogo.tasks.places import open_queue
+from gonogo.tasks.reconcile import KEPT_S, Reconciler
 
 ALL_RANKS = (0, 1)
 
@@ -369,3 +372,32 @@ TestWorkers = Workers.TestCase
 TestWorkers.settings = settings(
     max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+
+
+def test_what_ended_long_ago_is_forgotten_and_dead_letters_stay(tmp_path: Path) -> None:
+    queue = open_queue(StatePaths.of(tmp_path / "state"))
+    with queue.vault.write("file-orphan") as writing:
+        writing.finish()
+    os.utime(tmp_path / "state" / "tasks" / "files" / "file-orphan", (1.0, 1.0))
+    with queue.database.writing() as c:
+        lease = leases.begin(c, Clock().machine, "w", os.getpid())
+        for name in ("old", "young", "dead"):
+            task = ledger.add(c, new(name))
+            take(c, lease)
+            state = State.DEAD if name == "dead" else State.DONE
+            ended = Ended(number=task.number, state=state, status=200, result=b"r")
+            leases.finish(c, lease, ended, KEPT_S if name == "young" else 2.0)
+    bell: Any = None
+    reconciler = Reconciler(
+        queue=queue,
+        bell=bell,
+        machine=Clock().machine,
+        tell=print,
+        wall=lambda: KEPT_S + 3.0,
+        stopping=threading.Event(),
+    )
+    reconciler.tidy()
+    with queue.database.reading() as c:
+        assert [ledger.task(c, name) is None for name in ("old", "young", "dead")] == [True, False, False]
+        assert c.execute("SELECT count(*) FROM bodies").fetchone()[0] == 2
+    assert list((tmp_path / "state" / "tasks" / "files").iterdir()) == []

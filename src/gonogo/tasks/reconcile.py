@@ -1,7 +1,7 @@
 """Looks again and again at what the ledger says, and repairs what died: rings for what waits, frees what the dead held.
 
-Two threads of the part `tasks`: one that must never be late (leases, windows, the bell), one that may take long
-(the lines of batches, their files, what is forgotten).
+Three threads of the part `tasks`: one that must never be late (leases, windows, the bell), one that may take long (the
+lines of batches, their files), one that takes away what is old.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gonogo.tasks.doorbell import Bell
 from gonogo.tasks.leases import Machine
 from gonogo.tasks.places import Queue
 
-EVERY_S = 1.0
+EVERY_S, TIDY_EVERY_S = 1.0, 60.0
 AT_ONCE = 1000
 KEPT_S = 30 * 86400.0
 """Finished single tasks and batches are forgotten after so long; files stay until they are deleted."""
@@ -36,8 +36,8 @@ class Reconciler:
     stopping: threading.Event
 
     def start(self) -> None:
-        for name, act in (("leases", self.quick), ("batches", self.slow)):
-            threading.Thread(target=self._run, args=(act,), name=name, daemon=True).start()
+        for act, every_s in ((self.quick, EVERY_S), (self.slow, EVERY_S), (self.tidy, TIDY_EVERY_S)):
+            threading.Thread(target=self._run, args=(act, every_s), name=act.__name__, daemon=True).start()
 
     def quick(self) -> None:
         """Free what the dead held, end what is too late, ring."""
@@ -51,8 +51,8 @@ class Reconciler:
             self.bell.ring()
 
     def slow(self) -> None:
-        """Move batches on; forget what is old."""
-        queue, now = self.queue, self.wall()
+        """Move batches on."""
+        queue = self.queue
         office = Office(
             database=queue.database,
             bodies=queue.bodies,
@@ -62,15 +62,19 @@ class Reconciler:
         )
         if advance(office):
             self.bell.ring()
+
+    def tidy(self) -> None:
+        """Forget what is old."""
+        queue, now = self.queue, self.wall()
         with queue.database.writing() as c:
             ledger.purge(c, now - KEPT_S, AT_ONCE)
             batches.forget(c, now - KEPT_S)
             known = files.known(c)
         queue.vault.sweep(known, now - ORPHANS_AFTER_S)
 
-    def _run(self, act: Callable[[], None]) -> None:
+    def _run(self, act: Callable[[], None], every_s: float) -> None:
         told: set[str] = set()
-        while not self.stopping.wait(EVERY_S):
+        while not self.stopping.wait(every_s):
             try:
                 act()
             except Exception as error:  # noqa: BLE001 (the boundary: the next round tries again, and it is told once)
