@@ -174,6 +174,11 @@ DRILLS: Mapping[str, Drill] = {
         breaks="a folder where the socket of Valkey should be",
         saves_from="each key uses its limits once for every policy server, and nobody notices",
     ),
+    "grpc_served": Drill(
+        test="test_grpc_served",
+        breaks="a folder where the socket of the gRPC server should be",
+        saves_from="every gRPC client gets UNAVAILABLE while everything else is green",
+    ),
     "memory_fits": Drill(
         test="test_memory_fits",
         breaks="a model and a load whose KV cache needs a terabyte",

@@ -1,7 +1,8 @@
 """`gonogo render`: files for other tools.
 
 `systemd`: a user unit in which systemd does the keeper's work. `envoy`: the deployed gateway as one file, for people
-who run an Envoy of their own; it holds no key, only the paths of the files that do.
+who run an Envoy of their own; it holds no key, only the paths of the files that do. `rules`, `dashboard`: what
+Prometheus and Grafana take.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ def application() -> typer.Typer:
     made = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     made.command("envoy", help=told("render.envoy"))(envoy)
     made.command("systemd", help=told("render.systemd"))(systemd)
+    made.command("rules", help=told("render.rules"))(rules)
+    made.command("dashboard", help=told("render.dashboard"))(dashboard)
     return made
 
 
@@ -137,6 +140,23 @@ def systemd(what: What = None, state_dir: StateDir = None, json: Json = False, l
     unit = UNIT.format(service=spec.service, command=" ".join(map(_quoted, words)), folder=_percent(os.getcwd()))
     session.line(unit.rstrip("\n"))
     return Outcome(result={"unit": unit})
+
+
+def rules(json: Json = False, lang: Lang = None) -> Outcome:
+    return _printed("rules.yaml", json, lang)
+
+
+def dashboard(json: Json = False, lang: Lang = None) -> Outcome:
+    return _printed("dashboard.json", json, lang)
+
+
+def _printed(name: str, json: bool, lang: str | None) -> Outcome:
+    from gonogo.cli.session import open_session
+    from gonogo.monitoring import file_text
+
+    text = file_text(name)
+    open_session(None, json, lang).line(text.rstrip("\n"))
+    return Outcome(result={"file": name, "text": text})
 
 
 def _quoted(word: str) -> str:
