@@ -9,9 +9,11 @@ from gonogo.gateway.policy.body import MAX_BODY_BYTES
 from gonogo.gateway.policy.decide import METHODS
 from gonogo.gateway.policy.fields import EMBEDDINGS
 from gonogo.gateway.policy.gate import REPLY_HEADERS
+from gonogo.gateway.policy.renaming import SERVED_AS, SPAN
 from gonogo.gateway.resources.asking import asked_nothing
 from gonogo.gateway.resources.convert import Json
 from gonogo.gateway.resources.hints import hints
+from gonogo.gateway.resources.renaming import renamed
 
 ROUTE_CONFIG = "gateway"
 REVISION_HEADER = "x-gonogo-revision"
@@ -38,6 +40,8 @@ _REMOVED_FOR_ENGINES = [
     "x-gonogo-continue",
     "x-gonogo-relay",
     "x-gateway-destination-endpoint",
+    SERVED_AS,
+    SPAN,
     REVISION_HEADER,
 ]
 
@@ -123,6 +127,7 @@ def _to_cluster(path: str, method: str, plan: ClusterPlan) -> Json:
         "response_headers_to_remove": _REMOVED_FROM_ENGINES,
         # What the router may keep to send it again: more than the body limit, or a large request dies with its replica.
         "request_body_buffer_limit": MAX_BODY_BYTES + 1024 * 1024,
+        **({"typed_per_filter_config": renamed()} if plan.external is not None else {}),
     }
 
 
