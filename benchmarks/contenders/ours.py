@@ -18,6 +18,7 @@ from typing import Iterator
 
 from contenders.process import Contender, NotReady, await_answer, free_port, refuses_without_key, running
 from gonogo.actions.model import ClusterPlan, EndpointPlan, ListenerPlan
+from gonogo.facts.part import POLICY, RPC
 from gonogo.facts.replica import ReplicaName
 from gonogo.gateway.ads import AdsServer
 from gonogo.gateway.bootstrap import Bootstrap, bootstrap_json, command
@@ -101,7 +102,7 @@ def _fill_store(paths: StatePaths) -> str:
 
 @contextlib.contextmanager
 def _policy_server(paths: StatePaths, index: int) -> Iterator[subprocess.Popen[bytes]]:
-    socket, log = paths.part_socket("policy", index), paths.log("policy", str(index))
+    socket, log = paths.part_socket(POLICY, index), paths.log(POLICY, str(index))
     words = (
         *("--socket", str(socket), "--database", str(paths.database), "--index", str(index)),
         *("--valkey", str(paths.part_socket("valkey", 0)), "--access-log", str(paths.access_log)),
@@ -122,10 +123,12 @@ def _snapshot(paths: StatePaths, port: int, upstream_port: int, certificates: Ce
         GatewayInput(
             listeners=(ListenerPlan(address="127.0.0.1", port=port),),
             clusters=(ClusterPlan(name=f"{SERVICE}/1", endpoints=(endpoint,)),),
-            policy_sockets=tuple(str(paths.part_socket("policy", index)) for index in range(POLICY_SERVERS)),
+            policy_sockets=tuple(str(paths.part_socket(POLICY, index)) for index in range(POLICY_SERVERS)),
             certificate_chain_pem=certificates.chain_pem,
             private_key_pem=certificates.key_pem,
             access_log_path=str(paths.access_log),
+            rpc_socket=str(paths.part_socket(RPC, 0)),
+            front_socket=str(paths.front_socket),
         )
     )
 

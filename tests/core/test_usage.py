@@ -192,9 +192,12 @@ def test_however_the_lines_come_each_request_is_whole_once(order: list[tuple[boo
 
 
 def test_the_outer_line_of_a_grpc_call_counts_only_where_it_got_no_further() -> None:
-    outer = replace(ANSWERED, upstream="rpc", revision=None, key_id=None)
+    outer = replace(ANSWERED, upstream="rpc", revision=None)
     assert join([outer], [], Waiting()).whole == ()
-    assert len(join([replace(outer, status=503)], [], Waiting()).whole) == 1
+    for flags in ("URX,UF", "UC"):  # as Envoy says it, with 200: nobody took it; the server died
+        ((request, _),) = join([replace(outer, flags=flags, replica=None)], [], Waiting()).whole
+        assert request is not None
+        assert outcome_of(request, None) is Outcome.FAILED
 
 
 @given(st.lists(st.floats(0.0001, 9.9), min_size=1, max_size=50), st.floats(0.01, 1))

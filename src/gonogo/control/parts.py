@@ -12,7 +12,7 @@ from typing import Awaitable, Callable, Iterable, Mapping
 import grpc
 import httpx
 
-from gonogo.facts.part import POLICY, VALKEY
+from gonogo.facts.part import POLICY, RPC, VALKEY
 from gonogo.facts.replica import Health
 from gonogo.plan import health
 from gonogo.runtimes.local import LocalRuntime, Process
@@ -35,6 +35,7 @@ class PartsWatch:
         self._asks: Mapping[str, Callable[[Process], Awaitable[bool]]] = {
             "gateway": self._gateway_answers,
             POLICY: self._grpc_answers,
+            RPC: self._grpc_answers,
             VALKEY: self._valkey_answers,
         }
 

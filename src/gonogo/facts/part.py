@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Mapping
 
 POLICY = "policy"
+RPC = "rpc"
 VALKEY = "valkey"
 
-PARTS: Mapping[str, int] = {VALKEY: 1, POLICY: 2}
+PARTS: Mapping[str, int] = {VALKEY: 1, POLICY: 2, RPC: 1}
 """Role → how many run, in the order in which they are started; ended the other way round. Each has a unix socket."""
 
 COUNTERS_DB = 1

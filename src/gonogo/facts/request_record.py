@@ -18,6 +18,8 @@ LINE_BEGINS = b'{"attempts":'
 """How every line of Envoy's access log begins (it sorts the fields); a line behind half a line is found by it."""
 RELAY = "relay"
 """Envoy's cluster of relays: what was sent there was answered by a replica that only the relay's line names."""
+RPC = "rpc"
+"""Envoy's cluster of the gRPC server: what a call there asks comes back as an HTTP request, with a line of its own."""
 LONGEST_NAME = 512
 """Characters of a name (key, revision, replica, request id) that are kept; more is no name of ours."""
 
@@ -77,6 +79,11 @@ class RequestRecord:
     def relayed(self) -> bool:
         """Whether a relay's line tells more of it."""
         return self.upstream == RELAY
+
+    @property
+    def is_call(self) -> bool:
+        """Whether it is a gRPC call. The request that it became has the same id and key: it is the one that counts."""
+        return self.upstream == RPC
 
     @property
     def service(self) -> str | None:

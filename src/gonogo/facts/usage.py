@@ -23,8 +23,6 @@ BOUNDS: Mapping[str, tuple[float, ...]] = {
 }
 """Name of a histogram → the upper bounds of its buckets (seconds, or tokens of one request); one more is above all."""
 
-RPC = "rpc"
-"""Envoy's cluster of gRPC servers: what goes there comes back as a request of its own, which is the one that counts."""
 PROBES = "probes"
 """Stands for the keys of all probes: each has one of its own, and lives for minutes."""
 NOBODY = ""
@@ -202,8 +200,11 @@ def outcome_of(record: RequestRecord | None, stream: StreamRecord | None) -> Out
 
 
 def counts(record: RequestRecord) -> bool:
-    """Whether this line is a request of its own: the outer line of a gRPC call counts only where it got no further."""
-    return record.upstream != RPC or record.status >= 500
+    """Whether this line is a request of its own: the outer line of a gRPC call counts only where it went no further,
+    or its server died (the request that it had become was then given up, which is nobody's failure). gRPC's status is
+    always 200 to HTTP: the flags tell.
+    """
+    return not record.is_call or bool(set(record.flags.split(",")) & _BROKEN_FLAGS)
 
 
 def quantile(name: str, seen: Histogram, share: float) -> float | None:

@@ -119,6 +119,11 @@ class StatePaths:
     def admin_socket(self) -> Path:
         return self.run / "admin.sock"
 
+    @property
+    def front_socket(self) -> Path:
+        """Where Envoy takes HTTP from the gRPC server."""
+        return self.run / "front.sock"
+
     def part_socket(self, role: str, index: int) -> Path:
         """Where a part listens (`gonogo.facts.part.PARTS`)."""
         return self.run / f"{role}-{index}.sock"

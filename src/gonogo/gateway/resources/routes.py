@@ -52,8 +52,8 @@ _REMOVED_FROM_ENGINES = [
 ]
 
 
-def routes(clusters: Sequence[ClusterPlan]) -> Json:
-    """The route configuration of every listener."""
+def routes(clusters: Sequence[ClusterPlan], others: Sequence[Json] = ()) -> Json:
+    """The route configuration of every listener. `others`: routes of what is not served by engines themselves."""
     return {
         "name": ROUTE_CONFIG,
         "virtual_hosts": [
@@ -62,6 +62,7 @@ def routes(clusters: Sequence[ClusterPlan]) -> Json:
                 "domains": ["*"],
                 "routes": [
                     *_health(),
+                    *others,
                     *(route for path in PATHS for route in _allowed(path, clusters)),
                     *_hints(),
                 ],

@@ -32,6 +32,7 @@ LOG_FIELDS: Json = {
     "method": "%REQ(:METHOD)%",
     "path": "%PATH(NQ:PATH)%",
     "status": "%RESPONSE_CODE%",
+    "grpc_status": "%GRPC_STATUS%",
     "flags": "%RESPONSE_FLAGS%",
     "details": "%RESPONSE_CODE_DETAILS%",
     "bytes_received": "%BYTES_RECEIVED%",
