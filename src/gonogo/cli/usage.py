@@ -108,7 +108,9 @@ def _table(session: Session, shown: Sequence[Mapping[str, Any]], by: str | None)
     left = (*(("at",) if by else ()), "service", "key")
     for name in (*left, *COLUMNS, *_TIMES):
         text = name in left
-        table.add_column(session.told(f"usage.{name}"), justify="left" if text else "right", no_wrap=not text)
+        table.add_column(
+            session.told(f"usage.{name}"), justify="left" if text else "right", no_wrap=not text, overflow="fold"
+        )
     for one in shown:
         who = [Text(one["service"] or session.told("usage.no_service")), Text(_key(session, one))]
         when = [_moment(one["at"])] if by else []
