@@ -1,0 +1,119 @@
+"""One JSON line for each stream, written when it has ended. Counts and times, never what was said.
+
+    {"time", "request_id", "key_id", "revision", "path", "status", "http_status", "duration_ms", "ttft_ms",
+     "prompt_tokens", "completion_tokens", "itl_ms": {"p50", "p95", "max"}, "stall_ms", "continued", "reason",
+     "attempts": [{"replica", "tokens", "how", "end", "ms"}]}
+
+`status`: done, cancelled (by the client), lost (ended by our error event), refused (an error before the stream).
+`tokens` of an attempt are those that it added; `end` is done, or what broke it (died, hung, garbage, error, refused).
+`how` is first, ids (exact), text (approximate) or again (nothing had been given). Times are in milliseconds; None is
+"not known". `stall_ms` is the longest wait of the client from a lost attempt's last byte to the next attempt's first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from array import array
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+MOST_GAPS = 16_384
+"""Gaps between pieces that the percentiles are taken from; the longest is kept apart."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """One request to a replica."""
+
+    replica: str | None = None
+    tokens: int | None = None
+    how: str = "first"
+    end: str = "done"
+    ms: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """What is known of a stream while it runs. Times given to it are monotonic seconds."""
+
+    request_id: str
+    key_id: str
+    revision: str
+    path: str
+    began: float
+    status: str = "done"
+    http_status: int = 200
+    reason: str | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    first_piece: float | None = None
+    last_piece: float | None = None
+    longest_gap_s: float = 0.0
+    stall_s: float = 0.0
+    _gaps: array[float] = field(default_factory=lambda: array("f"))
+
+    def piece(self, now: float, *, after_loss: bool) -> None:
+        """A piece of the answer goes to the client."""
+        if self.first_piece is None or self.last_piece is None:
+            self.first_piece = now
+        elif after_loss:
+            self.stall_s = max(self.stall_s, now - self.last_piece)
+        else:
+            gap = now - self.last_piece
+            self.longest_gap_s = max(self.longest_gap_s, gap)
+            if len(self._gaps) < MOST_GAPS:
+                self._gaps.append(gap)
+        self.last_piece = now
+
+    @property
+    def continued(self) -> int:
+        """How often a lost attempt was followed by another that reached a replica."""
+        return sum(attempt.end != "refused" for attempt in self.attempts[1:])
+
+    def line(self, now: float, wall_time: str, counts: tuple[int | None, int | None]) -> str:
+        """The line; `counts` are the tokens of the prompt and of the answer."""
+        gaps = sorted(self._gaps)
+        longest = max([self.longest_gap_s, self.stall_s])
+        content: dict[str, Any] = {
+            "time": wall_time,
+            "request_id": self.request_id,
+            "key_id": self.key_id,
+            "revision": self.revision,
+            "path": self.path,
+            "status": self.status,
+            "http_status": self.http_status,
+            "duration_ms": _ms(now - self.began),
+            "ttft_ms": None if self.first_piece is None else _ms(self.first_piece - self.began),
+            "prompt_tokens": counts[0],
+            "completion_tokens": counts[1],
+            "itl_ms": {"p50": _at(gaps, 0.5), "p95": _at(gaps, 0.95), "max": _ms(longest) if gaps else None},
+            "stall_ms": _ms(self.stall_s) if self.stall_s else None,
+            "continued": self.continued,
+            "reason": self.reason,
+            "attempts": [asdict(attempt) for attempt in self.attempts],
+        }
+        return json.dumps(content, separators=(",", ":")) + "\n"
+
+
+class RecordFile:
+    """The file, mode 0600, opened for each line: a rotated one is left at once, and nothing waits in a buffer."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, line: str) -> None:
+        """Append one line, in one write. Raises OSError."""
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            os.write(descriptor, line.encode())
+        finally:
+            os.close(descriptor)
+
+
+def _ms(seconds: float) -> float:
+    return round(1000 * seconds, 1)
+
+
+def _at(gaps: list[float], share: float) -> float | None:
+    return _ms(gaps[min(len(gaps) - 1, int(share * len(gaps)))]) if gaps else None
