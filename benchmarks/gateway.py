@@ -1,9 +1,9 @@
 """The gateway beside its peers: `.venv/bin/python benchmarks/gateway.py [--json] [--without-peers]`, or `make bench`.
 
-One run, one machine, one fake upstream, everything over TLS keep-alive: the upstream itself (`direct`), our gateway
-with keys checked (`ours`), LiteLLM and SGLang's router. At 1 connection: median and 99th percentile; at 32: requests
-a second. Rounds are interleaved, and of each number the best counts. It judges ours by its aims; a missed aim is said,
-not an exit code. Exit code 4: the upstream or ours could not be measured.
+One run, one machine, one fake upstream, everything over TLS keep-alive (vLLM's router has no TLS): the upstream itself
+(`direct`), our gateway with keys checked (`ours`), LiteLLM, SGLang's router and vLLM's. At 1 connection: median and
+99th percentile; at 32: requests a second. Rounds are interleaved, and of each number the best counts. It judges ours by
+its aims; a missed aim is said, not an exit code. Exit code 4: the upstream or ours could not be measured.
 """
 
 from __future__ import annotations

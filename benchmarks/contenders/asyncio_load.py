@@ -1,4 +1,6 @@
-"""The load generator for a machine without wrk: PORT CONNECTIONS SECONDS, the key on standard input, JSON out.
+"""The load generator for a machine without wrk: PORT CONNECTIONS SECONDS tls|plain.
+
+The key comes on standard input, JSON goes out.
 
 A process of its own, so that it shares no event loop with what it measures.
 """
@@ -68,7 +70,7 @@ def _length(head: bytes) -> int:
     return 0
 
 
-async def load(port: int, connections: int, seconds: float, key: str) -> dict[str, float]:
+async def load(port: int, connections: int, seconds: float, tls: bool, key: str) -> dict[str, float]:
     """Ask for so long on so many connections."""
     head = f"POST {CHAT} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
     head += f"authorization: Bearer {key}\r\ncontent-length: {len(QUESTION)}\r\n\r\n"
@@ -78,7 +80,7 @@ async def load(port: int, connections: int, seconds: float, key: str) -> dict[st
     request = (head + QUESTION).encode()
     open_ones = [
         asyncio.get_running_loop().create_connection(
-            lambda: Connection(request, began + seconds), "127.0.0.1", port, ssl=trust
+            lambda: Connection(request, began + seconds), "127.0.0.1", port, ssl=trust if tls else None
         )
         for _ in range(connections)
     ]
@@ -100,4 +102,4 @@ def _share(ordered: list[float], share: float) -> float:
 
 if __name__ == "__main__":
     port, connections, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    print(json.dumps(asyncio.run(load(port, connections, seconds, sys.stdin.read().strip()))))
+    print(json.dumps(asyncio.run(load(port, connections, seconds, sys.argv[4] == "tls", sys.stdin.read().strip()))))

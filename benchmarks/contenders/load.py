@@ -78,7 +78,7 @@ class Wrk:
             (
                 self._program, "--threads", "1", "--connections", str(connections), "--timeout", "5s",
                 "--duration", f"{max(1, round(seconds))}s", "--script", str(script),
-                f"https://127.0.0.1:{contender.port}{CHAT}",
+                f"{'https' if contender.tls else 'http'}://127.0.0.1:{contender.port}{CHAT}",
             ),
             "",
             seconds,
@@ -91,7 +91,7 @@ class PythonLoad:
     name = "a Python client (wrk is not installed; at 32 connections this client is a limit: apt-get install wrk)"
 
     def measure(self, contender: Contender, connections: int, seconds: float) -> Measured:
-        words = (str(contender.port), str(connections), str(seconds))
+        words = (str(contender.port), str(connections), str(seconds), "tls" if contender.tls else "plain")
         # The key goes through standard input: command lines are everybody's to read.
         return _run((sys.executable, str(Path(__file__).with_name("asyncio_load.py")), *words), contender.key, seconds)
 

@@ -96,7 +96,7 @@ def _fill_store(paths: StatePaths) -> str:
 
 @contextlib.contextmanager
 def _policy_server(paths: StatePaths, index: int) -> Iterator[subprocess.Popen[bytes]]:
-    socket, log = paths.policy_socket(index), paths.log("policy", str(index))
+    socket, log = paths.part_socket("policy", index), paths.log("policy", str(index))
     words = ("--socket", str(socket), "--database", str(paths.database), "--index", str(index))
     with running((sys.executable, "-m", "gonogo.gateway.policy.main", *words), log) as process:
         ends = time.monotonic() + 20
@@ -114,7 +114,7 @@ def _snapshot(paths: StatePaths, port: int, upstream_port: int, certificates: Ce
         GatewayInput(
             listeners=(ListenerPlan(address="127.0.0.1", port=port),),
             clusters=(ClusterPlan(name=f"{SERVICE}/1", endpoints=(endpoint,)),),
-            policy_sockets=tuple(str(paths.policy_socket(index)) for index in range(POLICY_SERVERS)),
+            policy_sockets=tuple(str(paths.part_socket("policy", index)) for index in range(POLICY_SERVERS)),
             certificate_chain_pem=certificates.chain_pem,
             private_key_pem=certificates.key_pem,
             access_log_path=str(paths.access_log),

@@ -1,4 +1,4 @@
-"""The peers, each as its own documentation starts it: with TLS, with a key where it has one, in `.venv-bench`.
+"""The peers, each as its own documentation starts it: with TLS and a key where it has them, in `.venv-bench`.
 
 Their environment is set up by `scripts/setup bench` from requirements-bench.lock, and is no part of a deployment.
 """
@@ -97,9 +97,26 @@ def sglang_router(place: Place) -> Iterator[Contender]:
         yield contender
 
 
+@contextlib.contextmanager
+def vllm_router(place: Place) -> Iterator[Contender]:
+    """vLLM's router in front of one worker. It has neither TLS nor keys of its own. Raises `NotReady`."""
+    contender = Contender(
+        name="vllm-router", port=free_port(), key="none", asks_for_key=False, note="plain HTTP, no keys", tls=False
+    )
+    command = (
+        str(ENVIRONMENT / "bin" / "python"), "-m", "vllm_router.launch_router",
+        "--worker-urls", f"http://127.0.0.1:{place.upstream_port}", "--policy", "round_robin",
+        "--host", "127.0.0.1", "--port", str(contender.port), "--prometheus-port", str(free_port()),
+        "--log-level", "error",
+    )  # fmt: skip
+    with _peer(command, contender, place, {}):
+        yield contender
+
+
 PEERS: dict[str, Callable[[Place], contextlib.AbstractContextManager[Contender]]] = {
     "litellm": litellm,
     "sglang-router": sglang_router,
+    "vllm-router": vllm_router,
 }
 
 

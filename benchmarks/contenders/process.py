@@ -28,13 +28,17 @@ class NotReady(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """Something that answers chat requests on 127.0.0.1 over TLS. `key` goes into the Authorization header."""
+    """Something that answers chat requests on 127.0.0.1. `key` goes into the Authorization header.
+
+    `tls` False: over plain HTTP, because it has no TLS of its own.
+    """
 
     name: str
     port: int
     key: str = field(repr=False)
     asks_for_key: bool
     note: str
+    tls: bool = True
 
 
 def free_port() -> int:
@@ -72,7 +76,7 @@ def await_answer(process: subprocess.Popen[bytes], contender: Contender, log: Pa
         if process.poll() is not None:
             raise NotReady(f"ended with exit code {process.returncode}: {_last_line(log)}")
         try:
-            status, body = ask(contender.port, contender.key)
+            status, body = ask(contender, contender.key)
         except (OSError, http.client.HTTPException) as error:
             seen = f"{type(error).__name__}: {error}"
         else:
@@ -85,15 +89,13 @@ def await_answer(process: subprocess.Popen[bytes], contender: Contender, log: Pa
 
 def refuses_without_key(contender: Contender) -> bool:
     """Whether a request without a key gets no answer. LiteLLM without a database says 500 instead of 401."""
-    status, body = ask(contender.port, None)
+    status, body = ask(contender, None)
     return status >= 400 and "choices" not in body
 
 
-def ask(port: int, key: str | None) -> tuple[int, dict[str, Any]]:
-    """One chat request over TLS: status and JSON body ({} where it is none). Certificates are not verified here."""
-    trust = ssl.create_default_context()
-    trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
-    connection = http.client.HTTPSConnection("127.0.0.1", port, context=trust, timeout=10)
+def ask(contender: Contender, key: str | None) -> tuple[int, dict[str, Any]]:
+    """One chat request: status and JSON body ({} where it is none). Certificates are not verified here."""
+    connection = _connection(contender)
     headers = {"content-type": "application/json", **({} if key is None else {"authorization": f"Bearer {key}"})}
     try:
         connection.request("POST", CHAT, QUESTION, headers)
@@ -106,6 +108,14 @@ def ask(port: int, key: str | None) -> tuple[int, dict[str, Any]]:
     except ValueError:
         content = {}
     return answer.status, content if isinstance(content, dict) else {}
+
+
+def _connection(contender: Contender) -> http.client.HTTPConnection:
+    if not contender.tls:
+        return http.client.HTTPConnection("127.0.0.1", contender.port, timeout=10)
+    trust = ssl.create_default_context()
+    trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+    return http.client.HTTPSConnection("127.0.0.1", contender.port, context=trust, timeout=10)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

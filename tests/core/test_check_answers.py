@@ -10,6 +10,7 @@ from gonogo.checks.catalogue import CHECKS
 from gonogo.checks.finding import Finding, Stage, Verdict
 from gonogo.facts.gateway import CertificateFacts
 from gonogo.facts.model import ModelFacts, ModelProblem
+from gonogo.facts.part import POLICY, VALKEY
 from gonogo.facts.world import World
 from gonogo.plan.decide import ask
 from gonogo.spec import Gateway, Revision
@@ -39,11 +40,27 @@ def test_a_model_that_cannot_be_read_is_one_finding_and_not_a_riddle_about_memor
 def test_a_policy_server_that_dies_at_each_start_is_missing_although_its_process_is_mostly_there() -> None:
     world = worlds.world()
     assert world.parts is not None
-    first, second = (replace(policy, listening=True) for policy in world.parts)
+    first, second = (replace(part, listening=True) for part in world.parts if part.role == POLICY)
     both = replace(world, parts=(first, second))
     assert one("policy_servers", worlds.revision(), both).reason == "PolicyServersReady"
     looping = replace(world, parts=(first, replace(second, listening=False)))
     assert one("policy_servers", worlds.revision(), looping).reason == "PolicyServersMissing"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"listening": True}, "CountersShared"),
+        ({"running": False, "listening": False}, "CountersApart"),
+        ({"listening": False}, "CountersApart"),
+        ({"listening": True, "hung": True}, "CountersApart"),
+    ],
+)
+def test_counters_are_shared_only_where_valkey_runs_listens_and_answers(changes: dict[str, bool], reason: str) -> None:
+    parts = tuple(replace(part, **changes) if part.role == VALKEY else part for part in worlds.world().parts or ())
+    found = one("counters_shared", worlds.revision(), worlds.world(parts=parts))
+    assert found.reason == reason
+    assert not BY_NAME["counters_shared"].blocks, "requests go on without it"
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,17 @@ from gonogo.facts import (
     parse_tools,
     parse_topology,
     parse_uv,
+    request_record,
 )
 
 CASES = Path(__file__).parent.parent / "cases" / "facts"
+
+
+def _line(text: str) -> bytes:
+    """A log's line as its reader gives it."""
+    return text.encode().removesuffix(b"\n")
+
+
 PARSERS: dict[str, Callable[[str], Any]] = {
     "accelerators": parse_accelerators.parse_accelerators,
     "amd": parse_tools.parse_amd,
@@ -43,6 +51,8 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "nvcc": parse_tools.parse_nvcc_version,
     "os_id": parse_system.parse_os_id,
     "os_release": parse_system.parse_os_release,
+    "request": lambda text: request_record.parse_request(_line(text)),
+    "stream": lambda text: request_record.parse_stream(_line(text)),
     "tcp": parse_network.parse_tcp,
     "topology": parse_topology.parse_topology,
     "uv": parse_uv.parse_uv_failure,

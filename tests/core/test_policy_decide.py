@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gonogo.gateway.policy.answers import BROKEN, STALE, UNEXPECTED, answer
-from gonogo.gateway.policy.decide import Allow, Deny, RequestHeaders, decide
+from gonogo.gateway.policy.decide import Allow, RequestHeaders, decide
+from gonogo.gateway.policy.deny import Deny
 from gonogo.security.keys import RANDOM_BYTES, KeyRow, mint
 
 TABLE = yaml.safe_load((Path(__file__).parent.parent / "cases/policy/decide.yaml").read_text(encoding="utf-8"))

@@ -153,6 +153,11 @@ DRILLS: Mapping[str, Drill] = {
         breaks="a folder where the socket of one of two policy servers should be",
         saves_from="the next death refuses everybody, with a key or without",
     ),
+    "counters_shared": Drill(
+        test="test_counters_shared",
+        breaks="a folder where the socket of Valkey should be",
+        saves_from="each key uses its limits once for every policy server, and nobody notices",
+    ),
     "memory_fits": Drill(
         test="test_memory_fits",
         breaks="a model and a load whose KV cache needs a terabyte",

@@ -100,6 +100,24 @@ def test_policy_servers(yard: Yard) -> None:
     until(lambda: yard.ask_once().status_code == 200, "keys are checked again")
 
 
+def test_counters_shared(yard: Yard) -> None:
+    """Valkey cannot start: its socket's place is taken by a folder. Advice only: requests go on."""
+    yard.well()
+    place = yard.state_dir / "run" / "valkey-0.sock"
+    (pid,) = yard.control.status()["processes"]["valkey"]
+    place.unlink()
+    place.mkdir()
+    try:
+        os.kill(pid, signal.SIGKILL)
+        answers = yard.wait_known("counters_shared", "CountersApart")
+        found = assert_only(answers, "counters_shared", "CountersApart", "gateway")
+        assert not found["blocks"]
+        assert yard.ask_once().status_code == 200
+    finally:
+        place.rmdir()
+    yard.wait_known("counters_shared", None)
+
+
 def _policy_pids(yard: Yard) -> tuple[int, int]:
     """The servers 0 and 1; the process table says which is which."""
     found = {}

@@ -22,6 +22,10 @@ class Handler(BaseHTTPRequestHandler):
         elif want == "reset":
             self.connection.shutdown(2)
             self.close_connection = True
+        elif want.startswith("usage "):
+            self._complete(*map(int, want.split()[1:]))
+        elif want.startswith("body "):
+            self._send_bytes(200, want.removeprefix("body ").encode())
         else:
             if want.startswith("sleep "):
                 time.sleep(float(want.removeprefix("sleep ")))
@@ -29,7 +33,14 @@ class Handler(BaseHTTPRequestHandler):
             self._send(status, {"headers": dict(self.headers), "bytes": len(body), "engine": sys.argv[2]})
 
     def _send(self, status: int, content: object) -> None:
-        body = json.dumps(content).encode()
+        self._send_bytes(status, json.dumps(content).encode())
+
+    def _complete(self, prompt_tokens: int, completion_tokens: int, size: int = 0) -> None:
+        """A completion as OpenAI's API gives it, `size` bytes long at least."""
+        usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+        self._send(200, {"choices": [{"text": "x" * size}], "usage": {**usage, "total_tokens": sum(usage.values())}})
+
+    def _send_bytes(self, status: int, body: bytes) -> None:
         self.send_response(status)
         for name, value in {
             "content-type": "application/json",

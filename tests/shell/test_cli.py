@@ -85,6 +85,12 @@ def test_help_starts_fast(state: Path) -> None:
         (("logs", "control"), "LogUnknown"),
         (("keys", "create", "--scope", "everything"), "NotAKeyOption"),
         (("keys", "create", "--expires", "soon"), "NotAKeyOption"),
+        (("keys", "create", "--requests-per-minute", "0"), "NotAKeyOption"),
+        (("keys", "create", "--tokens-per-day", "many"), "NotAKeyOption"),
+        (("keys", "create", "--concurrent", "1000000000001"), "NotAKeyOption"),
+        (("keys", "create", "--priority", "vip"), "NotAKeyOption"),
+        (("keys", "change", "nobody"), "KeyUnchanged"),
+        (("keys", "change", "nobody", "--concurrent", "2"), "KeyUnknown"),
         (("keys", "revoke", "nobody"), "KeyUnknown"),
         (("down", "nothing-of-this-name"), "NoService"),
     ],
@@ -206,6 +212,21 @@ def test_only_the_key_goes_to_standard_output(state: Path) -> None:
     ran = spawned(state, "keys", "create")
     assert isinstance(parse(ran.out.rstrip("\n")), ParsedKey)
     assert "shown once" in ran.err
+
+
+def test_the_limits_of_a_key_are_given_changed_and_listed_in_both_languages(state: Path) -> None:
+    options = ("--requests-per-minute", "60", "--tokens-per-minute", "1000000", "--priority", "batch")
+    made = gonogo(state, "keys", "create", "--name", "nightly", *options, "--json").json
+    given = {"requests_per_minute": 60, "tokens_per_minute": 1000000, "tokens_per_day": None, "concurrent": None}
+    assert (made["limits"], made["priority"]) == (given, "batch")
+    changed = gonogo(state, "keys", "change", "nightly", "--tokens-per-minute", "none", "--concurrent", "4", "--json")
+    now = {**given, "tokens_per_minute": None, "concurrent": 4}
+    assert (changed.json["limits"], changed.json["priority"]) == (now, "batch"), "what no option named stays"
+    (listed,) = gonogo(state, "keys", "list", "--json").json["keys"]
+    assert (listed["limits"], listed["priority"]) == (now, "batch")
+    english, chinese = gonogo(state, "keys", "list").out, gonogo(state, "keys", "list", "--lang", "zh").out
+    assert all(words in english for words in ("60 requests/min", "4 at once", "batch"))
+    assert all(words in chinese for words in ("每分钟 60 次请求", "同时 4 个", "批处理"))
 
 
 def test_a_name_that_two_live_keys_have_revokes_neither(state: Path) -> None:

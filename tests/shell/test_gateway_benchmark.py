@@ -47,6 +47,7 @@ def expect_whole(content: dict[str, Any]) -> None:
     assert [(peer["name"], peer["error"]) for peer in peers] == [
         ("litellm", "left out by --without-peers"),
         ("sglang-router", "left out by --without-peers"),
+        ("vllm-router", "left out by --without-peers"),
     ]
     # How fast is for a machine that does nothing else: here only that it was judged.
     assert [aim["measured"] is not None for aim in content["aims"]] == [True, True, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from gonogo.store.answers import KEPT_PAST_ANSWERS, KEPT_REVISIONS
 from gonogo.store.change import Change
 from gonogo.store.faults import LeaseNeeded, StaleEpoch, UnknownKey, UnknownRevision
 from gonogo.store.kinds import KINDS
+from gonogo.store.migrations import MIGRATIONS
+from gonogo.store.sqlite import APPLICATION_ID
 from gonogo.store.store import Store
 from gonogo.store.tables import METADATA
 
@@ -300,6 +303,56 @@ def test_a_key_is_kept_as_it_was_given_and_revoked_once(store: Store, clock: Clo
     do(store, None, lambda change: (change.revoke_key(KEY.key_id), change.revoke_key(KEY.key_id)))
     assert store.policy_view().keys[KEY.key_id].revoked_at == clock.now
     assert kinds(store) == ["KeyAdded", "KeyAdded", "KeyRevoked"]
+
+
+def test_the_limits_of_a_key_are_kept_changed_and_told_of_once(store: Store) -> None:
+    limited = replace(KEY, requests_per_minute=60, tokens_per_day=10**12, priority="batch")
+    do(store, None, lambda change: change.add_key(limited))
+    assert store.keys() == (limited,)
+    before = store.policy_view().version
+    wanted = {"requests_per_minute": None, "concurrent": 3, "priority": "batch"}
+    do(store, None, lambda change: change.change_key(KEY.key_id, wanted))
+    do(store, None, lambda change: change.change_key(KEY.key_id, wanted))
+    assert store.policy_view().keys[KEY.key_id] == replace(limited, requests_per_minute=None, concurrent=3)
+    assert store.policy_view().version == before + 1, "policy servers hear of it, once"
+    assert kinds(store) == ["KeyAdded", "KeyChanged"]
+    assert store.events()[-1].detail["changed"] == {"requests_per_minute": None, "concurrent": 3}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"concurrent": 0}, {"tokens_per_day": 10**12 + 1}, {"priority": "vip"}, {"concurrent": True}]
+)
+def test_a_limit_that_cannot_be_is_refused(store: Store, wrong: dict[str, object]) -> None:
+    do(store, None, lambda change: change.add_key(KEY))
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        do(store, None, lambda change: change.change_key(KEY.key_id, wrong))
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        do(store, None, lambda change: change.add_key(replace(KEY, key_id="0000000009", **wrong)))
+    assert store.keys() == (KEY,)
+
+
+def test_a_policy_server_of_the_earlier_schema_goes_on_when_the_store_was_migrated(tmp_path: Path) -> None:
+    """Its columns are named, so new ones do not disturb it; only one that is started anew refuses the file."""
+    path = tmp_path / "old.db"
+    raw = sqlite3.connect(path, isolation_level=None)
+    for statements in MIGRATIONS[:2]:
+        for statement in statements:
+            raw.execute(statement)
+    raw.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    raw.execute("PRAGMA user_version = 2")
+    row = ("0000000001", "hash", "old", "svc", None, '["inference"]', 1.0, None, None)
+    raw.execute(f"INSERT INTO keys VALUES ({', '.join('?' * len(row))})", row)
+    old_sql = (
+        "SELECT key_id, secret_hash, name, service, revision, scopes, created_at, expires_at, revoked_at FROM keys"
+    )
+    store = open_store(path, clock=lambda: 1000.0)
+    try:
+        (kept,) = store.keys()
+        assert (kept.key_id, dict(kept.limits), kept.priority) == ("0000000001", {}, "interactive")
+        assert raw.execute(old_sql).fetchall() == [row]
+    finally:
+        raw.close()
+        store.close()
 
 
 def test_no_event_holds_the_hash_of_a_key(store: Store) -> None:

@@ -8,7 +8,7 @@ from gonogo.checks.finding import Check, Condition, Finding, Stage, Verdict
 from gonogo.engines.exits import FINAL
 from gonogo.engines.size import replicas_wanted
 from gonogo.engines.table import load_limit_s
-from gonogo.facts.part import PARTS, POLICY
+from gonogo.facts.part import PARTS, POLICY, VALKEY
 from gonogo.facts.replica import LOADS_TOO_LONG, Deaths, Health
 from gonogo.facts.world import World
 from gonogo.spec import Revision
@@ -136,6 +136,22 @@ def policy_servers(_: Revision, world: World) -> Iterator[Finding]:
     )
 
 
+def counters_shared(_: Revision, world: World) -> Iterator[Finding]:
+    """Do the policy servers count together? Without Valkey each counts by itself, and requests go on."""
+    if world.parts is None:
+        yield Finding(reason="CountersUnknown", verdict=Verdict.UNKNOWN, subject="gateway")
+        return
+    shared = any(
+        one.role == VALKEY and one.running and not one.hung and one.listening is not False for one in world.parts
+    )
+    yield Finding(
+        reason="CountersShared" if shared else "CountersApart",
+        verdict=Verdict.PASS if shared else Verdict.FAIL,
+        subject="gateway",
+        values={"servers": PARTS[POLICY]},
+    )
+
+
 CHECKS = (
     Check(
         name="port_free",
@@ -179,5 +195,13 @@ CHECKS = (
         blocks=True,
         reasons=("PolicyServersReady", "PolicyServersMissing", "PolicyServersUnknown"),
         ask=policy_servers,
+    ),
+    Check(
+        name="counters_shared",
+        condition=Condition.NETWORK,
+        stages=(Stage.DEPLOY, Stage.LIVE),
+        blocks=False,
+        reasons=("CountersShared", "CountersApart", "CountersUnknown"),
+        ask=counters_shared,
     ),
 )

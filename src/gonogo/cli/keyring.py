@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING, Any, Sequence
 
 from gonogo.cli.deploy import principal
 
@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 
 
 def add_key(
-    store: Store, *, name: str, service: str | None, scopes: Sequence[str], expires_at: float | None
+    store: Store, *, name: str, service: str | None, scopes: Sequence[str], expires_at: float | None, **limits: Any
 ) -> tuple[str, KeyRow]:
-    """A new key: its text, which is kept nowhere, and its row. `expires_at` in Unix seconds. Raises `StoreError`."""
+    """A new key: its text, which is kept nowhere, and its row. `expires_at` in Unix seconds. Raises `StoreError`.
+
+    `limits`: the fields of `KeyRow` that limit it, and `priority`.
+    """
     from gonogo.security.keys import RANDOM_BYTES, KeyRow, mint
 
     minted = mint(secrets.token_bytes(RANDOM_BYTES))
@@ -30,6 +33,7 @@ def add_key(
         created_at=time.time(),
         expires_at=expires_at,
         revoked_at=None,
+        **limits,
     )
     with store.change(epoch=None, actor="cli", principal=principal()) as change:
         change.add_key(row)

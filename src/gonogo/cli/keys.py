@@ -1,4 +1,4 @@
-"""`gonogo keys create|list|revoke`: API keys, straight in the store, without control; they count within a second."""
+"""`gonogo keys create|list|change|revoke`: straight in the store, without control; they count within a second."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Iterator, Optional
 
 import typer
 
+from gonogo.cli.key_limits import (
+    Concurrent,
+    Priority,
+    RequestsPerMinute,
+    TokensPerDay,
+    TokensPerMinute,
+    limits_asked,
+    limits_told,
+)
 from gonogo.cli.options import Json, Lang, StateDir, told
 from gonogo.cli.refusal import WRONG_INPUT, Outcome, Refusal
 
@@ -34,10 +43,11 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def application() -> typer.Typer:
-    """The three verbs under `keys`."""
+    """The verbs under `keys`."""
     made = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     made.command("create", help=told("keys.create"))(create)
     made.command("list", help=told("keys.list"))(list_keys)
+    made.command("change", help=told("keys.change"))(change)
     made.command("revoke", help=told("keys.revoke"))(revoke)
     return made
 
@@ -47,6 +57,11 @@ def create(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     service: Service = None,
     scope: Scopes = None,
     expires: Expires = None,
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    tokens_per_day: TokensPerDay = None,
+    concurrent: Concurrent = None,
+    priority: Priority = None,
     state_dir: StateDir = None,
     json: Json = False,
     lang: Lang = None,
@@ -58,8 +73,15 @@ def create(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     session = open_session(state_dir, json, lang)
     scopes = _scopes(scope)
     expires_at = None if expires is None else time.time() + _span_s(expires)
+    limits = limits_asked(
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        tokens_per_day=tokens_per_day,
+        concurrent=concurrent,
+        priority=priority,
+    )
     with _store(session) as store:
-        text, row = add_key(store, name=name, service=service, scopes=scopes, expires_at=expires_at)
+        text, row = add_key(store, name=name, service=service, scopes=scopes, expires_at=expires_at, **limits)
     session.line(text)
     if not json:
         told_line = session.told("keys.created", name=row.name, key_id=row.key_id, service=service or "*")
@@ -79,6 +101,40 @@ def list_keys(state_dir: StateDir = None, json: Json = False, lang: Lang = None)
     else:
         session.out.print(_table(session, rows, now))
     return Outcome(result={"keys": [_plain(row, now) for row in rows]})
+
+
+def change(  # noqa: PLR0913, PLR0917 (one parameter is one option)
+    key: Key,
+    requests_per_minute: RequestsPerMinute = None,
+    tokens_per_minute: TokensPerMinute = None,
+    tokens_per_day: TokensPerDay = None,
+    concurrent: Concurrent = None,
+    priority: Priority = None,
+    state_dir: StateDir = None,
+    json: Json = False,
+    lang: Lang = None,
+) -> Outcome:
+    """What no option names stays as it is."""
+    from gonogo.cli.deploy import principal
+    from gonogo.cli.session import open_session
+
+    session = open_session(state_dir, json, lang)
+    limits = limits_asked(
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        tokens_per_day=tokens_per_day,
+        concurrent=concurrent,
+        priority=priority,
+    )
+    if not limits:
+        raise Refusal("KeyUnchanged", WRONG_INPUT, {})
+    with _store(session) as store:
+        row = _chosen(key, store)
+        with store.change(epoch=None, actor="cli", principal=principal()) as change:
+            change.change_key(row.key_id, limits)
+        (row,) = (one for one in store.keys() if one.key_id == row.key_id)  # noqa: SIM118 (not a dict)
+    session.say("keys.changed", name=row.name, key_id=row.key_id, limits=limits_told(session, row))
+    return Outcome(result=_plain(row, time.time()))
 
 
 def revoke(key: Key, state_dir: StateDir = None, json: Json = False, lang: Lang = None) -> Outcome:
@@ -155,6 +211,8 @@ def _state(row: KeyRow, now: float) -> str:
 
 
 def _plain(row: KeyRow, now: float) -> dict[str, Any]:
+    from gonogo.security.keys import LIMITS
+
     return {
         "key_id": row.key_id,
         "name": row.name,
@@ -164,6 +222,8 @@ def _plain(row: KeyRow, now: float) -> dict[str, Any]:
         "created_at": row.created_at,
         "expires_at": row.expires_at,
         "revoked_at": row.revoked_at,
+        "limits": {name: getattr(row, name) for name in LIMITS},
+        "priority": row.priority,
     }
 
 
@@ -172,12 +232,13 @@ def _table(session: Session, rows: list[KeyRow], now: float) -> Any:
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    for name in ("id", "name", "state", "service", "scopes", "created_at"):
-        table.add_column(session.told(f"keys.{name}"), no_wrap=name in ("id", "scopes", "created_at"))
+    for name in ("id", "name", "state", "service", "scopes", "limits", "created_at"):
+        table.add_column(session.told(f"keys.{name}"), no_wrap=name in ("id", "scopes", "limits", "created_at"))
     for row in rows:
         state = _state(row, now)
-        created = time.strftime("%Y-%m-%d %H:%M", time.localtime(row.created_at))
+        created = time.strftime("%Y-%m-%d", time.localtime(row.created_at))
         style = {"live": "green", "revoked": "red"}.get(state, "yellow")
         shown = Text(session.told(f"keys.state.{state}"), style=style)
-        table.add_row(row.key_id, Text(row.name), shown, Text(row.service or "*"), ",".join(row.scopes), created)
+        limits, scopes = limits_told(session, row, "\n"), "\n".join(row.scopes)
+        table.add_row(row.key_id, Text(row.name), shown, Text(row.service or "*"), scopes, limits, created)
     return table

@@ -43,9 +43,7 @@ from gonogo.gateway.policy.decide import INFERENCE
 from gonogo.gateway.snapshot import Snapshot
 from gonogo.gateway.translate import GatewayInput, translate
 from gonogo.runtimes.environments import EnvironmentStore
-from gonogo.runtimes.local import rotate
 from gonogo.runtimes.look import gateway_binary
-from gonogo.runtimes.paths import StatePaths
 from gonogo.runtimes.uv import EnvironmentFault
 from gonogo.security.certificates import CertificateFiles, ensure_certificates
 from gonogo.security.keys import RANDOM_BYTES, KeyRow, mint
@@ -279,13 +277,6 @@ class Hands:
         if revision.spec.projector is not None:
             return True
         return self._observer.models.look([revision.spec.model])[revision.spec.model].sees_images
-
-
-def rotate_logs(paths: StatePaths) -> None:
-    """Bound every log file, the gateway's access log too (they are opened for appending: copy, then empty)."""
-    for log in (*paths.logs.glob("*.log"), paths.access_log):
-        if not log.name.endswith(".1.log"):
-            rotate(log)
 
 
 def _write_private(path: Path, text: str) -> None:

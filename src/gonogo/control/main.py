@@ -14,13 +14,14 @@ import time
 from pathlib import Path
 
 from gonogo.api.server import server
-from gonogo.control.apply import Hands, rotate_logs
+from gonogo.control.apply import Hands
 from gonogo.control.collect import collect, uses_in
 from gonogo.control.deployment import Deployment, Memory
 from gonogo.control.desk import Desk
 from gonogo.control.journal import Journal
 from gonogo.control.keeper import EXIT_LOCKED, KEPT
 from gonogo.control.launch import start_keeper
+from gonogo.control.log_rotation import rotate_logs
 from gonogo.control.loop import Reconciler
 from gonogo.control.observe import Observer
 from gonogo.control.record import Recorder

@@ -6,8 +6,9 @@ import sys
 from typing import Callable, Mapping
 
 from gonogo.engines.model import Launch
-from gonogo.facts.part import POLICY
+from gonogo.facts.part import POLICY, VALKEY
 from gonogo.runtimes.paths import StatePaths
+from gonogo.runtimes.valkey import valkey_command
 
 
 def launch_of(role: str, index: int, paths: StatePaths) -> Launch:
@@ -24,4 +25,8 @@ def _policy(index: int, paths: StatePaths) -> tuple[str, ...]:
     )
 
 
-_COMMANDS: Mapping[str, Callable[[int, StatePaths], tuple[str, ...]]] = {POLICY: _policy}
+def _valkey(index: int, paths: StatePaths) -> tuple[str, ...]:
+    return valkey_command(paths.part_socket(VALKEY, index), paths.valkey)
+
+
+_COMMANDS: Mapping[str, Callable[[int, StatePaths], tuple[str, ...]]] = {POLICY: _policy, VALKEY: _valkey}

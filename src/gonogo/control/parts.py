@@ -12,7 +12,7 @@ from typing import Awaitable, Callable, Iterable, Mapping
 import grpc
 import httpx
 
-from gonogo.facts.part import POLICY
+from gonogo.facts.part import POLICY, VALKEY
 from gonogo.facts.replica import Health
 from gonogo.plan import health
 from gonogo.runtimes.local import LocalRuntime, Process
@@ -35,6 +35,7 @@ class PartsWatch:
         self._asks: Mapping[str, Callable[[Process], Awaitable[bool]]] = {
             "gateway": self._gateway_answers,
             POLICY: self._grpc_answers,
+            VALKEY: self._valkey_answers,
         }
 
     def follow(self, processes: Iterable[Process]) -> None:
@@ -90,3 +91,20 @@ class PartsWatch:
             except grpc.aio.AioRpcError:
                 return False
             return True
+
+    async def _valkey_answers(self, process: Process) -> bool:
+        """Any answer to a PING counts: while it loads what it kept it says so, and is not hung."""
+        socket = self._paths.part_socket(process.role, int(process.name))
+        try:
+            return await asyncio.wait_for(_ping(str(socket)), ANSWER_LIMIT_S)
+        except (OSError, asyncio.TimeoutError):
+            return False
+
+
+async def _ping(socket: str) -> bool:
+    reader, writer = await asyncio.open_unix_connection(socket)
+    try:
+        writer.write(b"PING\r\n")
+        return bool(await reader.readline())
+    finally:
+        writer.close()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from gonogo.facts.part import PARTS
 from gonogo.runtimes.local import LocalRuntime, Process
 from gonogo.runtimes.paths import StatePaths
 from gonogo.store import open_store
 
-ORDER = ("gateway", "policy", "replica")
+ORDER = ("gateway", *PARTS, "replica")
 ROUNDS = 5
 """Keeper and control start each other again: both are ended until neither is found."""
-PATIENCE_S = {"keeper": 2.0, "control": 5.0, "gateway": 3.0, "policy": 3.0, "replica": 5.0}
+PATIENCE_S = {"keeper": 2.0, "control": 5.0, "gateway": 3.0, **dict.fromkeys(PARTS, 3.0), "replica": 5.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

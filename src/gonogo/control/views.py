@@ -10,6 +10,7 @@ from gonogo.checks.finding import Answer, Stage
 from gonogo.engines.asked import cards_of_replica, engine_name
 from gonogo.engines.size import replicas_wanted
 from gonogo.engines.table import memory_of
+from gonogo.facts.part import PARTS
 from gonogo.facts.replica import ReplicaFacts
 from gonogo.facts.world import World
 from gonogo.plan.model import DesiredService, Plan
@@ -131,7 +132,7 @@ def memory_plan(revision: Revision, world: World) -> Json:
 
 def processes(found: Sequence[Process]) -> Json:
     """Role → pids."""
-    roles: dict[str, list[int]] = {"keeper": [], "control": [], "gateway": [], "policy": [], "replica": []}
+    roles: dict[str, list[int]] = {role: [] for role in ("keeper", "control", "gateway", *PARTS, "replica")}
     for process in found:
         roles.setdefault(process.role, []).append(process.pid)
     return {role: sorted(pids) for role, pids in roles.items()}

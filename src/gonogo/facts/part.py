@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Mapping
 
 POLICY = "policy"
+VALKEY = "valkey"
 
-PARTS: Mapping[str, int] = {POLICY: 2}
-"""Role → how many run. Each listens on a unix socket of its own (`StatePaths.part_socket`)."""
+PARTS: Mapping[str, int] = {POLICY: 2, VALKEY: 1}
+"""Role → how many run, in the order in which they are ended. Each has a unix socket (`StatePaths.part_socket`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,12 @@ from gonogo.gateway.resources.convert import Json, to_json, to_message
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _MONITORS = "type.googleapis.com/envoy.extensions.resource_monitors"
 
+FLUSH_MS = 50
+"""The access log on disk is at most this far behind, and a killed Envoy loses so much of it; the default is 10 s.
+
+Policy learns from the log that a request ended. With 1000 Envoy took as much of a core (0.6 % idle, 560 µs a request).
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bootstrap:
@@ -50,9 +56,8 @@ def command(binary: str, bootstrap_path: str, concurrency: int, log_path: str) -
         "--component-log-level",
         "misc:error",
         "--disable-hot-restart",
-        # The access log on disk is at most this far behind; the default is 10 s.
         "--file-flush-interval-msec",
-        "1000",
+        str(FLUSH_MS),
         "--drain-time-s",
         "5",
         "--parent-shutdown-time-s",

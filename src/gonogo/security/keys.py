@@ -30,6 +30,21 @@ SCOPES: Mapping[str, str] = {
 }
 """The closed list of scopes."""
 
+LIMITS: Mapping[str, str] = {
+    "requests_per_minute": "requests let in within any 60 seconds",
+    "tokens_per_minute": "prompt and answer tokens within any 60 seconds",
+    "tokens_per_day": "prompt and answer tokens within any 24 hours",
+    "concurrent": "requests that are being answered at the same time",
+}
+"""What a key may be limited in: fields of `KeyRow`, whole numbers from 1 to `LARGEST_LIMIT`, None where unlimited."""
+LARGEST_LIMIT = 10**12
+
+INTERACTIVE, BATCH = "interactive", "batch"
+PRIORITIES: Mapping[str, str] = {
+    INTERACTIVE: "somebody waits for the answer",
+    BATCH: "it may wait until nothing interactive does",
+}
+
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _ID_BYTES, _ID_LENGTH = 7, 10
 _SECRET_LENGTH, _CHECKSUM_LENGTH = 33, 6
@@ -65,6 +80,7 @@ class KeyRow:
     """One key as it is kept. Times are Unix seconds.
 
     `service` None: good for every service. `revision` set: pinned to that revision of the service, for probes.
+    Limits are those of `LIMITS`, `priority` is one of `PRIORITIES`.
     """
 
     key_id: str
@@ -76,6 +92,17 @@ class KeyRow:
     created_at: float
     expires_at: float | None
     revoked_at: float | None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    concurrent: int | None = None
+    priority: str = INTERACTIVE
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """The limits that it has, by the names of `LIMITS`; empty: unlimited."""
+        found = {name: getattr(self, name) for name in LIMITS}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def mint(random_bytes: bytes) -> MintedKey:
@@ -107,6 +134,18 @@ def with_other_secret(text: str) -> str:
     turned = _ALPHABET[(_ALPHABET.index(body[-1]) + 1) % len(_ALPHABET)]
     other = body[:-1] + turned
     return other + _checksum(other)
+
+
+def check_limits(values: Mapping[str, object]) -> None:
+    """Whether these limits and this priority can be. Raises ValueError naming the first that cannot."""
+    for name, value in values.items():
+        if name == "priority":
+            if value not in PRIORITIES:
+                raise ValueError(f"priority {value!r}: one of {', '.join(PRIORITIES)}")
+        elif name not in LIMITS:
+            raise ValueError(f"{name}: no limit of a key; those are {', '.join(LIMITS)}")
+        elif value is not None and not (type(value) is int and 1 <= value <= LARGEST_LIMIT):
+            raise ValueError(f"{name} {value!r}: a whole number from 1 to {LARGEST_LIMIT}, or None")
 
 
 def matches(parsed: ParsedKey, stored_hash: str) -> bool:

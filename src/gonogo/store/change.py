@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from gonogo.actions.model import Action
 from gonogo.checks.finding import Answer, Stage
 from gonogo.security.chain import Event, canonical
-from gonogo.security.keys import SCOPES, KeyRow
+from gonogo.security.keys import LIMITS, SCOPES, KeyRow, check_limits
 from gonogo.spec import Revision, Spec
 from gonogo.store import answers as kept_answers
 from gonogo.store import journal, queries
@@ -122,7 +122,7 @@ class Change:
         self._told("ServiceForgotten", name, None, {})
 
     def add_key(self, row: KeyRow) -> None:
-        """Keep a key. Needs no lease. Raises ValueError for a scope or a pin that cannot be.
+        """Keep a key. Needs no lease. Raises ValueError for a scope, a pin or a limit that cannot be.
 
         Pinned keys that expired more than an hour ago are dropped on the way.
         """
@@ -131,6 +131,7 @@ class Change:
             raise ValueError(f"scopes {list(row.scopes)}: at least one of {', '.join(SCOPES)}")
         if row.revision is not None and (row.service is None or row.expires_at is None):
             raise ValueError("a key pinned to a revision names its service and expires")
+        check_limits({name: getattr(row, name) for name in (*LIMITS, "priority")})
         k = t.keys
         stale = sa.and_(k.c.revision.is_not(None), k.c.expires_at < self._now - PROBE_KEY_KEPT_S)
         self._connection.execute(sa.delete(k).where(stale))
@@ -138,7 +139,26 @@ class Change:
         self._connection.execute(sa.insert(k).values(**columns, scopes=json.dumps(row.scopes)))
         self._policy_changed()
         shown = {"key_id": row.key_id, "name": row.name, "scopes": row.scopes, "expires_at": row.expires_at}
-        self._told("KeyAdded", row.service, row.revision, shown)
+        limited = {"limits": row.limits, "priority": row.priority}
+        self._told("KeyAdded", row.service, row.revision, {**shown, **limited})
+
+    def change_key(self, key_id: str, values: Mapping[str, int | str | None]) -> None:
+        """Set limits (`gonogo.security.keys.LIMITS`; None: unlimited) and `priority` of a key. Needs no lease.
+
+        Raises `UnknownKey`, and ValueError for what cannot be set.
+        """
+        check_limits(values)
+        k = t.keys
+        row = self._connection.execute(sa.select(k).where(k.c.key_id == key_id)).mappings().one_or_none()
+        if row is None:
+            raise UnknownKey(key_id)
+        changed = {name: value for name, value in values.items() if row[name] != value}
+        if not changed:
+            return
+        self._connection.execute(sa.update(k).where(k.c.key_id == key_id).values(**changed))
+        self._policy_changed()
+        detail = {"key_id": key_id, "name": row["name"], "changed": changed}
+        self._told("KeyChanged", row["service"], row["revision"], detail)
 
     def revoke_key(self, key_id: str) -> None:
         """The key counts no more. Needs no lease. Raises `UnknownKey`."""

@@ -16,6 +16,7 @@ KINDS: Mapping[str, str] = {
     "RemovalRequested": "a service is to be taken down",
     "ServiceForgotten": "nothing of a removed service runs any more",
     "KeyAdded": "an API key was made; its text is kept nowhere",
+    "KeyChanged": "the limits or the priority of an API key were changed",
     "KeyRevoked": "an API key was revoked",
     "ActionStarted": "an action of a plan was begun",
     "ActionFinished": "an action of a plan was done",

@@ -46,7 +46,18 @@ _VERSION_1: Sequence[str] = (
 
 _VERSION_2: Sequence[str] = ("ALTER TABLE services ADD COLUMN in_place_at REAL",)
 
-MIGRATIONS: Sequence[Sequence[str]] = (_VERSION_1, _VERSION_2)
+# Policy servers of an earlier gonogo that run already go on: they name the columns that they read, and hold no limits.
+# One that is started anew from the earlier program refuses the file, and with it everybody, until it is replaced.
+_VERSION_3: Sequence[str] = (
+    *(
+        f"ALTER TABLE keys ADD COLUMN {name} INTEGER CHECK ({name} >= 1)"
+        for name in ("requests_per_minute", "tokens_per_minute", "tokens_per_day", "concurrent")
+    ),
+    "ALTER TABLE keys ADD COLUMN priority TEXT NOT NULL DEFAULT 'interactive' CHECK (priority IN"
+    " ('interactive', 'batch'))",
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_VERSION_1, _VERSION_2, _VERSION_3)
 """`MIGRATIONS[n]` leads from schema version n to n + 1."""
 
 SCHEMA_VERSION = len(MIGRATIONS)

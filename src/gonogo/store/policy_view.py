@@ -10,7 +10,8 @@ from gonogo.security.keys import KeyRow
 
 VERSION_SQL = "SELECT version FROM policy_version"
 KEYS_SQL = (
-    "SELECT key_id, secret_hash, name, service, revision, scopes, created_at, expires_at, revoked_at"
+    "SELECT key_id, secret_hash, name, service, revision, scopes, created_at, expires_at, revoked_at,"
+    " requests_per_minute, tokens_per_minute, tokens_per_day, concurrent, priority"
     " FROM keys ORDER BY key_id"
 )
 SERVING_SQL = "SELECT name, serving FROM services WHERE removed = 0 AND serving IS NOT NULL ORDER BY name"
@@ -30,7 +31,8 @@ class PolicyView:
 
 def key_row(row: Iterable[Any]) -> KeyRow:
     """A row in the order of `KEYS_SQL`."""
-    key_id, secret_hash, name, service, revision, scopes, created_at, expires_at, revoked_at = row
+    key_id, secret_hash, name, service, revision, scopes, created_at, expires_at, revoked_at, *limits = row
+    requests_per_minute, tokens_per_minute, tokens_per_day, concurrent, priority = limits
     return KeyRow(
         key_id=key_id,
         secret_hash=secret_hash,
@@ -41,6 +43,11 @@ def key_row(row: Iterable[Any]) -> KeyRow:
         created_at=created_at,
         expires_at=expires_at,
         revoked_at=revoked_at,
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        tokens_per_day=tokens_per_day,
+        concurrent=concurrent,
+        priority=priority,
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from gonogo.security.keys import LIMITS
+
 METADATA = sa.MetaData()
 
 lease = sa.Table(
@@ -57,6 +59,8 @@ keys = sa.Table(
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("expires_at", sa.Float),
     sa.Column("revoked_at", sa.Float),
+    *(sa.Column(name, sa.Integer) for name in LIMITS),
+    sa.Column("priority", sa.Text, nullable=False),
 )
 
 answers = sa.Table(

@@ -20,7 +20,8 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
 )
 from envoy.type.v3.http_status_pb2 import HttpStatus
 
-from gonogo.gateway.policy.decide import Allow, Decision, Deny, RequestHeaders
+from gonogo.gateway.policy.decide import Allow, Decision, RequestHeaders
+from gonogo.gateway.policy.deny import Deny
 
 STALE = Deny(
     status=503,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Mapping, Protocol, Union
 
+from gonogo.gateway.policy.deny import Deny
 from gonogo.security.keys import KeyProblem, KeyRow, matches, parse, usable
 
 _AUTHENTICATION = "authentication_error"
@@ -46,16 +47,6 @@ class Allow:
 
     revision: str
     key_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deny:
-    """Refuse it. `message` is for the client's developer, `code` and `type` are OpenAI's words in the envelope."""
-
-    status: int
-    code: str
-    message: str
-    type: str
 
 
 Decision = Union[Allow, Deny]

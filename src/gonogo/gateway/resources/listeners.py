@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from gonogo.actions.model import ListenerPlan
 from gonogo.gateway import replies
-from gonogo.gateway.resources.clusters import ADS, METADATA, POLICY_CLUSTER
+from gonogo.gateway.resources.clusters import ADS, POLICY_CLUSTER
 from gonogo.gateway.resources.convert import Json
 from gonogo.gateway.resources.routes import BUFFER, EXT_PROC, MAX_BODY_BYTES, ROUTE_CONFIG, plain_http_routes
 from gonogo.gateway.resources.secrets import downstream_tls
+from gonogo.gateway.resources.usage import LOG_FIELDS, identity_filter, usage_filter
 
 _TYPE = "type.googleapis.com/envoy.extensions"
 _HTTP = f"{_TYPE}.filters.http"
 
 # Headers by which a client could steer Envoy or pretend to be policy; and its own request id, which we make.
 _FOREIGN_PREFIXES = ("x-gateway-", "x-gonogo-", "x-envoy-")
-KEY_HEADER = "x-gonogo-key-id"
-_KEY_STATE = "gonogo.key_id"
 
 
 def listener_name(plan: ListenerPlan) -> str:
@@ -131,25 +130,9 @@ def _filters() -> list[Json]:
             {"custom_response_matcher": replies.engine_errors()},
         ),
         _filter(EXT_PROC, f"{_HTTP}.ext_proc.v3.ExternalProcessor", _policy()),
-        # The router takes the header away; the access log reads this copy.
-        _filter(
-            "envoy.filters.http.set_filter_state",
-            f"{_HTTP}.set_filter_state.v3.Config",
-            {
-                "on_request_headers": [
-                    {
-                        "object_key": _KEY_STATE,
-                        "factory_key": "envoy.string",
-                        "format_string": {
-                            "text_format_source": {"inline_string": f"%REQ({KEY_HEADER})%"},
-                            "omit_empty_values": True,
-                        },
-                        "skip_if_empty": True,
-                    }
-                ]
-            },
-        ),
+        identity_filter(),
         _filter(BUFFER, f"{_HTTP}.buffer.v3.Buffer", {"max_request_bytes": MAX_BODY_BYTES}),
+        usage_filter(),
         _ROUTER,
     ]
 
@@ -197,33 +180,14 @@ def _policy() -> Json:
 
 
 def _access_log(path: str) -> Json:
-    """One JSON line per request. Never the Authorization header, never a query string."""
+    """One JSON line per request (`usage.LOG_FIELDS`)."""
     return {
         "name": "envoy.access_loggers.file",
         "typed_config": {
             "@type": f"{_TYPE}.access_loggers.file.v3.FileAccessLog",
             "path": path,
             "log_format": {
-                "json_format": {
-                    "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
-                    "request_id": replies.REQUEST_ID,
-                    "client": "%DOWNSTREAM_REMOTE_ADDRESS%",
-                    "protocol": "%PROTOCOL%",
-                    "method": "%REQ(:METHOD)%",
-                    "path": "%PATH(NQ:PATH)%",
-                    "status": "%RESPONSE_CODE%",
-                    "flags": "%RESPONSE_FLAGS%",
-                    "details": "%RESPONSE_CODE_DETAILS%",
-                    "bytes_received": "%BYTES_RECEIVED%",
-                    "bytes_sent": "%BYTES_SENT%",
-                    "duration_ms": "%DURATION%",
-                    "first_byte_ms": "%RESPONSE_DURATION%",
-                    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
-                    "upstream": "%UPSTREAM_HOST%",
-                    "replica": f"%UPSTREAM_METADATA({METADATA}:replica)%",
-                    "revision": "%UPSTREAM_CLUSTER%",
-                    "key_id": f"%FILTER_STATE({_KEY_STATE}:PLAIN)%",
-                },
+                "json_format": LOG_FIELDS,
                 "json_format_options": {"sort_properties": False},
             },
         },

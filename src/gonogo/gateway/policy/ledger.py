@@ -1,0 +1,129 @@
+"""Who holds what: the tokens and sequences that admitted requests take of each replica. A protocol, and one in memory.
+
+Several policy servers share one ledger (embedded Valkey, elsewhere); this process's own is the fallback, and what tests
+use. Not here: who may have how much (`admission`), which replica is tried first (`pick`), when a request has ended.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from typing import Callable, Mapping, Protocol, Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What one replica may hold: tokens of prompts and expected answers together, and requests at the same time."""
+
+    tokens: int
+    sequences: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What one replica holds."""
+
+    tokens: int = 0
+    sequences: int = 0
+
+    def leaves(self, tokens: int, room: Room) -> bool:
+        """Whether one more request of so many tokens fits."""
+        return self.tokens + tokens <= room.tokens and self.sequences < room.sequences
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """What one admitted request takes until it ends, at the latest until `expires_at` (Unix seconds).
+
+    `revision` is `service/number`. `tokens` > 0: of the prompt and the expected answer together.
+    """
+
+    request_id: str
+    revision: str
+    key_id: str
+    tokens: int
+    expires_at: float
+
+
+class Ledger(Protocol):
+    """Shared by policy servers, so that each call is one step that nothing comes between."""
+
+    async def reserve(self, hold: Hold, endpoints: Sequence[str], room: Room) -> str | None:
+        """Enter the hold with the first of these replicas (`ip:port`) of its revision that has room; None: none has.
+
+        A hold of the same request id is replaced, also when none has room: Envoy asks a second policy server when the
+        first died after it had reserved. Expired holds take no room.
+        """
+
+    async def release(self, request_ids: Sequence[str]) -> int:
+        """Forget these holds; how many there were. Unknown ids are no mistake: every policy server sees every end."""
+
+    async def held(self, revision: str) -> Mapping[str, Held]:
+        """What each replica (`ip:port`) of this revision holds. One that holds nothing may be absent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    hold: Hold
+    endpoint: str
+
+
+class MemoryLedger:
+    """A ledger of this process alone. `clock` gives Unix seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._entries: dict[str, _Entry] = {}
+        self._held: dict[tuple[str, str], Held] = {}
+        self._expiries: list[tuple[float, str]] = []
+
+    async def reserve(self, hold: Hold, endpoints: Sequence[str], room: Room) -> str | None:
+        """As `Ledger.reserve`."""
+        self._expire()
+        self._forget(hold.request_id)
+        for endpoint in endpoints:
+            if self._of(hold.revision, endpoint).leaves(hold.tokens, room):
+                self._entries[hold.request_id] = _Entry(hold=hold, endpoint=endpoint)
+                self._add(hold, endpoint, 1)
+                heapq.heappush(self._expiries, (hold.expires_at, hold.request_id))
+                return endpoint
+        return None
+
+    async def release(self, request_ids: Sequence[str]) -> int:
+        """As `Ledger.release`."""
+        self._expire()
+        return sum(self._forget(request_id) for request_id in request_ids)
+
+    async def held(self, revision: str) -> Mapping[str, Held]:
+        """As `Ledger.held`."""
+        self._expire()
+        return {endpoint: held for (owner, endpoint), held in self._held.items() if owner == revision}
+
+    def _of(self, revision: str, endpoint: str) -> Held:
+        return self._held.get((revision, endpoint), _NOTHING)
+
+    def _add(self, hold: Hold, endpoint: str, sign: int) -> None:
+        before = self._of(hold.revision, endpoint)
+        after = Held(tokens=before.tokens + sign * hold.tokens, sequences=before.sequences + sign)
+        if after.sequences:
+            self._held[hold.revision, endpoint] = after
+        else:
+            self._held.pop((hold.revision, endpoint), None)
+
+    def _forget(self, request_id: str) -> bool:
+        entry = self._entries.pop(request_id, None)
+        if entry is not None:
+            self._add(entry.hold, entry.endpoint, -1)
+        return entry is not None
+
+    def _expire(self) -> None:
+        now = self._clock()
+        while self._expiries and self._expiries[0][0] <= now:
+            _, request_id = heapq.heappop(self._expiries)
+            entry = self._entries.get(request_id)
+            # A replaced hold left its old expiry behind.
+            if entry is not None and entry.hold.expires_at <= now:
+                self._forget(request_id)
+
+
+_NOTHING = Held()

