@@ -90,6 +90,10 @@ class LlamaCppTranscript:
         return number(self._timings.get("prompt_n")) + number(self._timings.get("cache_n")) or None
 
     @property
+    def cached_tokens(self) -> int | None:
+        return number(self._timings.get("cache_n")) if self._timings else None
+
+    @property
     def ids(self) -> tuple[int, ...]:
         if any(piece.ids is None for piece in self._pieces):
             return ()
@@ -250,7 +254,7 @@ class LlamaCppTranscript:
             body["n_probs"] = top if isinstance(top, int) and top else _DEFAULT_TOP
         return body
 
-    def _prefilled(self, left: int | None) -> Resume:
+    def _prefilled(self, left: int | None) -> Continuation:
         """With pictures ids cannot be asked for: the answer so far stands as the message to go on with."""
         body = self.opening()
         body["messages"] = [*self._asked.body["messages"], {"role": "assistant", "content": self.text}]
@@ -259,7 +263,6 @@ class LlamaCppTranscript:
             body["max_tokens"] = left
         self._again, self._role_sent = True, True
         return Continuation(path=self._asked.path, body=body, how=BY_TEXT)
-        yield
 
     def _of_completion(self, event: Json) -> tuple[Json, ...]:
         self._predicted = number(event.get("tokens_predicted"))

@@ -57,7 +57,8 @@ class Asked:
     def pictures(self) -> bool:
         """Whether a message holds something else than text."""
         messages = self.body.get("messages")
-        contents = [one.get("content") for one in messages if isinstance(one, Mapping)] if _listed(messages) else []
+        listed = messages if isinstance(messages, list) else []
+        contents = [one.get("content") for one in listed if isinstance(one, Mapping)]
         parts = [part for content in contents if isinstance(content, list) for part in content]
         return any(isinstance(part, Mapping) and part.get("type") not in ("text", None) for part in parts)
 
@@ -116,6 +117,10 @@ class Transcript(Protocol):
     @property
     def prompt_tokens(self) -> int | None:
         """Tokens of the prompt; None: not told yet."""
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Of them, tokens that the first replica had in its cache; None: not told."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -184,10 +189,6 @@ def names(text: str) -> frozenset[str]:
 _STRUCTURE = names("grammar json_schema structured_outputs guided_json guided_regex guided_choice guided_grammar")
 
 
-def _listed(value: object) -> bool:
-    return isinstance(value, list)
-
-
 class PlainTranscript:
     """An engine whose answers pass as they are and are never continued: an external one, or one not known exactly."""
 
@@ -207,6 +208,11 @@ class PlainTranscript:
     @property
     def prompt_tokens(self) -> int | None:
         return number(self._usage.get("prompt_tokens")) or None
+
+    @property
+    def cached_tokens(self) -> int | None:
+        details = self._usage.get("prompt_tokens_details")
+        return number(details.get("cached_tokens")) if isinstance(details, Mapping) else None
 
     def opening(self) -> Json:
         return dict(self._asked.body)

@@ -79,6 +79,10 @@ class VllmTranscript:
         return None if self._prompt is None else len(self._prompt)
 
     @property
+    def cached_tokens(self) -> int | None:
+        return None  # told only with the usage, and only where vLLM was started so
+
+    @property
     def ids(self) -> tuple[int, ...]:
         return tuple(self._ids)
 
@@ -200,7 +204,7 @@ class VllmTranscript:
             self._ids = self._ids[:-1]
         return None
 
-    def _prefilled(self) -> Resume:
+    def _prefilled(self) -> Continuation | Finished:
         """With pictures ids cannot be asked for: the answer so far stands as the message to go on with."""
         body = self.opening() | {"continue_final_message": True, "add_generation_prompt": False}
         body["messages"] = [*self._asked.body["messages"], {"role": "assistant", "content": self._text}]
@@ -212,7 +216,6 @@ class VllmTranscript:
             body["max_tokens"] = limit - len(self._ids)
         self._inner, self._role_sent = False, True
         return Continuation(path=self._asked.path, body=body, how=BY_TEXT)
-        yield
 
     def _of_ours(self, event: Json) -> tuple[Json, ...]:
         choice = first_choice(event)

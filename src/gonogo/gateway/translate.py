@@ -15,7 +15,7 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
 from gonogo.actions.model import ClusterPlan, ListenerPlan
 from gonogo.gateway import snapshot
-from gonogo.gateway.resources import clusters, listeners, routes, secrets
+from gonogo.gateway.resources import clusters, inner, listeners, relay, routes, secrets
 from gonogo.gateway.resources.convert import to_message
 
 
@@ -29,6 +29,10 @@ class GatewayInput:
     certificate_chain_pem: str
     private_key_pem: str = field(repr=False)
     access_log_path: str
+    relay_sockets: tuple[str, ...] = ()
+    """Where the relays listen; empty: streamed requests go to the engines as the others do."""
+    inner_socket: str = ""
+    inner_log_path: str = ""
 
 
 def translate(given: GatewayInput) -> snapshot.Snapshot:
@@ -43,11 +47,17 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
         )
         for plan in given.listeners
     }
+    relayed = bool(given.relay_sockets)
     rds, sds = {}, {}
     if given.listeners:  # without one nobody asks for them, and what nobody asks for is never acknowledged
-        rds[routes.ROUTE_CONFIG] = to_message(routes.routes(plans), route_pb2.RouteConfiguration())
+        rds[routes.ROUTE_CONFIG] = to_message(routes.routes(plans, relayed=relayed), route_pb2.RouteConfiguration())
         certificate = secrets.server_certificate(given.certificate_chain_pem, given.private_key_pem)
         sds[secrets.SERVER_SECRET] = to_message(certificate, secret_pb2.Secret())
+    if given.listeners and relayed:
+        cds[relay.RELAY_CLUSTER] = to_message(relay.relay_cluster(given.relay_sockets), cluster_pb2.Cluster())
+        listener = inner.inner_listener(given.inner_socket, given.inner_log_path)
+        lds[inner.INNER] = to_message(listener, listener_pb2.Listener())
+        rds[inner.INNER] = to_message(inner.inner_routes(plans), route_pb2.RouteConfiguration())
     return snapshot.Snapshot(
         types={
             snapshot.SECRET: snapshot.typed(sds),

@@ -17,13 +17,13 @@ from typing import Sequence
 import uvloop
 from aiohttp import web
 
-from gonogo.gateway.placing import SocketRefused, identity, place
+from gonogo.gateway.log_writer import LogWriter
 from gonogo.gateway.policy.server import tell_stderr
-from gonogo.gateway.relay.record import RecordFile
 from gonogo.gateway.relay.relayed import Relay
 from gonogo.gateway.relay.server import Limits, Server
 from gonogo.gateway.relay.upstream import Health, Inner
 from gonogo.gateway.relay.watch import Watch
+from gonogo.gateway.unix_socket import Place, SocketRefused
 
 GRACE_S = 120.0
 CONTINUATIONS = 3
@@ -56,20 +56,17 @@ async def _serve(given: argparse.Namespace) -> None:
     async with Inner(str(given.inner)) as inner, Health(str(given.admin) if given.admin else None) as health:
         watch = Watch(health)
         relay = Relay(inner=inner, watch=watch, continuations=given.continuations)
-        server = Server(relay, limits=Limits(), write=RecordFile(given.log).write, tell=tell_stderr)
+        server = Server(relay, limits=Limits(), write=LogWriter(given.log).write, tell=tell_stderr)
         # Without `handler_cancellation` a stream would go on for a client that has gone.
         runner = web.AppRunner(server.application(), handler_cancellation=True, access_log=None, handle_signals=False)
         await runner.setup()
-        temporary = place(given.socket)
-        await web.UnixSite(runner, str(temporary)).start()
-        mine = identity(temporary)
-        # One step: whoever connects finds either a dead predecessor's socket or this one, never none.
-        temporary.replace(given.socket)
+        place = Place.find(given.socket)
+        await web.UnixSite(runner, str(place.temporary)).start()
+        listening = place.open()
         watching = asyncio.create_task(watch.run())
         tell_stderr(f"relay {given.index} listens (pid {os.getpid()})")
         await asked_to_stop.wait()
-        if identity(given.socket) == mine:
-            given.socket.unlink()
+        listening.close()
         await server.drain(GRACE_S)
         watching.cancel()
         tell_stderr(f"relay {given.index} stopped")

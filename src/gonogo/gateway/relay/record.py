@@ -1,7 +1,10 @@
 """One JSON line for each stream, written when it has ended. Counts and times, never what was said.
 
+`facts.request_record.StreamRecord` reads it.
+
     {"time", "request_id", "key_id", "revision", "path", "status", "http_status", "duration_ms", "ttft_ms",
-     "prompt_tokens", "completion_tokens", "itl_ms": {"p50", "p95", "max"}, "stall_ms", "continued", "reason",
+     "prompt_tokens", "completion_tokens", "cached_tokens",
+     "itl_ms": {"p50", "p95", "max"}, "stall_ms", "continued", "reason",
      "attempts": [{"replica", "tokens", "how", "end", "ms"}]}
 
 `status`: done, cancelled (by the client), lost (ended by our error event), refused (an error before the stream).
@@ -12,11 +15,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 from array import array
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 MOST_GAPS = 16_384
@@ -32,6 +32,15 @@ class Attempt:
     how: str = "first"
     end: str = "done"
     ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Tokens as the client is told them; None: the engine did not say."""
+
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,11 +80,11 @@ class Record:
         """How often a lost attempt was followed by another that reached a replica."""
         return sum(attempt.end != "refused" for attempt in self.attempts[1:])
 
-    def line(self, now: float, wall_time: str, counts: tuple[int | None, int | None]) -> str:
-        """The line; `counts` are the tokens of the prompt and of the answer."""
+    def content(self, now: float, wall_time: str, counts: Counts) -> dict[str, Any]:
+        """The object of the line."""
         gaps = sorted(self._gaps)
         longest = max([self.longest_gap_s, self.stall_s])
-        content: dict[str, Any] = {
+        return {
             "time": wall_time,
             "request_id": self.request_id,
             "key_id": self.key_id,
@@ -85,30 +94,13 @@ class Record:
             "http_status": self.http_status,
             "duration_ms": _ms(now - self.began),
             "ttft_ms": None if self.first_piece is None else _ms(self.first_piece - self.began),
-            "prompt_tokens": counts[0],
-            "completion_tokens": counts[1],
+            **asdict(counts),
             "itl_ms": {"p50": _at(gaps, 0.5), "p95": _at(gaps, 0.95), "max": _ms(longest) if gaps else None},
             "stall_ms": _ms(self.stall_s) if self.stall_s else None,
             "continued": self.continued,
             "reason": self.reason,
             "attempts": [asdict(attempt) for attempt in self.attempts],
         }
-        return json.dumps(content, separators=(",", ":")) + "\n"
-
-
-class RecordFile:
-    """The file, mode 0600, opened for each line: a rotated one is left at once, and nothing waits in a buffer."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def write(self, line: str) -> None:
-        """Append one line, in one write. Raises OSError."""
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            os.write(descriptor, line.encode())
-        finally:
-            os.close(descriptor)
 
 
 def _ms(seconds: float) -> float:

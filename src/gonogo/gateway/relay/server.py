@@ -1,8 +1,8 @@
 """The HTTP of the relay: streamed POSTs from Envoy on a unix socket. Every stream is a connection of its own.
 
 An answer has neither a length nor chunks: it ends where its connection ends. So, when this process is killed, Envoy
-sees the end of an answer and not a broken one, and its filter (`gonogo.gateway.resources.relay`) can add the error event
-that this process could no longer send.
+sees the end of an answer and not a broken one, and its filter (`gonogo.gateway.resources.relay`) can add the error
+event that this process could no longer send.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any, Callable, Mapping
 
 from aiohttp import web
 
-from gonogo.engines.stream import CHAT, COMPLETIONS, Asked
+from gonogo.engines.stream import CHAT, COMPLETIONS, Asked, Transcript
 from gonogo.engines.stream_table import transcript_for
-from gonogo.gateway.relay.record import Record
+from gonogo.gateway.relay.record import Counts, Record
 from gonogo.gateway.relay.refusals import DRAINED, NOT_A_STREAM, OVERLOADED, TOO_LARGE, UNKNOWN_PATH, Refusal
 from gonogo.gateway.relay.relayed import PICK_HEADER, Relay, Relayed
 
@@ -36,10 +36,15 @@ class Limits:
 
 
 class Server:
-    """The handlers. `write` gets the record of each stream, one line; `tell` a record of what went wrong here."""
+    """The handlers. `write` gets the record of each stream; `tell` a line about what went wrong here."""
 
     def __init__(
-        self, relay: Relay, *, limits: Limits, write: Callable[[str], None], tell: Callable[[str], None]
+        self,
+        relay: Relay,
+        *,
+        limits: Limits,
+        write: Callable[[Mapping[str, object]], None],
+        tell: Callable[[str], None],
     ) -> None:
         self._relay = relay
         self._limits = limits
@@ -118,13 +123,18 @@ class Server:
             record.status = "cancelled"  # the client's side was closed under a write
         finally:
             self._running.pop(task, None)
-            self._recorded(record, (transcript.prompt_tokens, transcript.tokens))
+            self._recorded(record, transcript)
         return answer.response
 
-    def _recorded(self, record: Record, counts: tuple[int | None, int | None]) -> None:
+    def _recorded(self, record: Record, transcript: Transcript) -> None:
+        counts = Counts(
+            prompt_tokens=transcript.prompt_tokens,
+            completion_tokens=transcript.tokens,
+            cached_tokens=transcript.cached_tokens,
+        )
         wall_time = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         try:
-            self._write(record.line(time.monotonic(), wall_time, counts))
+            self._write(record.content(time.monotonic(), wall_time, counts))
         except OSError as error:
             self._tell(f"a record could not be written: {error.strerror}")
 

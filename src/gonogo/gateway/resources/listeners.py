@@ -10,6 +10,7 @@ from gonogo.actions.model import ListenerPlan
 from gonogo.gateway import replies
 from gonogo.gateway.resources.clusters import ADS, POLICY_CLUSTER
 from gonogo.gateway.resources.convert import Json
+from gonogo.gateway.resources.relay import ending_filter
 from gonogo.gateway.resources.routes import BUFFER, EXT_PROC, MAX_BODY_BYTES, ROUTE_CONFIG, plain_http_routes
 from gonogo.gateway.resources.secrets import downstream_tls
 from gonogo.gateway.resources.usage import LOG_FIELDS, identity_filter, usage_filter
@@ -129,6 +130,7 @@ def _filters() -> list[Json]:
             f"{_HTTP}.custom_response.v3.CustomResponse",
             {"custom_response_matcher": replies.engine_errors()},
         ),
+        ending_filter(),
         _filter(EXT_PROC, f"{_HTTP}.ext_proc.v3.ExternalProcessor", _policy()),
         identity_filter(),
         _filter(BUFFER, f"{_HTTP}.buffer.v3.Buffer", {"max_request_bytes": MAX_BODY_BYTES}),

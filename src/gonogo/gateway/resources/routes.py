@@ -7,6 +7,7 @@ from typing import Sequence
 from gonogo.actions.model import ClusterPlan
 from gonogo.gateway.resources.convert import Json
 from gonogo.gateway.resources.hints import hints
+from gonogo.gateway.resources.relay import relay_route
 
 ROUTE_CONFIG = "gateway"
 REVISION_HEADER = "x-gonogo-revision"
@@ -38,12 +39,17 @@ _REMOVED_FOR_ENGINES = [
     REVISION_HEADER,
 ]
 
+# A relay needs what policy decided, and not the client's secrets.
+_REMOVED_FOR_RELAYS = ["authorization", "api-key", "x-api-key", "cookie", "x-forwarded-for", "x-envoy-external-address"]
+RELAYED_PATHS = ("/v1/chat/completions", "/v1/completions")
+"""Where an answer can be streamed."""
+
 # What the gateway itself says in its answers (`replies`); an engine must not be able to say it.
 _REMOVED_FROM_ENGINES = ["x-gonogo-code", "x-gonogo-type", "x-gonogo-hop", "x-gonogo-wrapped"]
 
 
-def routes(clusters: Sequence[ClusterPlan]) -> Json:
-    """The route configuration of every listener."""
+def routes(clusters: Sequence[ClusterPlan], *, relayed: bool = False) -> Json:
+    """The route configuration of every listener. `relayed`: there are relays for streamed requests."""
     return {
         "name": ROUTE_CONFIG,
         "virtual_hosts": [
@@ -52,7 +58,7 @@ def routes(clusters: Sequence[ClusterPlan]) -> Json:
                 "domains": ["*"],
                 "routes": [
                     *_health(),
-                    *(route for path in PATHS for route in _allowed(path, clusters)),
+                    *(route for path in PATHS for route in _allowed(path, clusters, relayed=relayed)),
                     *_hints(),
                 ],
             }
@@ -85,18 +91,27 @@ def _health() -> list[Json]:
     return [ok, _wrong_method(path, "GET, HEAD", "Use GET for /healthz.", _open())]
 
 
-def _allowed(path: str, clusters: Sequence[ClusterPlan]) -> list[Json]:
+def _allowed(path: str, clusters: Sequence[ClusterPlan], *, relayed: bool) -> list[Json]:
     method = PATHS[path]
     wrong = {"path": path, "headers": [{**_method(f"^{method}$"), "invert_match": True}]}
     return [
-        *(_to_cluster(path, method, cluster) for cluster in clusters),
+        *(_to_relay(path, method, cluster) for cluster in clusters if relayed and path in RELAYED_PATHS),
+        *(to_cluster(path, method, cluster) for cluster in clusters),
         # Both run policy first, so that nothing is told to a client without a key.
         _wrong_method(wrong, method, f"Use {method} for {path}."),
         _refusal({"path": path}, 503, "no_revision", "No revision of this service is ready to serve."),
     ]
 
 
-def _to_cluster(path: str, method: str, plan: ClusterPlan) -> Json:
+def _to_relay(path: str, method: str, plan: ClusterPlan) -> Json:
+    """For a revision that there is; what names another meets the same refusal as without relays."""
+    revision = {"name": REVISION_HEADER, "string_match": {"exact": plan.name}}
+    match = {"path": path, "headers": [_method(f"^{method}$"), revision]}
+    return relay_route(match, _RETRIES, MAX_BODY_BYTES + 1024 * 1024, _REMOVED_FOR_RELAYS)
+
+
+def to_cluster(path: str, method: str, plan: ClusterPlan) -> Json:
+    """A path of one revision: to its replicas, with the retries that its kind of engine needs."""
     revision = {"name": REVISION_HEADER, "string_match": {"exact": plan.name}}
     return {
         "match": {"path": path, "headers": [_method(f"^{method}$"), revision]},
