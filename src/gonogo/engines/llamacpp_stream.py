@@ -118,10 +118,10 @@ class LlamaCppTranscript:
         return self._of_completion(event) if self._native else self._of_chat(event)
 
     def resume(self) -> Resume:
-        self._earlier_ms = float(self._timings.get("predicted_ms") or 0.0)
-        self._before, self._predicted, self._pending = self._known, 0, []
         if self.finished:
             return Finished(events=self.ending())
+        self._earlier_ms = float(self._timings.get("predicted_ms") or 0.0)
+        self._before, self._predicted, self._pending = self._known, 0, []
         if not self._pieces and not self._odd:
             self._again, self._native = True, False
             return Continuation(path=self._asked.path, body=self.opening(), how=AGAIN)
@@ -157,8 +157,10 @@ class LlamaCppTranscript:
             self._add(text, last_ids[-1] if last_ids else None, last_ids)
         if delta.get("reasoning_content") or delta.get("tool_calls"):
             self._odd = True
-        if choice.get("finish_reason"):
+        if reason := choice.get("finish_reason"):
             self.finished = True
+            if reason == "stop" and not isinstance(timings, dict) and not self._asked.stops:
+                self._predicted += 1  # the end is a token too; the event that would tell comes after this one
         if event.get("usage"):
             self._usage_sent = True
         if choice and not choice.get("finish_reason") and not self._asked.body.get("timings_per_token"):

@@ -130,8 +130,9 @@ class VllmTranscript:
         self._reasoning = self._reasoning or bool(delta.get("reasoning") or delta.get("reasoning_content"))
         if choice.get("finish_reason"):
             self.finished = True
-        if choice and delta and "role" not in delta:
+        if choice and not self._frame:
             self._frame = {key: one for key, one in event.items() if key not in _NOT_OF_THE_FRAME}
+        if choice and delta and "role" not in delta:
             self._choice = {key: one for key, one in choice.items() if key not in ("delta", "text")}
         if event.get("usage") and not choice:
             self._usage_sent = True

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Mapping
 
 POLICY = "policy"
+RELAY = "relay"
 VALKEY = "valkey"
 
-PARTS: Mapping[str, int] = {POLICY: 2, VALKEY: 1}
+PARTS: Mapping[str, int] = {POLICY: 2, RELAY: 2, VALKEY: 1}
 """Role → how many run, in the order in which they are ended. Each has a unix socket (`StatePaths.part_socket`)."""
 
 

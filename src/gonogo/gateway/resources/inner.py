@@ -77,6 +77,8 @@ def _connection_manager(log_path: str) -> Json:
         "preserve_external_request_id": True,
         "server_header_transformation": "PASS_THROUGH",
         "local_reply_config": replies.local_reply_config(),
+        # By default Envoy keeps a connection for another second after an answer on it broke off: a second of the stall.
+        "delayed_close_timeout": "0s",
         "stream_idle_timeout": "900s",
         "common_http_protocol_options": {"idle_timeout": "900s"},
         "access_log": [_access_log(log_path)],
