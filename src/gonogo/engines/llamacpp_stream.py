@@ -130,15 +130,15 @@ class LlamaCppTranscript:
         if self._odd or self._known > MOST_HELD_TOKENS:
             return NotContinued(reason="reasoning" if self._odd else "too_long")
         left = None if self._asked.max_tokens is None else self._asked.max_tokens - self._known
-        if left is not None and left <= 0:
+        if left is not None and left <= 0 and not self._asked.stops:
             return Finished(events=self._end("length"))
         if self._asked.pictures:
             return self._prefilled(left)
         return (yield from self._from_ids(left))
 
     def ending(self) -> tuple[Json, ...]:
-        if not self._asked.usage_asked or self._usage_sent:
-            return ()
+        if not self._asked.usage_asked or self._usage_sent or self.prompt_tokens is None:
+            return ()  # without a single piece the replica has not told how long the prompt is: none is better than 0
         self._usage_sent = True
         return (self._usage_event(),)
 
@@ -213,6 +213,8 @@ class LlamaCppTranscript:
         said = str((yield Question(path="/detokenize", body={"tokens": ids})).get("content"))
         if said != self.text and said.startswith(self.text) and said[len(self.text) :].startswith(self._asked.stops):
             return Finished(events=self._end("stop"))  # the replica died with the stop string found and not yet told
+        if left is not None and left <= 0:  # the tokens are more than the text: the rest of them was a stop string
+            return Finished(events=self._end("length" if exact and said == self.text else "stop"))
         if said != self.text:
             ids, exact = _ids((yield Question(path="/tokenize", body=_tokenize(self.text)))), False
         self._native = True
