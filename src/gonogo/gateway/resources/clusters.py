@@ -6,10 +6,12 @@ The numbers were found by killing things under load: docs/decisions/0006-what-th
 from __future__ import annotations
 
 from gonogo.actions.model import ClusterPlan, EndpointPlan
-from gonogo.gateway.resources.convert import Json
+from gonogo.facts.server import HEALTH
+from gonogo.gateway.resources import external
+from gonogo.gateway.resources.convert import METADATA, Json
+from gonogo.spec.model import Balancing
 
 POLICY_CLUSTER = "policy"
-METADATA = "gonogo"
 
 ADS: Json = {"ads": {}, "resource_api_version": "V3"}
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -31,14 +33,26 @@ _OUTLIERS: Json = {
 }
 
 
-def cluster(plan: ClusterPlan) -> Json:
-    """The cluster of one revision. Its endpoints come over EDS under the same name."""
+_BALANCING = {
+    # policy picks by tokens; where it is silent, or its pick is gone, the one with the fewest requests gets it
+    Balancing.TOKEN_AWARE: "LEAST_REQUEST",
+    Balancing.LEAST_REQUEST: "LEAST_REQUEST",
+    Balancing.ROUND_ROBIN: "ROUND_ROBIN",
+    Balancing.RANDOM: "RANDOM",
+}
+
+
+def cluster(plan: ClusterPlan, system_ca_file: str) -> Json:
+    """The cluster of one revision. Its endpoints come over EDS under the same name; external ones stand in it."""
+    if plan.external is None:
+        where: Json = {"type": "EDS", "eds_cluster_config": {"eds_config": ADS}}
+    else:
+        where = external.members(plan.name, plan.external, system_ca_file)
     return {
         "name": plan.name,
-        "type": "EDS",
-        "eds_cluster_config": {"eds_config": ADS},
-        "connect_timeout": "1s",
-        "lb_policy": "LEAST_REQUEST",
+        **where,
+        "connect_timeout": f"{plan.connect_timeout_s:g}s",
+        "lb_policy": _BALANCING[plan.balancing],
         "common_lb_config": {
             # With half of two replicas down Envoy would otherwise "panic" and send requests to the dead one too.
             "healthy_panic_threshold": {"value": 0},
@@ -64,7 +78,10 @@ def cluster(plan: ClusterPlan) -> Json:
                 "unhealthy_threshold": 2,
                 "healthy_threshold": 1,
                 # By default the Host header is the cluster's name, and a strict server refuses one with a slash.
-                "http_health_check": {"path": "/health", "host": "localhost"},
+                "http_health_check": {
+                    "path": HEALTH if plan.external is None else plan.external.health_path,
+                    "host": "localhost",
+                },
             }
         ],
         "typed_extension_protocol_options": {
