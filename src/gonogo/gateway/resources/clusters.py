@@ -8,10 +8,9 @@ from __future__ import annotations
 from gonogo.actions.model import ClusterPlan, EndpointPlan
 from gonogo.facts.server import HEALTH
 from gonogo.gateway.resources import external
+from gonogo.gateway.resources.asking import POLICY_CLUSTER
 from gonogo.gateway.resources.convert import METADATA, Json
 from gonogo.spec.model import Balancing
-
-POLICY_CLUSTER = "policy"
 
 ADS: Json = {"ads": {}, "resource_api_version": "V3"}
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

@@ -10,8 +10,8 @@ from typing import Sequence
 
 from gonogo.actions.model import ClusterPlan
 from gonogo.gateway import replies
-from gonogo.gateway.resources.clusters import ADS, METADATA
-from gonogo.gateway.resources.convert import Json
+from gonogo.gateway.resources.clusters import ADS
+from gonogo.gateway.resources.convert import METADATA, Json
 from gonogo.gateway.resources.routes import to_cluster
 
 INNER = "inner"

@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 from typing import Sequence
 
-from gonogo.gateway.resources.clusters import METADATA
-from gonogo.gateway.resources.convert import Json
+from gonogo.gateway.resources.convert import METADATA, Json
 
 RELAY_CLUSTER = "relay"
 RELAY_HEADER = "x-gonogo-relay"
