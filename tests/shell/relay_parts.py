@@ -41,10 +41,13 @@ RELAYS = 2
 
 
 class RelayedFront:
-    """Envoy, its ADS server and the relays. `replicas`: revision → ports on loopback. `async with`."""
+    """Envoy, its ADS server and the relays. `replicas`: revision → ports on loopback. `async with`.
+
+    `traced`: each relay writes what was said into `trace-N.log`.
+    """
 
     def __init__(
-        self, root: Path, replicas: Mapping[str, Sequence[int]], *, relays: int = RELAYS, more: Sequence[str] = ()
+        self, root: Path, replicas: Mapping[str, Sequence[int]], *, relays: int = RELAYS, traced: bool = False
     ) -> None:
         self.root = root
         self.replicas = replicas
@@ -52,7 +55,7 @@ class RelayedFront:
         self.port = free_port()
         self.url = f"https://127.0.0.1:{self.port}"
         self.processes: list[subprocess.Popen[bytes]] = []
-        self._more = tuple(more)
+        self._traced = traced
         self._envoy: subprocess.Popen[bytes] | None = None
         for name in ("run", "tls", "gateway"):
             (root / name).mkdir(mode=0o700, exist_ok=True)
@@ -93,7 +96,8 @@ class RelayedFront:
             *(sys.executable, "-m", "gonogo.gateway.relay.main"),
             *("--socket", self._socket(f"relay-{index}"), "--inner", self._socket("inner")),
             *("--admin", self._socket("admin"), "--log", str(self.root / "gateway" / f"relay-{index}.log")),
-            *("--index", str(index), *self._more),
+            *("--index", str(index)),
+            *(("--trace", str(self.root / f"trace-{index}.log")) if self._traced else ()),
         ]
         with (self.root / f"relay-{index}.err").open("ab") as log:
             return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ)

@@ -95,8 +95,8 @@ async def bench(root: Path, *script: str, limits: Limits | None = None, continua
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second of silence is death, and half a second the patience with no replica at all."""
-    monkeypatch.setattr(silence, "UNKNOWN_S", 0.3)
+    """A third of a second of silence is death, and half a second the patience with no replica at all."""
+    monkeypatch.setattr(silence, "HEALTHY_S", 0.3)
     monkeypatch.setattr(watch, "LOOK_AFTER_S", 0.2)
     monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.05)
     monkeypatch.setattr(relayed_module, "TAKE_OVER_WITHIN_S", 0.5)

@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--log", type=Path, required=True, help="file for one JSON line per stream")
     parser.add_argument("--index", type=int, required=True, help="which of the relays this is")
     parser.add_argument("--continuations", type=int, default=CONTINUATIONS, help="most continuations of one request")
+    parser.add_argument("--trace", type=Path, help="for drills: a file for what was asked of engines, word for word")
     given = parser.parse_args(arguments)
     os.umask(0o077)
     try:
@@ -56,7 +57,9 @@ async def _serve(given: argparse.Namespace) -> None:
     async with Inner(str(given.inner)) as inner, Health(str(given.admin) if given.admin else None) as health:
         watch = Watch(health)
         relay = Relay(inner=inner, watch=watch, continuations=given.continuations)
-        server = Server(relay, limits=Limits(), write=LogWriter(given.log).write, tell=tell_stderr)
+        write = LogWriter(given.log).write
+        trace = LogWriter(given.trace).write if given.trace else None
+        server = Server(relay, limits=Limits(), write=write, tell=tell_stderr, trace=trace)
         # Without `handler_cancellation` a stream would go on for a client that has gone.
         runner = web.AppRunner(server.application(), handler_cancellation=True, access_log=None, handle_signals=False)
         await runner.setup()

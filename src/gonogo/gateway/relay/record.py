@@ -76,6 +76,11 @@ class Record:
         self.last_piece = now
 
     @property
+    def first_s(self) -> float:
+        """How long the first piece took; 0.0 before it."""
+        return 0.0 if self.first_piece is None else self.first_piece - self.began
+
+    @property
     def continued(self) -> int:
         """How often a lost attempt was followed by another that reached a replica."""
         return sum(attempt.end != "refused" for attempt in self.attempts[1:])

@@ -73,12 +73,15 @@ class Relayed:
         self._headers = dict(headers)
         self._lost_at: float | None = None
         self._told = 0  # tokens that former attempts added
+        self.asked: list[Continuation] = []
+        """Every request to an engine, for a drill that holds them against the answer."""
 
     async def run(self, path: str, client: Client) -> None:
         """Relay it to its end. Raises what `client` raises, CancelledError when the client has gone."""
         going: Continuation | Finished | NotContinued
         going = Continuation(path=path, body=self._transcript.opening(), how="first")
         while isinstance(going, Continuation):
+            self.asked.append(going)
             attempt = Attempt(how=going.how)
             self._record.attempts.append(attempt)
             try:
@@ -204,6 +207,7 @@ class Relayed:
             replica=replica,
             begun=begun,
             longest_gap_s=self._record.longest_gap_s,
+            first_s=self._record.first_s,
             give_up=answer.close,
         )
         try:

@@ -36,7 +36,10 @@ class Limits:
 
 
 class Server:
-    """The handlers. `write` gets the record of each stream; `tell` a line about what went wrong here."""
+    """The handlers. `write` gets the record of each stream; `tell` a line about what went wrong here.
+
+    `trace`, for drills only, gets what was asked of engines and which ids came: that is what was said.
+    """
 
     def __init__(
         self,
@@ -45,11 +48,13 @@ class Server:
         limits: Limits,
         write: Callable[[Mapping[str, object]], None],
         tell: Callable[[str], None],
+        trace: Callable[[Mapping[str, object]], None] | None = None,
     ) -> None:
         self._relay = relay
         self._limits = limits
         self._write = write
         self._tell = tell
+        self._trace = trace
         self._running: dict[asyncio.Task[Any], tuple[Relayed, _Answer]] = {}
         self._held_bytes = 0
 
@@ -124,6 +129,8 @@ class Server:
         finally:
             self._running.pop(task, None)
             self._recorded(record, transcript)
+            if self._trace is not None:
+                self._trace(_traced(record, relayed, transcript))
         return answer.response
 
     def _recorded(self, record: Record, transcript: Transcript) -> None:
@@ -173,6 +180,11 @@ class _Answer:
     async def write(self, data: bytes) -> None:
         assert self._response is not None
         await self._response.write(data)
+
+
+def _traced(record: Record, relayed: Relayed, transcript: Transcript) -> Mapping[str, object]:
+    asked = [{"path": one.path, "how": one.how, "body": dict(one.body)} for one in relayed.asked]
+    return {"request_id": record.request_id, "ids": list(transcript.ids), "asked": asked}
 
 
 def _asked(request: web.Request, body: bytes) -> Asked | None:

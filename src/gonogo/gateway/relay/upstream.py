@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Mapping
 
@@ -28,6 +29,17 @@ class NotAnswered(Exception):
     def __init__(self, seen: str, *, refused: bool = False) -> None:
         super().__init__(seen)
         self.refused = refused
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wellness:
+    """`healthy`: Envoy sends this replica requests; `elsewhere`: it has another one that it sends them to."""
+
+    healthy: bool | None
+    elsewhere: bool | None
+
+
+UNKNOWN = Wellness(healthy=None, elsewhere=None)
 
 
 class Inner:
@@ -87,7 +99,7 @@ class Health:
     def __init__(self, socket: str | None) -> None:
         self._socket = socket
         self._session: aiohttp.ClientSession | None = None
-        self._seen: Mapping[str, bool] = {}
+        self._seen: Mapping[str, Wellness] = {}
         self._seen_at = 0.0
         self._lock = asyncio.Lock()
 
@@ -105,17 +117,17 @@ class Health:
         if self._session is not None:
             await self._session.close()
 
-    async def healthy(self, replica: str | None) -> bool | None:
-        """Whether Envoy would send it requests; None: not known."""
+    async def of(self, replica: str | None) -> Wellness:
+        """What Envoy thinks of this replica and of the others of its revision."""
         if replica is None or self._session is None:
-            return None
+            return UNKNOWN
         async with self._lock:
             if time.monotonic() - self._seen_at > HEALTH_IS_FRESH_S:
                 self._seen = await self._look(self._session)
                 self._seen_at = time.monotonic()
-        return self._seen.get(replica)
+        return self._seen.get(replica, UNKNOWN)
 
-    async def _look(self, session: aiohttp.ClientSession) -> Mapping[str, bool]:
+    async def _look(self, session: aiohttp.ClientSession) -> Mapping[str, Wellness]:
         try:
             async with session.get("http://admin/clusters?format=json") as answer:
                 return health_of(json.loads(await answer.read()))
@@ -123,10 +135,14 @@ class Health:
             return {}
 
 
-def health_of(clusters: Mapping[str, Any]) -> Mapping[str, bool]:
-    """Replica → whether Envoy finds it healthy, from `/clusters?format=json`."""
-    hosts = [host for cluster in clusters.get("cluster_statuses", ()) for host in cluster.get("host_statuses", ())]
-    return {host["hostname"]: _well(host.get("health_status", {})) for host in hosts if host.get("hostname")}
+def health_of(clusters: Mapping[str, Any]) -> Mapping[str, Wellness]:
+    """Replica → what Envoy thinks of it, from `/clusters?format=json`."""
+    found: dict[str, Wellness] = {}
+    for cluster in clusters.get("cluster_statuses", ()):
+        hosts = {one["hostname"]: one for one in cluster.get("host_statuses", ()) if one.get("hostname")}
+        well = {name for name, host in hosts.items() if _well(host.get("health_status", {}))}
+        found |= {name: Wellness(healthy=name in well, elsewhere=bool(well - {name})) for name in hosts}
+    return found
 
 
 def _well(status: Mapping[str, Any]) -> bool:

@@ -25,6 +25,7 @@ class Wait:
     replica: str | None
     begun: bool
     longest_gap_s: float
+    first_s: float
     give_up: Callable[[], None]
     hung: bool = False
 
@@ -51,9 +52,14 @@ class Watch:
             await asyncio.sleep(LOOK_EVERY_S)
             began = time.monotonic()
             for wait in [wait for wait in self._waits if began - wait.since >= LOOK_AFTER_S]:
-                healthy = await self._health.healthy(wait.replica)
+                seen = await self._health.of(wait.replica)
                 silence = Silence(
-                    silent_s=began - wait.since, healthy=healthy, begun=wait.begun, longest_gap_s=wait.longest_gap_s
+                    silent_s=began - wait.since,
+                    healthy=seen.healthy,
+                    elsewhere=seen.elsewhere,
+                    begun=wait.begun,
+                    longest_gap_s=wait.longest_gap_s,
+                    first_s=wait.first_s,
                 )
                 if wait in self._waits and is_hung(silence):
                     wait.hung = True
