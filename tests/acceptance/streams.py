@@ -162,7 +162,7 @@ async def load(
 
 @dataclass
 class Pace:
-    """Counts the pieces that all clients got: blows come by progress, so that a slow machine is not struck more often."""
+    """Counts the pieces that all clients got: blows come by progress, and so not more often on a slow machine."""
 
     pieces: int = 0
     _woken: asyncio.Event = field(default_factory=asyncio.Event)

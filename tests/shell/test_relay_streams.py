@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from gonogo.engines.llamacpp_stream import LlamaCppTranscript
 from gonogo.gateway.relay import relayed as relayed_module
 from gonogo.gateway.relay import silence, watch
 from gonogo.gateway.relay.relayed import Relay
@@ -70,7 +71,9 @@ class Reply:
 
 
 @contextlib.asynccontextmanager
-async def bench(root: Path, *script: str, limits: Limits | None = None, continuations: int = 3) -> AsyncIterator[Bench]:
+async def bench(
+    root: Path, *script: str, limits: Limits | None = None, continuations: int = 3, troubles: int = 0
+) -> AsyncIterator[Bench]:
     records: list[dict[str, Any]] = []
     told: list[str] = []
     async with (
@@ -90,7 +93,7 @@ async def bench(root: Path, *script: str, limits: Limits | None = None, continua
             yield Bench(scripted, server, session, records)
         task.cancel()
         await runner.cleanup()
-    assert not told
+    assert len(told) == troubles
 
 
 @pytest.fixture(autouse=True)
@@ -305,6 +308,30 @@ async def test_the_picked_endpoint_is_asked_first_and_not_again(tmp_path: Path) 
     assert picks == ["127.0.0.1:1", None]
     assert {headers["x-request-id"] for headers in one.inner.headers} == {"id-1"}
     assert {headers["x-gonogo-revision"] for headers in one.inner.headers} == {"svc/1"}
+
+
+@in_loop
+async def test_an_error_of_the_relays_own_is_told_to_the_client_and_without_what_was_said_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LlamaCppTranscript, "_add", lambda *_: [][1])
+    async with bench(tmp_path, "fine", troubles=1) as one:
+        reply = await one.ask()
+    assert reply.status == 500 and json.loads(reply.body)["error"]["code"] == "relay_error"
+    assert one.records[0]["status"] == "refused" and one.records[0]["reason"] == "relay_error"
+
+
+@in_loop
+async def test_a_relay_that_is_told_to_end_lets_streams_come_to_their_end_and_ends_the_rest_cleanly(
+    tmp_path: Path,
+) -> None:
+    async with bench(tmp_path, "hang after 3") as one:
+        task = asyncio.create_task(one.ask())
+        await until(lambda: one.inner.running == 1)
+        await asyncio.sleep(0.1)
+        await one.server.drain(0.1)
+        reply = await task
+    assert reply.text == TEXT[:2] and reply.error["code"] == "gateway_restarted"
 
 
 @in_loop

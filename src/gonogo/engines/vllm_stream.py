@@ -68,7 +68,7 @@ class VllmTranscript:
 
     @property
     def tokens(self) -> int | None:
-        return len(self._ids)
+        return len(self._ids) if self._ids or not self._text else None  # an older release tells no ids
 
     @property
     def complete(self) -> bool:

@@ -68,7 +68,10 @@ async def _serve(given: argparse.Namespace) -> None:
         listening = place.open()
         watching = asyncio.create_task(watch.run())
         tell_stderr(f"relay {given.index} listens (pid {os.getpid()})")
-        await asked_to_stop.wait()
+        asked = asyncio.create_task(asked_to_stop.wait())
+        await asyncio.wait({asked, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            watching.result()  # without it a hung replica would hang its streams: better to be started again
         listening.close()
         await server.drain(GRACE_S)
         watching.cancel()

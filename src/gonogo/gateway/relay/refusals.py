@@ -78,6 +78,12 @@ UNKNOWN_PATH = Refusal(
     type="invalid_request_error",
     message="There is nothing at this path.",
 )
+BROKEN = Refusal(
+    status=500,
+    code="relay_error",
+    hop="gateway",
+    message="The process that passes streams on met an error of its own. Try again.",
+)
 DRAINED = Refusal(
     status=503,
     code="gateway_restarted",

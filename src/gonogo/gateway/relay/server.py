@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import traceback
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 
@@ -18,7 +19,7 @@ from aiohttp import web
 from gonogo.engines.stream import CHAT, COMPLETIONS, Asked, Transcript
 from gonogo.engines.stream_table import transcript_for
 from gonogo.gateway.relay.record import Counts, Record
-from gonogo.gateway.relay.refusals import DRAINED, NOT_A_STREAM, OVERLOADED, TOO_LARGE, UNKNOWN_PATH, Refusal
+from gonogo.gateway.relay.refusals import BROKEN, DRAINED, NOT_A_STREAM, OVERLOADED, TOO_LARGE, UNKNOWN_PATH, Refusal
 from gonogo.gateway.relay.relayed import PICK_HEADER, Relay, Relayed
 
 MOST_BODY_BYTES = 33 * 1024 * 1024
@@ -126,6 +127,9 @@ class Server:
             raise
         except (ConnectionError, OSError):
             record.status = "cancelled"  # the client's side was closed under a write
+        except Exception as error:  # noqa: BLE001 - the boundary: an error of ours must be told to the client and here
+            self._tell(_place_of(error))
+            await relayed.give_up(answer, BROKEN, "relay_error")
         finally:
             self._running.pop(task, None)
             self._recorded(record, transcript)
@@ -180,6 +184,12 @@ class _Answer:
     async def write(self, data: bytes) -> None:
         assert self._response is not None
         await self._response.write(data)
+
+
+def _place_of(error: Exception) -> str:
+    """The place and the type; not the text, which may hold what was said."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    return f"{type(error).__name__} in a stream, which was ended with an error\n{frames}".rstrip()
 
 
 def _traced(record: Record, relayed: Relayed, transcript: Transcript) -> Mapping[str, object]:

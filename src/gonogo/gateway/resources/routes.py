@@ -118,7 +118,7 @@ def _to_relay(path: str, method: str, plan: ClusterPlan) -> Json:
     """For a revision that there is; what names another meets the same refusal as without relays."""
     revision = {"name": REVISION_HEADER, "string_match": {"exact": plan.name}}
     match = {"path": path, "headers": [_method(f"^{method}$"), revision]}
-    return relay_route(match, _RETRIES, MAX_BODY_BYTES + 1024 * 1024, _REMOVED_FOR_RELAYS)
+    return relay_route(match, _RETRIES_OF_RELAYS, MAX_BODY_BYTES + 1024 * 1024, _REMOVED_FOR_RELAYS)
 
 
 def to_cluster(path: str, method: str, plan: ClusterPlan) -> Json:
@@ -166,6 +166,12 @@ _RETRIES: Json = {
     # again; a try costs nothing.
     "host_selection_retry_max_attempts": 64,
     "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+}
+# A relay that answered 503 has asked the replicas, more than once: its answer stands.
+_RETRIES_OF_RELAYS: Json = {
+    **_RETRIES,
+    "retry_on": "reset,connect-failure,refused-stream",
+    "retriable_status_codes": [],
 }
 # vLLM answers 500 at once to whatever is and comes in until it ends, 5 s after its engine process died.
 _RETRIES_OF_PARTS: Json = {**_RETRIES, "retriable_status_codes": [500, 503]}
