@@ -314,7 +314,7 @@ async def test_the_picked_endpoint_is_asked_first_and_not_again(tmp_path: Path) 
 async def test_an_error_of_the_relays_own_is_told_to_the_client_and_without_what_was_said_in_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LlamaCppTranscript, "_add", lambda *_: [][1])
+    monkeypatch.setattr(LlamaCppTranscript, "_add", lambda *_: {}["none"])
     async with bench(tmp_path, "fine", troubles=1) as one:
         reply = await one.ask()
     assert reply.status == 500 and json.loads(reply.body)["error"]["code"] == "relay_error"
