@@ -79,8 +79,24 @@ DRILLS: Mapping[str, Drill] = {
     ),
     "model_list_right": Drill(
         test="test_model_list_right",
-        breaks="an engine that lists its file's name instead of the service's",
+        breaks="policy servers that list a file's name instead of the service's",
         saves_from="a client that takes the first listed model and gets one that nobody has heard of",
+    ),
+    "external_servers": Drill(
+        test="test_external_servers",
+        breaks="two servers of other people, one of which serves another model",
+        saves_from="every other request answered with 404",
+        companions={"external_servers_all": "where none answers, each is named with its reason"},
+    ),
+    "external_servers_all": Drill(
+        test="test_external_servers_all",
+        breaks="one of two servers of other people killed",
+        saves_from="a service that hangs on one server, and nobody knows",
+    ),
+    "external_encrypted": Drill(
+        test="test_external_encrypted",
+        breaks="a server of other people reached by http:// over the network",
+        saves_from="prompts and pictures that everybody on the way reads, with status 200",
     ),
     "quantization_as_asked": Drill(
         test="test_quantization_as_asked",
@@ -163,6 +179,11 @@ DRILLS: Mapping[str, Drill] = {
         breaks="a folder where the socket of Valkey should be",
         saves_from="each key uses its limits once for every policy server, and nobody notices",
     ),
+    "grpc_served": Drill(
+        test="test_grpc_served",
+        breaks="a folder where the socket of the gRPC server should be",
+        saves_from="every gRPC client gets UNAVAILABLE while everything else is green",
+    ),
     "memory_fits": Drill(
         test="test_memory_fits",
         breaks="a model and a load whose KV cache needs a terabyte",
@@ -190,8 +211,8 @@ DRILLS: Mapping[str, Drill] = {
     ),
     "engine_doors": Drill(
         test="test_engine_doors",
-        breaks="a release of vLLM that computes any number of answers to one request (the release is not here)",
-        saves_from="one request that takes the engine from everybody else",
+        breaks="a release of vLLM that is older than the flags that it must be started with (the release is not here)",
+        saves_from="replicas that end at each start, or that start without what bounds them",
     ),
     "disk_space": Drill(
         test="test_disk_space",

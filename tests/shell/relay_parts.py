@@ -189,6 +189,8 @@ class RelayedFront:
             certificate_chain_pem=self._certificates.chain_pem,
             private_key_pem=self._certificates.key_pem,
             access_log_path=str(self.root / "gateway" / "access.log"),
+            rpc_socket=self._socket("rpc-0"),
+            front_socket=self._socket("front"),
             relay_sockets=tuple(self._socket(f"relay-{index}") for index in range(self.relays)),
             inner_socket=self._socket("inner"),
             inner_log_path=str(self.root / "gateway" / "inner.log"),

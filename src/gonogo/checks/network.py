@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Iterator
+from typing import Iterator, Sequence
 
 from gonogo.checks.external import servers_ready
 from gonogo.checks.finding import Check, Condition, Finding, Stage, Verdict
 from gonogo.engines.exits import FINAL
 from gonogo.engines.size import replicas_wanted
 from gonogo.engines.table import load_limit_s
-from gonogo.facts.part import PARTS, POLICY, RELAY, VALKEY
+from gonogo.facts.part import PARTS, POLICY, RELAY, RPC, VALKEY, PartFacts
 from gonogo.facts.replica import LOADS_TOO_LONG, Deaths, Health
 from gonogo.facts.world import World
 from gonogo.spec import Revision
@@ -160,15 +160,31 @@ def counters_shared(_: Revision, world: World) -> Iterator[Finding]:
     if world.parts is None:
         yield Finding(reason="CountersUnknown", verdict=Verdict.UNKNOWN, subject="gateway")
         return
-    shared = any(
-        one.role == VALKEY and one.running and not one.hung and one.listening is not False for one in world.parts
-    )
+    shared = _serves(world.parts, VALKEY)
     yield Finding(
         reason="CountersShared" if shared else "CountersApart",
         verdict=Verdict.PASS if shared else Verdict.FAIL,
         subject="gateway",
         values={"servers": PARTS[POLICY]},
     )
+
+
+def grpc_served(revision: Revision, world: World) -> Iterator[Finding]:
+    """Does the gRPC server run? Without it gRPC clients are refused, and those that speak HTTP are not."""
+    if world.parts is None:
+        yield Finding(reason="GrpcUnknown", verdict=Verdict.UNKNOWN, subject="gateway")
+        return
+    served = _serves(world.parts, RPC)
+    yield Finding(
+        reason="GrpcServed" if served else "GrpcNotServed",
+        verdict=Verdict.PASS if served else Verdict.FAIL,
+        subject="gateway",
+        values={"port": revision.spec.gateway.port},
+    )
+
+
+def _serves(parts: Sequence[PartFacts], role: str) -> bool:
+    return any(one.role == role and one.running and not one.hung and one.listening is not False for one in parts)
 
 
 CHECKS = (
@@ -230,5 +246,13 @@ CHECKS = (
         blocks=False,
         reasons=("CountersShared", "CountersApart", "CountersUnknown"),
         ask=counters_shared,
+    ),
+    Check(
+        name="grpc_served",
+        condition=Condition.NETWORK,
+        stages=(Stage.DEPLOY, Stage.LIVE),
+        blocks=False,
+        reasons=("GrpcServed", "GrpcNotServed", "GrpcUnknown"),
+        ask=grpc_served,
     ),
 )

@@ -6,7 +6,7 @@ import sys
 from typing import Callable, Mapping
 
 from gonogo.engines.model import Launch
-from gonogo.facts.part import POLICY, RELAY, VALKEY
+from gonogo.facts.part import POLICY, RELAY, RPC, VALKEY
 from gonogo.runtimes.paths import StatePaths
 from gonogo.runtimes.valkey import valkey_command
 
@@ -22,6 +22,15 @@ def _policy(index: int, paths: StatePaths) -> tuple[str, ...]:
         *("--socket", str(paths.part_socket(POLICY, index))),
         *("--database", str(paths.database)),
         *("--index", str(index)),
+        *("--valkey", str(paths.part_socket(VALKEY, 0))),
+        *("--access-log", str(paths.access_log)),
+    )
+
+
+def _rpc(index: int, paths: StatePaths) -> tuple[str, ...]:
+    return (
+        *(sys.executable, "-m", "gonogo.gateway.rpc.main"),
+        *("--socket", str(paths.part_socket(RPC, index)), "--front", str(paths.front_socket)),
     )
 
 
@@ -43,5 +52,6 @@ def _valkey(index: int, paths: StatePaths) -> tuple[str, ...]:
 _COMMANDS: Mapping[str, Callable[[int, StatePaths], tuple[str, ...]]] = {
     POLICY: _policy,
     RELAY: _relay,
+    RPC: _rpc,
     VALKEY: _valkey,
 }

@@ -13,7 +13,7 @@ from typing import Awaitable, Callable, Iterable, Mapping
 import grpc
 import httpx
 
-from gonogo.facts.part import POLICY, RELAY, VALKEY
+from gonogo.facts.part import POLICY, RELAY, RPC, VALKEY
 from gonogo.facts.replica import Health
 from gonogo.plan import health
 from gonogo.runtimes.local import LocalRuntime, Process
@@ -37,6 +37,7 @@ class PartsWatch:
             "gateway": self._gateway_answers,
             POLICY: self._grpc_answers,
             RELAY: self._relay_answers,
+            RPC: self._grpc_answers,
             VALKEY: self._valkey_answers,
         }
 

@@ -133,6 +133,11 @@ class StatePaths:
         """Envoy's listener for the relays."""
         return self.run / "inner.sock"
 
+    @property
+    def front_socket(self) -> Path:
+        """Where Envoy takes HTTP from the gRPC server."""
+        return self.run / "front.sock"
+
     def part_socket(self, role: str, index: int) -> Path:
         """Where a part listens (`gonogo.facts.part.PARTS`)."""
         return self.run / f"{role}-{index}.sock"

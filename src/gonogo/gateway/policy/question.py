@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
 from envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 
-from gonogo.gateway.policy.answers import STALE, let_through, model_list, read_headers, refusal
+from gonogo.gateway.policy.answers import STALE, Told, let_through, model_list, read_headers, refusal
 from gonogo.gateway.policy.body import MAX_BODY_BYTES, parse
 from gonogo.gateway.policy.decide import MODEL_LIST, Caller, RequestHeaders, View, choose, decide
 from gonogo.gateway.policy.deny import INVALID_REQUEST, Deny
@@ -47,8 +47,9 @@ def asked_by_head(message: bytes, view: View | None, now: float) -> bytes:
     if isinstance(caller, Deny):
         return refusal(caller)
     if (headers.content_length or 0) > MAX_BODY_BYTES:
-        return refusal(_TOO_LARGE)
-    return let_through({}, {})
+        return refusal(_TOO_LARGE, Told(key_id=caller.key.key_id))
+    # A gRPC call is asked about once, so that its line in the log can name the key now or never.
+    return let_through({} if caller.services else {"x-gonogo-key-id": caller.key.key_id}, {})
 
 
 def asked_whole(message: bytes, view: View | None, now: float) -> Asked | bytes:
@@ -66,7 +67,7 @@ def asked_whole(message: bytes, view: View | None, now: float) -> Asked | bytes:
     if _path(headers) == MODEL_LIST:
         return model_list(caller, view)
     asked = _judged(headers, http.raw_body, caller, view)
-    return refusal(asked) if isinstance(asked, Deny) else asked
+    return refusal(asked, Told(key_id=caller.key.key_id)) if isinstance(asked, Deny) else asked
 
 
 def _http(message: bytes) -> AttributeContext.HttpRequest:

@@ -24,12 +24,15 @@ MOST_INPUTS = 2048
 class ServiceRules:
     """The rules of one revision.
 
-    `context_tokens`: prompt and answer of one request together. `sees_pictures` None: not known, the engine decides.
-    `media_hosts`: from where the engine may fetch pictures by https; none: only pictures that are in the body.
+    `context_tokens`: prompt and answer of one request together; `context_known`: the engine was started with it, which
+    nobody can say of a server that others started, so that nothing is refused by it. `sees_pictures` None: not known,
+    the engine decides. `media_hosts`: from where the engine may fetch pictures by https; none: only pictures that are
+    in the body.
     """
 
     engine: str = LLAMACPP
     context_tokens: int = DEFAULT_CONTEXT_TOKENS
+    context_known: bool = True
     sees_pictures: bool | None = None
     most_choices: int = MOST_CHOICES
     most_logprobs: int = MOST_LOGPROBS
@@ -40,11 +43,13 @@ class ServiceRules:
 
 def rules_of(spec: Mapping[str, Any]) -> ServiceRules:
     """The rules of a spec, given as its JSON. What is absent is as the spec's class has it by default."""
-    engine = _part(spec, "engine").get("name") or LLAMACPP
+    external = bool(_part(spec, "replicas").get("external"))
+    engine = EXTERNAL if external else _part(spec, "engine").get("name") or LLAMACPP
     context = _part(spec, "expect").get("context_tokens")
     return ServiceRules(
         engine=str(engine),
         context_tokens=context if isinstance(context, int) else DEFAULT_CONTEXT_TOKENS,
+        context_known=not external,
         sees_pictures=_sees_pictures(spec, str(engine)),
     )
 

@@ -58,8 +58,10 @@ _REMOVED_FROM_ENGINES = [
 ]
 
 
-def routes(clusters: Sequence[ClusterPlan], *, relayed: bool = False) -> Json:
-    """The route configuration of every listener. `relayed`: there are relays for streamed requests."""
+def routes(clusters: Sequence[ClusterPlan], others: Sequence[Json] = (), *, relayed: bool = False) -> Json:
+    """The route configuration of every listener. `others`: routes of what is not served by engines themselves;
+    `relayed`: there are relays for streamed requests.
+    """
     return {
         "name": ROUTE_CONFIG,
         "virtual_hosts": [
@@ -68,6 +70,7 @@ def routes(clusters: Sequence[ClusterPlan], *, relayed: bool = False) -> Json:
                 "domains": ["*"],
                 "routes": [
                     *_health(),
+                    *others,
                     *(route for path in PATHS for route in _allowed(path, clusters, relayed=relayed)),
                     *_hints(),
                 ],
