@@ -47,6 +47,9 @@ def read(path: Path) -> GatewayInput:
         private_key_pem="-----BEGIN PRIVATE KEY-----\n(the key)\n-----END PRIVATE KEY-----\n",
         access_log_path="/state/gateway/access.log",
         queue_socket="/state/run/tasks-0.sock",
+        relay_sockets=tuple(content.get("relays", ())),
+        inner_socket="/state/run/inner.sock",
+        inner_log_path="/state/gateway/inner.log",
         rpc_socket="/state/run/rpc-0.sock",
         front_socket="/state/run/front.sock",
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Callable, Mapping
 
 from gonogo.engines.model import Launch
-from gonogo.facts.part import POLICY, RPC, TASKS, VALKEY, WORKER
+from gonogo.facts.part import POLICY, RELAY, RPC, TASKS, VALKEY, WORKER
 from gonogo.runtimes.paths import StatePaths
 from gonogo.runtimes.valkey import valkey_command
 
@@ -35,6 +35,17 @@ def _rpc(index: int, paths: StatePaths) -> tuple[str, ...]:
     )
 
 
+def _relay(index: int, paths: StatePaths) -> tuple[str, ...]:
+    return (
+        *(sys.executable, "-m", "gonogo.gateway.relay.main"),
+        *("--socket", str(paths.part_socket(RELAY, index))),
+        *("--inner", str(paths.inner_socket)),
+        *("--admin", str(paths.admin_socket)),
+        *("--log", str(paths.relay_log(index))),
+        *("--index", str(index)),
+    )
+
+
 def _valkey(index: int, paths: StatePaths) -> tuple[str, ...]:
     return valkey_command(paths.part_socket(VALKEY, index), paths.valkey)
 
@@ -53,6 +64,7 @@ def _of_queue(module: str, paths: StatePaths, socket: Path) -> tuple[str, ...]:
 
 _COMMANDS: Mapping[str, Callable[[int, StatePaths], tuple[str, ...]]] = {
     POLICY: _policy,
+    RELAY: _relay,
     RPC: _rpc,
     VALKEY: _valkey,
     TASKS: _tasks,
