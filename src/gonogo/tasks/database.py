@@ -68,10 +68,10 @@ MIGRATIONS: Sequence[Sequence[str]] = (_VERSION_1,)
 
 
 class Database:
-    """One SQLite file. Safe to use from several threads and processes at once."""
+    """One SQLite file. Safe to use from several threads and processes at once. `cache_mib` for each connection."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, cache_mib: int = 2) -> None:
+        self.path, self._cache_mib = path, cache_mib
         self._idle: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
 
     @classmethod
@@ -126,6 +126,7 @@ class Database:
         made.row_factory = sqlite3.Row
         made.execute("PRAGMA journal_mode = WAL")
         made.execute("PRAGMA synchronous = FULL")  # an acknowledged task survives a power cut
+        made.execute(f"PRAGMA cache_size = {-1024 * self._cache_mib}")
         made.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
         return made
 
