@@ -69,6 +69,8 @@ class Policy(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
                 await context.abort(grpc.StatusCode.INTERNAL, "internal words of policy")
             if seen.get("authorization") == f"Bearer {KEY}":
                 headers = {"x-gonogo-revision": seen.get("x-rev", "svc/1"), "x-gonogo-key-id": "kid-7"}
+                if "x-pick" in seen:
+                    headers["x-gateway-destination-endpoint"] = seen["x-pick"]
                 mutation = ext_proc.HeaderMutation(set_headers=_headers(headers))
                 common = ext_proc.CommonResponse(header_mutation=mutation)
                 yield ext_proc.ProcessingResponse(request_headers=ext_proc.HeadersResponse(response=common))

@@ -10,8 +10,11 @@ from gonogo.gateway.resources.convert import Json
 
 POLICY_CLUSTER = "policy"
 METADATA = "gonogo"
+DESTINATION_HEADER = "x-gateway-destination-endpoint"
+"""Which replicas policy picked: `ip:port`, best first, with commas between."""
 
 ADS: Json = {"ads": {}, "resource_api_version": "V3"}
+_POLICIES = "envoy.load_balancing_policies"
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 # Ejection looks only at what we saw ourselves (resets, refused connections): an engine that answers 500 to one
@@ -38,7 +41,7 @@ def cluster(plan: ClusterPlan) -> Json:
         "type": "EDS",
         "eds_cluster_config": {"eds_config": ADS},
         "connect_timeout": "1s",
-        "lb_policy": "LEAST_REQUEST",
+        "load_balancing_policy": _picked_first(),
         "common_lb_config": {
             # With half of two replicas down Envoy would otherwise "panic" and send requests to the dead one too.
             "healthy_panic_threshold": {"value": 0},
@@ -73,6 +76,7 @@ def cluster(plan: ClusterPlan) -> Json:
                 # Engines close an idle connection after 5 s; a request sent into that moment would be lost.
                 "common_http_protocol_options": {"idle_timeout": "4s"},
                 "explicit_http_config": {"http_protocol_options": {}},
+                "http_filters": _after_picking(),
             }
         },
     }
@@ -117,6 +121,35 @@ def policy_cluster(sockets: tuple[str, ...]) -> Json:
             }
         },
     }
+
+
+def _picked_first() -> Json:
+    """The replicas that policy picked, one after the other on retries; where it said nothing, or nothing that is there,
+    the one with the fewest requests."""
+    fallback = _policy_of("least_request", "least_request.v3.LeastRequest", {})
+    picked = {"override_host_sources": [{"header": DESTINATION_HEADER}], "fallback_policy": fallback}
+    return _policy_of("override_host", "override_host.v3.OverrideHost", picked)
+
+
+def _after_picking() -> list[Json]:
+    """Takes the picked replicas away from the engine's sight. The route cannot: it does so before a host is chosen."""
+    removal = {"mutations": {"request_mutations": [{"remove": DESTINATION_HEADER}]}}
+    filters = "type.googleapis.com/envoy.extensions.filters.http"
+    return [
+        {
+            "name": "envoy.filters.http.header_mutation",
+            "typed_config": {"@type": f"{filters}.header_mutation.v3.HeaderMutation", **removal},
+        },
+        {
+            "name": "envoy.filters.http.upstream_codec",
+            "typed_config": {"@type": f"{filters}.upstream_codec.v3.UpstreamCodec"},
+        },
+    ]
+
+
+def _policy_of(name: str, kind: str, content: Json) -> Json:
+    typed = {"@type": f"type.googleapis.com/envoy.extensions.load_balancing_policies.{kind}", **content}
+    return {"policies": [{"typed_extension_config": {"name": f"{_POLICIES}.{name}", "typed_config": typed}}]}
 
 
 def _endpoint(endpoint: EndpointPlan) -> Json:

@@ -173,10 +173,13 @@ def _policy() -> Json:
         "message_timeout": "5s",
         "mutation_rules": {
             "disallow_all": True,
-            "allow_expression": {"regex": "^(x-gonogo-.*|www-authenticate|retry-after)$"},
+            "allow_expression": {"regex": _SETTABLE},
             "disallow_is_error": True,
         },
     }
+
+
+_SETTABLE = "^(x-gonogo-.*|x-gateway-destination-endpoint|www-authenticate|retry-after)$"
 
 
 def _access_log(path: str) -> Json:
