@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 
 import pytest
 
 from gonogo.facts import (
+    gateway_hosts,
     parse_accelerators,
     parse_network,
     parse_programs,
@@ -36,6 +37,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "boot_id": parse_system.parse_boot_id,
     "capabilities": parse_accelerators.parse_capabilities,
     "cgroup_paths": parse_system.parse_cgroup_paths,
+    "clusters": gateway_hosts.parse_clusters,
     "container_engine": parse_tools.parse_container_engine,
     "container_toolkit": parse_tools.parse_toolkit_version,
     "cpu_max": parse_system.parse_cpu_max,
@@ -64,6 +66,8 @@ FILES = sorted(CASES.glob("*/*.txt"))
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return value

@@ -22,7 +22,7 @@ SCHEMA = json_schema()
 # The schema cannot see these: they are about two fields together, about Python, or about how YAML was written.
 BEYOND_A_SCHEMA = {
     "BadPattern", "ControlCharacter", "DuplicateField", "DuplicateName", "KeyNotText", "MinAboveMax",
-    "NotAnAddress", "NotText", "TagNotAllowed",
+    "DuplicateServer", "NotAServer", "NotAnAddress", "NotText", "NotWithExternal", "OnlyWithExternal", "TagNotAllowed",
 }  # fmt: skip
 
 

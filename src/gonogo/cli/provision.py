@@ -21,6 +21,8 @@ def provisioned(session: Session, spec: Spec) -> Spec:
     from gonogo.cli.env import faults
     from gonogo.cli.gguf_form import fetched_gguf, wants_gguf
 
+    if spec.external:
+        return with_health_path(spec)
     spec = chosen(session, spec)
     if wants_gguf(spec):
         spec = fetched_gguf(session, spec)
@@ -40,6 +42,8 @@ def found_here(session: Session, spec: Spec) -> Spec:
     from gonogo.cli.gguf_form import gguf_here, wants_gguf
     from gonogo.runtimes.environments import EnvironmentStore
 
+    if spec.external:
+        return with_health_path(spec)
     spec = chosen(session, spec)
     if wants_gguf(spec):
         spec = gguf_here(session, spec)
@@ -50,6 +54,21 @@ def found_here(session: Session, spec: Spec) -> Spec:
     if there is None:
         return spec
     return spec.model_copy(update={"engine": _pinned(spec.engine, there)})
+
+
+def with_health_path(spec: Spec) -> Spec:
+    """The spec of external replicas with what tells that they are well: `/health`, or their list of models where one of
+    those that answer has none. Servers that do not answer say nothing either way.
+    """
+    from gonogo.control.sight_servers import keys_of
+    from gonogo.facts.server import HEALTH, MODEL_LIST
+    from gonogo.runtimes.look_servers import look_at_servers
+
+    if spec.replicas is None or spec.replicas.health_path is not None:
+        return spec
+    seen = look_at_servers(keys_of((spec,))).values()
+    path = MODEL_LIST if any(facts.has_no_health for facts in seen) else HEALTH
+    return spec.model_copy(update={"replicas": spec.replicas.model_copy(update={"health_path": path})})
 
 
 def _say(session: Session, spec: Spec) -> None:

@@ -76,6 +76,9 @@ def overridden(
     if gateway:
         told["gateway"] = gateway
     if replicas is not None:
+        if spec.external:
+            words = "the spec names external replicas (replicas.external), and nothing is started"
+            raise Refusal("OptionMistaken", WRONG_INPUT, {"option": f"--replicas {replicas}", "words": words})
         told["replicas"] = replicas
     return _validated(told, given={"gateway": listen or " ".join(hostnames or ()), "replicas": str(replicas)})
 
@@ -164,13 +167,15 @@ def _with_paths(spec: Spec, folder: Path, recipes: Mapping[str, Recipe]) -> Spec
 
     changes: dict[str, Any] = {}
     is_file = spec.model.lower().endswith(".gguf")
-    if spec.model not in recipes and (is_file or "/" in spec.model):
+    if not spec.external and spec.model not in recipes and (is_file or "/" in spec.model):
         local = full(spec.model)
         of_hub = not is_file and _HUB_ID.fullmatch(spec.model) is not None
         if not (of_hub and local is not None and not os.path.exists(local)):
             changes["model"] = local
     if spec.projector is not None:
         changes["projector"] = full(spec.projector)
+    if spec.replicas is not None and spec.replicas.ca_file is not None:
+        changes["replicas"] = spec.replicas.model_copy(update={"ca_file": full(spec.replicas.ca_file)})
     gateway = spec.gateway
     if gateway.certificate_file is not None or gateway.key_file is not None:
         files = {"certificate_file": full(gateway.certificate_file), "key_file": full(gateway.key_file)}

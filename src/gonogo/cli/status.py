@@ -81,7 +81,7 @@ def _replicas(session: Session, replicas: list[Mapping[str, Any]]) -> Any:
             f"{one['address']}:{one['port']}",
             "–" if one["pid"] is None else str(one["pid"]),
             str(one["restarts"]),
-            _memory(one.get("memory")),
+            "–" if one.get("url") else _memory(one.get("memory")),
         )
     return table
 

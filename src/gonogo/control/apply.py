@@ -44,6 +44,7 @@ from gonogo.gateway.snapshot import Snapshot
 from gonogo.gateway.translate import GatewayInput, translate
 from gonogo.runtimes.environments import EnvironmentStore
 from gonogo.runtimes.look import gateway_binary
+from gonogo.runtimes.look_servers import system_ca_file
 from gonogo.runtimes.uv import EnvironmentFault
 from gonogo.security.certificates import CertificateFiles, ensure_certificates
 from gonogo.security.keys import RANDOM_BYTES, KeyRow, mint
@@ -200,6 +201,7 @@ class Hands:
                 certificate_chain_pem=certificate.chain_pem,
                 private_key_pem=certificate.key_pem,
                 access_log_path=str(self._paths.access_log),
+                system_ca_file=system_ca_file(),
             )
         )
 
@@ -276,6 +278,8 @@ class Hands:
     def _sees_images(self, revision: Revision) -> bool | None:
         if revision.spec.projector is not None:
             return True
+        if revision.spec.external:
+            return None
         return self._observer.models.look([revision.spec.model])[revision.spec.model].sees_images
 
 

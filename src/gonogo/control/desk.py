@@ -18,6 +18,7 @@ from gonogo.control.deployment import Deployment
 from gonogo.control.loop import Reconciler
 from gonogo.control.observe import Observer
 from gonogo.control.record import Recorder
+from gonogo.control.sight_servers import keys_of
 from gonogo.engines.table import load_limit_s
 from gonogo.facts.world import World
 from gonogo.plan.decide import ask, decide
@@ -253,6 +254,7 @@ class Desk:
         services = (*(one for one in self._store.services() if one.name != spec.service), draft)
         self._observer.state.forget()
         self._observer.environments.forget()  # one may have been made a moment ago
+        self._observer.servers.forget(keys_of((spec,)))
         world = await self._observer.observe(services)
         answers = tuple(ask(CHECKS, Stage.PREFLIGHT, revision, world))
         leaving = current is not None and current.leaving is not None

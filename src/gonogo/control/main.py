@@ -23,6 +23,7 @@ from gonogo.control.keeper import EXIT_LOCKED, KEPT
 from gonogo.control.launch import start_keeper
 from gonogo.control.log_rotation import rotate_logs
 from gonogo.control.loop import Reconciler
+from gonogo.control.metering import Meter, meter_for_ever
 from gonogo.control.observe import Observer
 from gonogo.control.record import Recorder
 from gonogo.gateway.ads import AdsServer, load_snapshot
@@ -77,6 +78,7 @@ async def run(paths: StatePaths, store: Store) -> None:
     serving = asyncio.create_task(http.serve(sockets=[_bound(paths)]))
     keeping = asyncio.create_task(_housekeeping(paths, runtime, reconciler))
     collecting = asyncio.create_task(_collect(deployment))
+    metering = asyncio.create_task(meter_for_ever(Meter(paths, store, deployment.change)))
     with deployment.change() as change:
         change.journal_abandoned()
         change.event("ControlStarted", pid=os.getpid(), adopted=[one.name for one in runtime.processes()])
@@ -88,6 +90,7 @@ async def run(paths: StatePaths, store: Store) -> None:
         http.should_exit = True
         keeping.cancel()
         collecting.cancel()
+        metering.cancel()
         await asyncio.wait([serving], timeout=2.0)
         await ads.stop()
 

@@ -13,6 +13,7 @@ from gonogo.control.learn import learn
 from gonogo.control.parts import PartsWatch
 from gonogo.control.sight import CertificateSight, HostSight, StateSight, given_certificates
 from gonogo.control.sight_models import EnvironmentSight, ModelSight, ProjectorSight
+from gonogo.control.sight_servers import AskedSpecs, ExternalSight, ServerSight, keys_of
 from gonogo.control.watch import Birth, ReplicaWatch
 from gonogo.engines.table import engine_for, load_limit_s
 from gonogo.facts.gateway import GatewayFacts, ResourceStatus
@@ -23,7 +24,7 @@ from gonogo.facts.world import World
 from gonogo.plan.health import SEEING_STUCK_S, STUCK_S
 from gonogo.plan.model import DesiredService
 from gonogo.runtimes.local import Process, tail
-from gonogo.spec import Gateway, Revision, Spec
+from gonogo.spec import Gateway, Revision
 from gonogo.store.faults import UnknownRevision
 
 DEATHS_WINDOW_S = 300.0
@@ -59,6 +60,9 @@ class Observer:
         self.models = ModelSight(deployment.paths)
         self.environments = EnvironmentSight(deployment.paths)
         self.projectors = ProjectorSight()
+        self.asked = AskedSpecs(deployment.store)
+        self.external = ExternalSight(deployment.paths, self.asked)
+        self.servers = ServerSight()
         self.parts = PartsWatch(deployment.paths, deployment.runtime, on_change)
         self.state = StateSight(deployment.paths)
         self.certificate = CertificateSight(deployment.paths)
@@ -72,9 +76,11 @@ class Observer:
         processes = self._processes()
         wanted_ports = {service.desired.spec.gateway.port for service in services}
         host = await asyncio.to_thread(self.host.look, frozenset(wanted_ports), [one.pid for one in processes])
-        models = await asyncio.to_thread(self.models.look, sorted({revision.spec.model for revision in revisions}))
+        models = await asyncio.to_thread(self.models.look, sorted({one.spec.model for one in revisions if _ours(one)}))
         self._adopt(processes)
         self.parts.follow(processes)
+        external = await self.external.look(services)
+        replicas = (*self._replicas(host), *external)
         return World(
             observation=self._number,
             at=time.time(),
@@ -82,7 +88,7 @@ class Observer:
             models=models,
             environments=await asyncio.to_thread(self.environments.look),
             projectors=await asyncio.to_thread(self.projectors.look, projectors),
-            replicas=self._replicas(host),
+            replicas=replicas,
             gateway=self._gateway(processes, services),
             parts=self._parts(processes),
             certificate=await asyncio.to_thread(self.certificate.look, _gateways(services)),
@@ -92,6 +98,8 @@ class Observer:
             state=await asyncio.to_thread(self.state.look),
             probes=tuple(probe for found in self._memory.probes.values() for probe in found),
             deaths=self._recent_deaths(),
+            asked=self.asked.of_replicas(replicas),
+            servers=await asyncio.to_thread(self.servers.look, keys_of(one.desired.spec for one in services)),
         )
 
     def _processes(self) -> tuple[Process, ...]:
@@ -115,7 +123,7 @@ class Observer:
 
     def watch(self, process: Process, adopted: bool) -> None:
         """Watch a replica from now on. One that we start is watched at once: it may die before the next look."""
-        spec = self._spec_of(process)
+        spec = self.asked.of(process.name.rpartition("/")[0])  # None: of a revision that nobody knows any more
         engine = engine_for(spec)
         birth = Birth(
             load_limit_s=engine.load_limit_s if spec is None else load_limit_s(spec),
@@ -126,14 +134,6 @@ class Observer:
         watch = ReplicaWatch(self._runtime, process, engine, self._on_change, birth)
         self._memory.watches[process.handle] = watch
         watch.begin()
-
-    def _spec_of(self, process: Process) -> Spec | None:
-        """What this replica was asked for; None: a revision that nobody knows any more."""
-        name = ReplicaName.parse(process.name)
-        try:
-            return self._store.revision(name.service, name.revision).spec
-        except UnknownRevision:
-            return None
 
     def _told_before(self, process: Process) -> float | None:
         """How long this very process took to its first token, as an earlier control process wrote it down."""
@@ -275,6 +275,11 @@ def _why(watch: ReplicaWatch, log_text: str, hung: bool) -> str:
 
 def _gateways(services: Sequence[DesiredService]) -> tuple[Gateway, ...]:
     return tuple(service.desired.spec.gateway for service in services if not service.removed)
+
+
+def _ours(revision: Revision) -> bool:
+    """Whether its model is on this host: external replicas have their own."""
+    return not revision.spec.external
 
 
 def _revisions(service: DesiredService) -> list[Revision]:

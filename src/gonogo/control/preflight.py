@@ -8,6 +8,7 @@ from gonogo.checks.catalogue import CHECKS, of_host
 from gonogo.checks.finding import Answer, Stage
 from gonogo.control.sight import HostSight, given_certificates, state_facts
 from gonogo.control.sight_models import ModelSight, ProjectorSight, environments_of
+from gonogo.control.sight_servers import keys_of
 from gonogo.facts.gateway import GatewayFacts
 from gonogo.facts.host import HostFacts
 from gonogo.facts.world import World
@@ -15,6 +16,7 @@ from gonogo.plan.decide import ask, decide
 from gonogo.plan.model import DesiredService, Plan
 from gonogo.runtimes.environments import EnvironmentStore
 from gonogo.runtimes.local import LocalRuntime
+from gonogo.runtimes.look_servers import look_at_servers
 from gonogo.runtimes.paths import StatePaths
 from gonogo.spec import Revision, Spec
 from gonogo.spec.profile import Profile
@@ -27,7 +29,7 @@ def look(paths: StatePaths, revision: Revision) -> World:
         observation=1,
         at=time.time(),
         host=HostSight(paths).look(frozenset({revision.spec.gateway.port}), own),
-        models=ModelSight(paths).look((revision.spec.model,)),
+        models={} if revision.spec.external else ModelSight(paths).look((revision.spec.model,)),
         environments=environments_of(EnvironmentStore(paths.environments)),
         projectors=ProjectorSight().look((revision.spec.projector,) if revision.spec.projector else ()),
         replicas=(),
@@ -35,6 +37,7 @@ def look(paths: StatePaths, revision: Revision) -> World:
         parts=(),
         given_certificates=given_certificates(paths, (revision.spec.gateway,)),
         state=state_facts(paths),
+        servers=look_at_servers(keys_of((revision.spec,))),
     )
 
 

@@ -24,6 +24,7 @@ class Recorder:
         self._change = deployment.change
         self._store = deployment.store
         self._ready: set[str] = set()
+        self._well: dict[str, bool] = {}
         self._acked = False
         self._marks: dict[str, dict[str, float]] = {}
         self._kept: dict[tuple[str, int, Stage], tuple[tuple[tuple[str, str, str], ...], float]] = {}
@@ -111,11 +112,13 @@ class Recorder:
                 self.proven(self._store.revision(action.service, action.revision), time.time())
 
     def _replicas(self, world: World) -> None:
-        ready = {f"{one.name} {one.handle}" for one in world.replicas or () if one.health is Health.READY}
+        self._servers(world)
+        ours = [one for one in world.replicas or () if one.url is None]
+        ready = {f"{one.name} {one.handle}" for one in ours if one.health is Health.READY}
         for mark in sorted(ready - self._ready):
             self.mark(mark.rpartition("/")[0], "replicas ready", world.at)
             name = ReplicaName.parse(mark.split(" ")[0])
-            one = next(one for one in world.replicas or () if f"{one.name} {one.handle}" == mark)
+            one = next(one for one in ours if f"{one.name} {one.handle}" == mark)
             with self._change() as change:
                 change.event(
                     "ReplicaReady",
@@ -127,6 +130,25 @@ class Recorder:
                     ready_after_s=None if one.ready_after_s is None else round(one.ready_after_s, 2),
                 )
         self._ready = ready
+
+    def _servers(self, world: World) -> None:
+        """External replicas have no first token of ours and no death: they are well, or silent."""
+        for one in world.replicas or ():
+            well = {Health.READY: True, Health.DEAD: False}.get(one.health) if one.health else None
+            if one.url is None or well is None or self._well.get(str(one.name), False) is well:
+                continue
+            name = one.name
+            self._well[str(name)] = well
+            if well:
+                self.mark(f"{name.service}/{name.revision}", "replicas ready", world.at)
+            with self._change() as change:
+                change.event(
+                    "ServerWell" if well else "ServerSilent",
+                    service=name.service,
+                    revision=name.revision,
+                    replica=str(name),
+                    url=one.url,
+                )
 
     def _gateway(self, world: World) -> None:
         gateway = world.gateway

@@ -91,6 +91,7 @@ def replica(seen: ReplicaFacts, planned: Mapping[str, int], pid: int | None) -> 
         "address": seen.address,
         "port": seen.port,
         "pid": pid,
+        "url": seen.url,
         "health": seen.health.value if seen.health else None,
         "restarts": seen.restarts,
         "age_s": round(seen.age_s, 1),

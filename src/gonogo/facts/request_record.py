@@ -38,8 +38,9 @@ class LogPosition:
 class RequestRecord:
     """One request at the front door. Times in ms from its start; None: it did not come to that, or was not told.
 
-    `at` is its start in Unix seconds. `status` 0: the client went away before there was one. `revision`: the one that
-    policy chose (`service/number`); `upstream`: Envoy's cluster, which is `relay` for what a relay passes on.
+    `at` is its start in Unix seconds; `sent_ms`: when all of it was on its way to a replica or a relay. `status` 0: the
+    client went away before there was one. `revision`: the one that policy chose (`service/number`); `upstream`: Envoy's
+    cluster, which is `relay` for what a relay passes on.
     """
 
     at: float
@@ -52,6 +53,7 @@ class RequestRecord:
     bytes_received: int
     bytes_sent: int
     duration_ms: int
+    sent_ms: int | None
     first_byte_ms: int | None
     attempts: int
     upstream: str | None
@@ -91,7 +93,8 @@ class Attempt:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRecord:
     """One stream as a relay passed it on. Times in ms; None: there was none. `continued`: how often another replica
-    took over. `stall_ms`: the longest wait of the client between two tokens while one died.
+    took over. `stall_ms`: the longest wait of the client between two tokens while one died. `status`: done, cancelled
+    (by the client), lost (ended by an error event of ours), refused (an error, `http_status`, before the stream).
     """
 
     request_id: str
@@ -108,11 +111,16 @@ class StreamRecord:
     stall_ms: float | None
     continued: int
     status: str
+    http_status: int | None
 
     @property
     def replica(self) -> str | None:
         """The replica that ended it."""
         return self.attempts[-1].replica if self.attempts else None
+
+    @property
+    def service(self) -> str | None:
+        return None if self.revision is None else service_of(self.revision)
 
 
 def service_of(revision: str) -> str:
@@ -157,7 +165,8 @@ def parse_stream(line: bytes) -> StreamRecord | None:
         itl_max_ms=_ms(gaps.get("max")),
         stall_ms=_ms(found.get("stall_ms")),
         continued=_count(found.get("continued")) or 0,
-        status=_name(found.get("status")) or str(_count(found.get("status")) or ""),
+        status=_name(found.get("status")) or "",
+        http_status=_count(found.get("http_status")),
     )
 
 
@@ -181,6 +190,7 @@ def _request(found: Mapping[str, object]) -> RequestRecord | None:
         bytes_received=_count(found.get("bytes_received")) or 0,
         bytes_sent=_count(found.get("bytes_sent")) or 0,
         duration_ms=duration,
+        sent_ms=_count(found.get("sent_ms")),
         first_byte_ms=_count(found.get("first_byte_ms")),
         attempts=_count(found.get("attempts")) or 0,
         upstream=upstream,

@@ -12,6 +12,7 @@ from gonogo.facts.model import ModelFacts, ProjectorFacts
 from gonogo.facts.part import PartFacts
 from gonogo.facts.probe import ProbeFacts
 from gonogo.facts.replica import Deaths, ReplicaFacts
+from gonogo.facts.server import ServerFacts, ServerKey
 from gonogo.spec import Spec
 
 
@@ -21,7 +22,9 @@ class World:
 
     `models` is keyed by what the spec asked for, `projectors` by the path that it names, `environments` by name,
     `deaths` by replica name, `given_certificates` (files of users, not judged by being presented yet) by the
-    certificate's path. `certificate` is presented. None means "not observed".
+    certificate's path. `certificate` is presented. `asked`: by `service/revision`, the specs of the revisions that
+    replicas are seen of, replaced ones too. `servers`: the external ones that were asked before anything is sent to
+    them. None means "not observed".
     """
 
     observation: int
@@ -38,9 +41,13 @@ class World:
     state: StateFacts | None = None
     probes: tuple[ProbeFacts, ...] | None = None
     deaths: Mapping[str, Deaths] = field(default_factory=dict)
+    asked: Mapping[str, Spec] = field(default_factory=dict)
+    servers: Mapping[ServerKey, ServerFacts] = field(default_factory=dict)
 
     def model_of(self, spec: Spec) -> ModelFacts | None:
-        """The model as this spec serves it: with the projector that it names."""
+        """The model as this spec serves it: with the projector that it names. None where external replicas have it."""
+        if spec.external:
+            return None
         model = self.models.get(spec.model)
         if model is None or spec.projector is None:
             return model

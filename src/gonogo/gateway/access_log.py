@@ -40,6 +40,8 @@ class LogTail:
         self._open: _Open | None = None
         self.gaps = 0
         """How often the file of the position was not there any more: lines may be lost."""
+        self.more = False
+        """Whether the last `read` left something: the same file went on, or there is a newer one."""
 
     @classmethod
     def at_end(cls, path: Path) -> LogTail:
@@ -76,6 +78,7 @@ class LogTail:
     def _read(self, limit_bytes: int) -> list[bytes]:
         while True:
             opened = self._opened()
+            self.more = False
             if opened is None:
                 return []
             # Asked before reading: once there is a newer file, nobody writes into this one any more.
@@ -91,6 +94,7 @@ class LogTail:
         assert self._position is not None
         opened.file.seek(self._position.offset)
         content = opened.file.read(limit_bytes)
+        self.more = complete or len(content) == limit_bytes
         end = content.rfind(b"\n") + 1
         if end == 0 and (len(content) == limit_bytes or complete):
             end = len(content)  # too long for a line, or cut off by the writer's death: given back as it is

@@ -21,7 +21,10 @@ from gonogo.gateway.resources.convert import to_message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayInput:
-    """Everything that the gateway's configuration is made of. Paths are absolute; the PEM chain is leaf first."""
+    """Everything that the gateway's configuration is made of. Paths are absolute; the PEM chain is leaf first.
+
+    `system_ca_file`: the CAs that this system trusts, for external servers whose spec names no CA.
+    """
 
     listeners: tuple[ListenerPlan, ...]
     clusters: tuple[ClusterPlan, ...]
@@ -29,14 +32,16 @@ class GatewayInput:
     certificate_chain_pem: str
     private_key_pem: str = field(repr=False)
     access_log_path: str
+    system_ca_file: str = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def translate(given: GatewayInput) -> snapshot.Snapshot:
     """The snapshot for this input."""
     plans = sorted(given.clusters, key=lambda plan: plan.name)
-    cds = {plan.name: to_message(clusters.cluster(plan), cluster_pb2.Cluster()) for plan in plans}
+    cds = {plan.name: to_message(clusters.cluster(plan, given.system_ca_file), cluster_pb2.Cluster()) for plan in plans}
     cds[clusters.POLICY_CLUSTER] = to_message(clusters.policy_cluster(given.policy_sockets), cluster_pb2.Cluster())
-    eds = {plan.name: to_message(clusters.endpoints(plan), endpoint_pb2.ClusterLoadAssignment()) for plan in plans}
+    ours = [plan for plan in plans if plan.external is None]
+    eds = {plan.name: to_message(clusters.endpoints(plan), endpoint_pb2.ClusterLoadAssignment()) for plan in ours}
     lds = {
         listeners.listener_name(plan): to_message(
             listeners.listener(plan, given.access_log_path), listener_pb2.Listener()

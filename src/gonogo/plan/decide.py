@@ -25,6 +25,7 @@ from gonogo.actions.model import (
 )
 from gonogo.checks.catalogue import CHECKS
 from gonogo.checks.engine import engine_environment
+from gonogo.checks.external import all_silent
 from gonogo.checks.finding import Answer, Check, Finding, Stage, Value, Verdict
 from gonogo.checks.network import hopeless
 from gonogo.engines.size import replicas_wanted
@@ -128,7 +129,7 @@ def _snapshot(services: Sequence[DesiredService], world: World) -> Iterator[Acti
     gateway = world.gateway
     if gateway is None or gateway.published == wanted.digest():
         return
-    if any(replica.health is None for replica in world.replicas or ()):
+    if any(replica.health is None and replica.url is None for replica in world.replicas or ()):
         return  # an unknown never removes an endpoint: wait until each replica was looked at
     yield wanted
 
@@ -172,6 +173,8 @@ def _hopeless(revision: Revision, world: World) -> Finding | None:
     """
     if environment_gone(revision, world):
         return next(finding for finding in engine_environment(revision, world))
+    if revision.spec.external:
+        return all_silent(revision, world)
     for index in range(replicas_wanted(revision, world)):
         name = f"{revision.name}/{index}"
         deaths = world.deaths.get(name)
@@ -202,10 +205,18 @@ def _refused(revision: Revision, world: World) -> Finding | None:
 
 
 def _provable(revision: Revision, world: World, published: bool) -> bool:
-    """Every replica generates and Envoy has acknowledged exactly what is wanted now."""
-    ready = [replica for replica in of_revision(world, revision) if replica.health is Health.READY]
+    """Every replica generates and Envoy has acknowledged exactly what is wanted now.
+
+    Of external ones, each of which may be away for its own reasons, one that is well is enough, and each was looked at.
+    """
+    found = of_revision(world, revision)
+    ready = sum(1 for replica in found if replica.health is Health.READY)
     listening = world.gateway is not None and world.gateway.listening is True
-    return published and listening and len(ready) >= replicas_wanted(revision, world)
+    if revision.spec.external:
+        enough = ready > 0 and all(replica.health is not None for replica in found)
+    else:
+        enough = ready >= replicas_wanted(revision, world)
+    return published and listening and enough
 
 
 def _probe(revision: Revision) -> ProbeRevision:

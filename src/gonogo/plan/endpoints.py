@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Sequence
 
-from gonogo.actions.model import ClusterPlan, EndpointPlan
+from gonogo.actions.model import ClusterPlan, EndpointPlan, ExternalPlan, ServerPlan
 from gonogo.engines.asked import LLAMACPP, engine_name
-from gonogo.facts.replica import Health, ReplicaFacts
+from gonogo.facts.replica import Health, ReplicaFacts, ReplicaName
+from gonogo.facts.server import HEALTH
 from gonogo.facts.world import World
 from gonogo.plan.model import DesiredService
+from gonogo.spec import Spec
 
 POLICY_STALE_S = 6.0
 """A policy server that could not read the store for 5 s refuses; after so long none sends to the old revision."""
@@ -19,14 +22,17 @@ DRAIN_LIMIT_S = 900.0
 
 
 def clusters(services: Sequence[DesiredService], world: World) -> tuple[ClusterPlan, ...]:
-    """One cluster per service and revision that is served, proven or drained, with the replicas that generate."""
+    """One cluster per service and revision that is served, proven or drained, with the replicas that generate.
+
+    External ones are all there whatever their health: the gateway itself skips those that are not well.
+    """
     wanted: dict[str, list[EndpointPlan]] = {}
-    in_parts: set[str] = set()
+    specs = dict(world.asked)
     by_name = {service.name: service for service in services}
     for service in services:
         for revision in (service.serving, service.desired):
-            if revision is not None and engine_name(revision.spec) != LLAMACPP:
-                in_parts.add(revision.name)
+            if revision is not None:
+                specs[revision.name] = revision.spec
             serves = revision is not None and not service.removed
             if revision is not None and serves and not (revision == service.desired and _rejected(service)):
                 wanted.setdefault(revision.name, [])
@@ -34,16 +40,35 @@ def clusters(services: Sequence[DesiredService], world: World) -> tuple[ClusterP
         owner = by_name.get(replica.name.service)
         if owner is None or replica.health is not Health.READY or _finished(replica, owner, world):
             continue
-        endpoint = EndpointPlan(name=replica.name, address=replica.address, port=replica.port)
-        wanted.setdefault(f"{replica.name.service}/{replica.name.revision}", []).append(endpoint)
-    return tuple(
-        ClusterPlan(
-            name=name,
-            endpoints=tuple(sorted(found, key=lambda one: one.name.index)),
-            outlives_its_parts=name in in_parts,
-        )
-        for name, found in sorted(wanted.items())
+        found = wanted.setdefault(f"{replica.name.service}/{replica.name.revision}", [])
+        if replica.url is None:
+            found.append(EndpointPlan(name=replica.name, address=replica.address, port=replica.port))
+    return tuple(_cluster(name, found, specs.get(name)) for name, found in sorted(wanted.items()))
+
+
+def _cluster(name: str, endpoints: Sequence[EndpointPlan], spec: Spec | None) -> ClusterPlan:
+    """`spec` None: of a revision that nobody knows any more; its replicas drain."""
+    plan = ClusterPlan(name=name, endpoints=tuple(sorted(endpoints, key=lambda one: one.name.index)))
+    if spec is None:
+        return plan
+    return replace(
+        plan,
+        outlives_its_parts=engine_name(spec) != LLAMACPP,
+        balancing=spec.gateway.balancing,
+        connect_timeout_s=spec.gateway.connect_timeout_s,
+        external=_external(name, spec),
     )
+
+
+def _external(name: str, spec: Spec) -> ExternalPlan | None:
+    if spec.replicas is None or not spec.external:
+        return None
+    servers = tuple(
+        ServerPlan(name=ReplicaName.parse(f"{name}/{index}"), server=server)
+        for index, server in enumerate(spec.external)
+    )
+    path = spec.replicas.health_path or HEALTH
+    return ExternalPlan(servers=servers, health_path=path, ca_file=spec.replicas.ca_file)
 
 
 def drained(replica: ReplicaFacts, service: DesiredService, world: World) -> bool:

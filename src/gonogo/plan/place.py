@@ -49,6 +49,8 @@ def missing_replicas(
     offset = sum(1 for other in services if other.name < service.name) * 8
     ports = ports[offset:] + ports[:offset]
     for revision in active(service):
+        if revision.spec.external:
+            continue
         if _waits_for_room(revision, service, world) or environment_gone(revision, world):
             continue
         have = {replica.name.index for replica in of_revision(world, revision)}
@@ -80,7 +82,8 @@ def threads_each(services: Sequence[DesiredService], world: World) -> int:
     Measured on 2 cores: two replicas with two threads each served 0.16 requests/s, with one each 4.0.
     """
     cores = world.host.cores if world.host and world.host.cores else 1
-    total = sum(replicas_wanted(service.desired, world) for service in services if not service.removed)
+    ours = [service for service in services if not service.removed and not service.desired.spec.external]
+    total = sum(replicas_wanted(service.desired, world) for service in ours)
     return max(1, cores // max(1, total))
 
 

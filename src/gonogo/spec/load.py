@@ -31,6 +31,11 @@ OTHER_NAMES: Mapping[str, str] = MappingProxyType(
     {
         "name": "service",
         "count": "replicas",
+        "endpoints": "external",
+        "upstreams": "external",
+        "servers": "external",
+        "lb_policy": "balancing",
+        "connect_timeout": "connect_timeout_s",
         "concurrency": "concurrent_requests",
         "parallel": "concurrent_requests",
         "max_model_len": "context_tokens",
@@ -53,7 +58,10 @@ OTHER_NAMES: Mapping[str, str] = MappingProxyType(
 """What other tools and people call our fields."""
 
 WITHOUT_MESSAGE = frozenset(
-    {"NotAnAddress", "BadPattern", "BadVersions", "MinAboveMax", "MissingField", "DuplicateName", "UnknownWord"}
+    {
+        *("NotAnAddress", "BadPattern", "BadVersions", "MinAboveMax", "MissingField", "DuplicateName", "UnknownWord"),
+        *("NotAServer", "DuplicateServer", "NotWithExternal", "OnlyWithExternal"),
+    }
 )
 """Reasons that the model's own validators name; their values come with them."""
 
@@ -123,9 +131,8 @@ class _Translation:
             self._choice(tuple(tag for tag in tags if tag != QUESTION))  # which is what has no kind
         elif self._type in ("string_too_long", "string_too_short"):
             self._length()
-        elif self._type == "too_long":
-            seen = str(self._context.get("actual_length"))
-            self._mistake("TooMany", seen=seen, allowed=str(self._wanted.most_entries))
+        elif self._type in ("too_long", "too_short"):
+            self._entries()
         elif self._type == "string_pattern_mismatch":
             self._name()
         elif self._type.endswith("_type"):
@@ -197,6 +204,13 @@ class _Translation:
         low, high = self._wanted.lengths
         allowed = f"{low}…{'' if high is None else high}"
         self._mistake("WrongLength", seen=str(len(self._place.text or "")), allowed=allowed)
+
+    def _entries(self) -> None:
+        if self._type == "too_short":
+            self._mistake("TooFew")
+        else:
+            seen = str(self._context.get("actual_length"))
+            self._mistake("TooMany", seen=seen, allowed=str(self._wanted.most_entries))
 
     def _name(self) -> None:
         kind = self._wanted.name_of

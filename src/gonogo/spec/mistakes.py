@@ -46,6 +46,7 @@ ENGLISH: Mapping[str, str] = MappingProxyType(
         "OutOfRange": "`{field}` is {seen}; allowed is {allowed}",
         "WrongLength": "`{field}` has {seen} characters; allowed are {allowed}",
         "TooMany": "`{field}` has {seen} entries; at most {allowed} are allowed",
+        "TooFew": "`{field}` is an empty list; leave it out, or name at least one",
         "NotAllowed": "`{field}` is {seen}; allowed: {allowed}",
         "NotAllowed.Nearest": "`{field}` is {seen}; did you mean `{nearest}`? Allowed: {allowed}",
         "BadName.Service": "`{field}` is {seen}; a service name has at most 63 of a-z 0-9 . - and begins and ends "
@@ -54,6 +55,13 @@ ENGLISH: Mapping[str, str] = MappingProxyType(
         "BadName.Version": '`{field}` is {seen}; a version is up to four numbers with dots, like "535.154.02"',
         "BadName.Profile": "`{field}` is {seen}; a profile name has at most 63 of a-z 0-9 . -",
         "BadName.Host": "`{field}` is {seen}; a host name has letters, digits, dots and hyphens only",
+        "BadName.Path": "`{field}` is {seen}; a path begins with / and has letters, digits and . _ ~ - / only",
+        "NotAServer": "`{field}` is {seen}; wanted is the base URL of a server: http:// or https://, a host name or IP "
+        "address and a port, nothing behind it but /v1, for example {nearest}",
+        "DuplicateServer": "`{field}` is {seen}, a server that stands in the list already",
+        "NotWithExternal": "`{field}` is of replicas that gonogo starts; with `replicas.external` it starts none, so "
+        "leave it out",
+        "OnlyWithExternal": "`{field}` is of servers that run already; name those in `replicas.external`",
         "NotAnAddress": "`{field}` is {seen}; wanted is an IP address, for example {nearest}",
         "BadPattern": "`{field}` is {seen}, which is not a regular expression: {problem}",
         "BadVersions": "`{field}` is {seen}, which is not a range of versions; `>=0.12.0,<0.20` is one",

@@ -17,8 +17,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from gonogo.spec.part import Part
+from gonogo.spec.part import FilePath, Part
 from gonogo.spec.recipe_probes import RecipeProbe
+from gonogo.spec.replicas import Replicas, Server
 
 TOKENS_PER_K = 1024
 NOT_IN_A_SERVICE_NAME = re.compile(r"[^a-z0-9.-]+")
@@ -58,7 +59,6 @@ ServiceName = Annotated[
 HostName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$", json_schema_extra={"x-name-of": "Host"})
 ]
-FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 class Quantization(str, Enum):
@@ -69,29 +69,6 @@ class Quantization(str, Enum):
     Q8_0 = "q8_0"
     Q4_K_M = "q4_k_m"
     Q4_1 = "q4_1"
-
-
-class Replicas(Part):
-    """How many replicas may run; a plain number means exactly so many.
-
-    Scaling between the two bounds comes later: `min` run.
-    """
-
-    min: Annotated[int, Field(ge=1, le=64, description="Replicas that always run.")]
-    max: Annotated[int, Field(ge=1, le=64, description="Replicas that may run when scaling asks for them.")]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _exactly(cls, value: Any) -> Any:
-        if isinstance(value, int):
-            return {"min": value, "max": value}
-        return value
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Replicas:
-        if self.min > self.max:
-            raise PydanticCustomError("MinAboveMax", "min above max", {"min": str(self.min), "max": str(self.max)})
-        return self
 
 
 class KvCache(str, Enum):
@@ -165,8 +142,22 @@ class Expect(Part):
     ] = 2048
 
 
+class Balancing(str, Enum):
+    """Who of a service's replicas gets the next request. `token_aware`: as policy picks, by what each holds; where it
+    is silent, the one with the fewest requests.
+    """
+
+    TOKEN_AWARE = "token_aware"  # noqa: S105 (no secret)
+    LEAST_REQUEST = "least_request"
+    ROUND_ROBIN = "round_robin"
+    RANDOM = "random"
+
+
 class Gateway(Part):
-    """Where the gateway listens, and the names that go into its certificate beside the address."""
+    """Where the gateway listens, the names in its certificate beside the address, and how it reaches replicas.
+
+    Address and port are the service's wish; `balancing` and `connect_timeout_s` hold for its replicas alone.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -189,6 +180,12 @@ class Gateway(Part):
         Field(description="Your own certificate (PEM, whole chain); absent: gonogo's own CA makes one."),
     ] = None
     key_file: Annotated[FilePath | None, Field(description="The private key (PEM) of `certificate_file`.")] = None
+    balancing: Annotated[
+        Balancing, Field(description="Which replica gets the next request; `token_aware` counts what each holds.")
+    ] = Balancing.TOKEN_AWARE
+    connect_timeout_s: Annotated[
+        float, Field(ge=0.05, le=60, description="Seconds to reach a replica, then the next one is tried.")
+    ] = 1.0
 
     @model_validator(mode="after")
     def _certificate_with_key(self) -> Gateway:
@@ -239,7 +236,10 @@ class Spec(Part):
     ] = None
     replicas: Annotated[
         Replicas | None,
-        Field(description="How many replicas run: a number, or `min` and `max`; absent: two where two fit, else one."),
+        Field(
+            description="How many replicas run: a number, or `min` and `max`; absent: two where two fit, else one. "
+            "Or `external`: servers that run already."
+        ),
     ] = None
     expect: Annotated[Expect, Field(description="The load that the plan must hold.")] = Expect()
     hosts: Annotated[Literal["local"], Field(description="Where replicas run: `local` is this machine.")] = "local"
@@ -249,6 +249,29 @@ class Spec(Part):
         Field(max_length=16, description="What the model must answer right; absent: the recipe's."),
         AfterValidator(_names_differ),
     ] = ()
+
+    @model_validator(mode="after")
+    def _nothing_to_start_beside_servers(self) -> Spec:
+        if self.external:
+            ours = {
+                "projector": self.projector is not None,
+                "quantization": self.quantization is not Quantization.AUTO,
+                "engine": self.engine is not None,
+            }
+            for name, given in ours.items():
+                if given:
+                    raise PydanticCustomError("NotWithExternal", "a setting of our own replicas", {"at": name})
+        return self
+
+    @property
+    def external(self) -> tuple[Server, ...]:
+        """The servers of other people that are this service's replicas; empty: gonogo starts its own."""
+        return self.replicas.servers if self.replicas is not None else ()
+
+    @property
+    def served_as(self) -> str:
+        """What its replicas call the model: the service's name where we start them, else what their owners say."""
+        return self.model if self.external else self.service
 
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical JSON: equal specs, equal digests."""

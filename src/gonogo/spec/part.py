@@ -31,6 +31,7 @@ def pattern_with(*groups: str) -> Callable[[str], str]:
     return check
 
 
+FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
 ProbeName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$", json_schema_extra={"x-name-of": "Probe"})]
 
 

@@ -12,8 +12,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from gonogo.spec.load import read
-from gonogo.spec.model import FilePath
-from gonogo.spec.part import Part
+from gonogo.spec.part import FilePath, Part
 from gonogo.spec.recipe_parts import Languages
 
 MEASURED_PERCENT = 75

@@ -53,6 +53,8 @@ def schema_of(kind: type[Part]) -> Schema:
     if "Replicas" in parts:
         section = parts["Replicas"]
         count = {name: section["properties"]["min"][name] for name in ("type", "minimum", "maximum")}
+        section["if"] = {"not": {"required": ["external"]}}
+        section["then"] = {"required": section.pop("required")}
         parts["Replicas"] = {"description": section.pop("description"), "anyOf": [count, section]}
     if "VersionRange" in parts:
         section = parts["VersionRange"]

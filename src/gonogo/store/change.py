@@ -12,11 +12,12 @@ import sqlalchemy as sa
 
 from gonogo.actions.model import Action
 from gonogo.checks.finding import Answer, Stage
+from gonogo.facts.metered import Metered
 from gonogo.security.chain import Event, canonical
 from gonogo.security.keys import LIMITS, SCOPES, KeyRow, check_limits
 from gonogo.spec import Revision, Spec
 from gonogo.store import answers as kept_answers
-from gonogo.store import journal, queries
+from gonogo.store import journal, metering, queries
 from gonogo.store import tables as t
 from gonogo.store.faults import LeaseNeeded, UnknownKey, UnknownRevision
 from gonogo.store.log import Log, Subject
@@ -201,6 +202,11 @@ class Change:
     def journal_abandoned(self) -> tuple[OpenAction, ...]:
         """A new holder's first word: what earlier ones left open is open no more, each with an event. Returns it."""
         return journal.abandon(self._connection, self._log, epoch=self._needs_lease("an action"))
+
+    def keep_metered(self, read: Metered) -> int:
+        """Count what was read of the gateway's logs, and note how far; returns how many lines wait for another one."""
+        self._needs_lease("usage")
+        return metering.keep(self._connection, self._log, read)
 
     def _needs_lease(self, what: str) -> int:
         if self._epoch is None:

@@ -57,7 +57,22 @@ _VERSION_3: Sequence[str] = (
     " ('interactive', 'batch'))",
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_VERSION_1, _VERSION_2, _VERSION_3)
+# Metering (`usage_tables`).
+_USAGE: Sequence[str] = (
+    # at: Unix seconds at which the span begins; span 0 is everything since the store was made.
+    "CREATE TABLE usage (span_s INTEGER NOT NULL, at INTEGER NOT NULL, key_id TEXT NOT NULL, service TEXT NOT NULL,"
+    " requests INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,"
+    " completion_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, unmetered INTEGER NOT NULL,"
+    " streamed INTEGER NOT NULL, retried INTEGER NOT NULL, continued INTEGER NOT NULL, statuses TEXT NOT NULL,"
+    " outcomes TEXT NOT NULL, histograms TEXT NOT NULL, PRIMARY KEY (span_s, at, key_id, service))",
+    "CREATE TABLE log_positions (log TEXT PRIMARY KEY, inode INTEGER NOT NULL, next_byte INTEGER NOT NULL,"
+    " mark INTEGER NOT NULL, lines INTEGER NOT NULL, malformed INTEGER NOT NULL, gaps INTEGER NOT NULL)",
+    "CREATE TABLE half_requests (request_id TEXT NOT NULL, half TEXT NOT NULL CHECK (half IN ('request', 'stream')),"
+    " content TEXT NOT NULL, since_at REAL NOT NULL, PRIMARY KEY (request_id, half))",
+    "CREATE INDEX half_requests_by_age ON half_requests (since_at)",
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_VERSION_1, _VERSION_2, _VERSION_3, _USAGE)
 """`MIGRATIONS[n]` leads from schema version n to n + 1."""
 
 SCHEMA_VERSION = len(MIGRATIONS)

@@ -13,12 +13,13 @@ from gonogo.plan.model import DesiredService
 from gonogo.security.chain import GENESIS, Event, Head
 from gonogo.security.keys import KeyRow
 from gonogo.spec import Revision
-from gonogo.store import answers, head_file, queries
+from gonogo.store import answers, head_file, metering, queries
 from gonogo.store import tables as t
 from gonogo.store.change import Change
 from gonogo.store.faults import StaleEpoch, StoreUnreadable, UnknownRevision
 from gonogo.store.head_file import HeadFile
 from gonogo.store.log import Author, Log, Subject
+from gonogo.store.metering import LogState, UsageRow
 from gonogo.store.policy_view import PolicyView
 from gonogo.store.records import KeptAnswer, Lease, OpenAction, Rejection
 from gonogo.store.sqlite import SqliteBackend
@@ -141,6 +142,16 @@ class Store:
         """Actions that were started and neither finished nor failed."""
         with self._reading() as connection:
             return queries.open_actions(connection)
+
+    def usage(self, span_s: int, since: float, until: float) -> tuple[UsageRow, ...]:
+        """Usage by key, service and span (`metering.KEPT_S`, or `ALL_S` for the sum of all), oldest first."""
+        with self._reading() as connection:
+            return metering.rows(connection, span_s, since, until)
+
+    def logs(self) -> dict[str, LogState]:
+        """How far metering has read each of the gateway's logs, by the log's name."""
+        with self._reading() as connection:
+            return metering.logs(connection)
 
     def close(self) -> None:
         self._backend.close()

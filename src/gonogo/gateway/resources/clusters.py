@@ -6,10 +6,12 @@ The numbers were found by killing things under load: docs/decisions/0006-what-th
 from __future__ import annotations
 
 from gonogo.actions.model import ClusterPlan, EndpointPlan
-from gonogo.gateway.resources.convert import Json
+from gonogo.facts.server import HEALTH
+from gonogo.gateway.resources import external
+from gonogo.gateway.resources.convert import METADATA, Json
+from gonogo.spec.model import Balancing
 
 POLICY_CLUSTER = "policy"
-METADATA = "gonogo"
 DESTINATION_HEADER = "x-gateway-destination-endpoint"
 """Which replicas policy picked: `ip:port`, best first, with commas between."""
 
@@ -34,14 +36,24 @@ _OUTLIERS: Json = {
 }
 
 
-def cluster(plan: ClusterPlan) -> Json:
-    """The cluster of one revision. Its endpoints come over EDS under the same name."""
+_BALANCING = {
+    Balancing.LEAST_REQUEST: "LEAST_REQUEST",
+    Balancing.ROUND_ROBIN: "ROUND_ROBIN",
+    Balancing.RANDOM: "RANDOM",
+}
+
+
+def cluster(plan: ClusterPlan, system_ca_file: str) -> Json:
+    """The cluster of one revision. Its endpoints come over EDS under the same name; external ones stand in it."""
+    if plan.external is None:
+        where: Json = {"type": "EDS", "eds_cluster_config": {"eds_config": ADS}}
+    else:
+        where = external.members(plan.name, plan.external, system_ca_file)
     return {
         "name": plan.name,
-        "type": "EDS",
-        "eds_cluster_config": {"eds_config": ADS},
-        "connect_timeout": "1s",
-        "load_balancing_policy": _picked_first(),
+        **where,
+        "connect_timeout": f"{plan.connect_timeout_s:g}s",
+        **_balancing(plan.balancing),
         "common_lb_config": {
             # With half of two replicas down Envoy would otherwise "panic" and send requests to the dead one too.
             "healthy_panic_threshold": {"value": 0},
@@ -67,7 +79,10 @@ def cluster(plan: ClusterPlan) -> Json:
                 "unhealthy_threshold": 2,
                 "healthy_threshold": 1,
                 # By default the Host header is the cluster's name, and a strict server refuses one with a slash.
-                "http_health_check": {"path": "/health", "host": "localhost"},
+                "http_health_check": {
+                    "path": HEALTH if plan.external is None else plan.external.health_path,
+                    "host": "localhost",
+                },
             }
         ],
         "typed_extension_protocol_options": {
@@ -123,12 +138,14 @@ def policy_cluster(sockets: tuple[str, ...]) -> Json:
     }
 
 
-def _picked_first() -> Json:
-    """The replicas that policy picked, one after the other on retries; where it said nothing, or nothing that is there,
-    the one with the fewest requests."""
+def _balancing(asked: Balancing) -> Json:
+    """Policy picks by tokens, and on a retry the next of its list is taken; where it said nothing, or nothing that is
+    there, the replica with the fewest requests."""
+    if asked is not Balancing.TOKEN_AWARE:
+        return {"lb_policy": _BALANCING[asked]}
     fallback = _policy_of("least_request", "least_request.v3.LeastRequest", {})
     picked = {"override_host_sources": [{"header": DESTINATION_HEADER}], "fallback_policy": fallback}
-    return _policy_of("override_host", "override_host.v3.OverrideHost", picked)
+    return {"load_balancing_policy": _policy_of("override_host", "override_host.v3.OverrideHost", picked)}
 
 
 def _after_picking() -> list[Json]:

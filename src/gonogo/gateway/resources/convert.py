@@ -38,6 +38,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 Json = dict[str, Any]
+METADATA = "gonogo"
+"""Under this name endpoints carry what the access log says of them."""
 M = TypeVar("M", bound=Message)
 
 

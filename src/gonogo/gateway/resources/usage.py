@@ -7,13 +7,11 @@ stream are counted by the relay, whose log has a line of its own (`facts.request
 from __future__ import annotations
 
 from gonogo.gateway import replies
-from gonogo.gateway.resources.clusters import METADATA
-from gonogo.gateway.resources.convert import Json
+from gonogo.gateway.resources.convert import METADATA, Json
+from gonogo.gateway.resources.routes import REVISION_HEADER, USAGE
 
 _HTTP = "type.googleapis.com/envoy.extensions.filters.http"
 KEY_HEADER = "x-gonogo-key-id"
-REVISION_HEADER = "x-gonogo-revision"
-JSON_TO_METADATA = "envoy.filters.http.json_to_metadata"
 
 _KEY_STATE = "gonogo.key_id"
 _REVISION_STATE = "gonogo.revision"
@@ -39,6 +37,7 @@ LOG_FIELDS: Json = {
     "bytes_sent": "%BYTES_SENT%",
     "content_type": "%RESP(content-type)%",
     "duration_ms": "%DURATION%",
+    "sent_ms": "%REQUEST_TX_DURATION%",
     "first_byte_ms": "%RESPONSE_DURATION%",
     "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     "upstream": "%UPSTREAM_HOST%",
@@ -66,7 +65,7 @@ def identity_filter() -> Json:
 def usage_filter() -> Json:
     """Reads the tokens out of an answer in one piece. Streams (another content type) pass it untouched."""
     return {
-        "name": JSON_TO_METADATA,
+        "name": USAGE,
         "typed_config": {
             "@type": f"{_HTTP}.json_to_metadata.v3.JsonToMetadata",
             "response_rules": {

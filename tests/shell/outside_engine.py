@@ -1,0 +1,193 @@
+"""A program: an OpenAI-compatible server that is nobody's replica, fast, and killed for real. And how a test starts it.
+
+    with OutsideEngine("phone") as engine: engine.url; engine.kill()
+
+Usage: outside_engine.py PORT MODEL [--gap-ms 1.5] [--no-health] [--certificate FILE --key FILE]. It counts: the answer
+is `one two three …`, one word per token, cut by `max_tokens` and `stop`. Each answer names the server's port in
+`system_fingerprint`; the Host header that came is in `x-host`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Mapping
+
+TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+ONES = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+USUAL_TOKENS, MOST_TOKENS = 16, 99
+
+
+def word(number: int) -> str:
+    """The name of a number below 100."""
+    if number < len(ONES):
+        return ONES[number]
+    tens, ones = divmod(number, 10)
+    return TENS[tens] + (f"-{ONES[ones]}" if ones else "")
+
+
+class Program:
+    """The server. One asyncio loop, HTTP/1.1 with keep-alive."""
+
+    def __init__(self, told: argparse.Namespace) -> None:
+        self._told = told
+
+    async def serve(self) -> None:
+        trust = None
+        if self._told.certificate:
+            trust = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            trust.load_cert_chain(self._told.certificate, self._told.key)
+        server = await asyncio.start_server(self._connected, "127.0.0.1", self._told.port, ssl=trust, backlog=512)
+        await server.serve_forever()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, ValueError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+                first, *lines = head.strip().split("\r\n")
+                headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+                await self._answer(first.split(" ")[:2], headers, await _body(reader, headers), writer)
+        writer.close()
+
+    async def _answer(
+        self, asked: list[str], headers: Mapping[str, str], body: bytes, writer: asyncio.StreamWriter
+    ) -> None:
+        method, path = asked
+        if path == "/health" and not self._told.no_health:
+            return await self._whole(writer, 200, {}, headers)
+        if path == "/v1/models":
+            return await self._whole(writer, 200, {"object": "list", "data": [{"id": self._told.model}]}, headers)
+        if (method, path) != ("POST", "/v1/chat/completions"):
+            return await self._whole(writer, 404, {"error": {"message": f"no {path}"}}, headers)
+        question = json.loads(body)
+        if question.get("model") not in (self._told.model, None):
+            return await self._whole(writer, 404, {"error": {"message": "another model"}}, headers)
+        words, reason = _words(question)
+        if question.get("stream"):
+            return await self._stream(writer, words, reason)
+        await asyncio.sleep(self._told.gap_ms / 1000)
+        usage = {"prompt_tokens": 7, "completion_tokens": len(words), "total_tokens": 7 + len(words)}
+        choice = {"index": 0, "message": {"role": "assistant", "content": "".join(words)}, "finish_reason": reason}
+        await self._whole(writer, 200, {**self._head("chat.completion"), "choices": [choice], "usage": usage}, headers)
+
+    async def _whole(
+        self, writer: asyncio.StreamWriter, status: int, content: object, headers: Mapping[str, str]
+    ) -> None:
+        body = json.dumps(content).encode()
+        head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\nx-host: {headers.get('host', '')}\r\n"
+        writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        await writer.drain()
+
+    async def _stream(self, writer: asyncio.StreamWriter, words: list[str], reason: str) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        for delta, ended in [*(({"content": one}, None) for one in words), ({}, reason)]:
+            choice = {"index": 0, "delta": delta, "finish_reason": ended}
+            _event(writer, json.dumps({**self._head("chat.completion.chunk"), "choices": [choice]}))
+            await writer.drain()
+            await asyncio.sleep(self._told.gap_ms / 1000)
+        _event(writer, "[DONE]")
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        fingerprint = f"port-{self._told.port}"
+        return {"id": "c-1", "object": kind, "created": 1, "model": self._told.model, "system_fingerprint": fingerprint}
+
+
+def _event(writer: asyncio.StreamWriter, text: str) -> None:
+    piece = f"data: {text}\n\n".encode()
+    writer.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+
+
+def _words(question: Mapping[str, Any]) -> tuple[list[str], str]:
+    """The tokens of the answer, and why it ended."""
+    most = min(MOST_TOKENS, question.get("max_tokens") or question.get("max_completion_tokens") or USUAL_TOKENS)
+    words = [("" if at == 1 else " ") + word(at) for at in range(1, most + 1)]
+    stops = question.get("stop") or []
+    for at, one in enumerate(words):
+        if any(stop in one for stop in ([stops] if isinstance(stops, str) else stops)):
+            return words[:at], "stop"
+    return words, "length"
+
+
+async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> bytes:
+    if headers.get("transfer-encoding", "").lower() != "chunked":
+        return await reader.readexactly(int(headers.get("content-length", "0")))
+    whole = b""
+    while size := int((await reader.readuntil(b"\r\n")).strip(), 16):
+        whole += (await reader.readexactly(size + 2))[:-2]
+    await reader.readuntil(b"\r\n")
+    return whole
+
+
+class OutsideEngine:
+    """One such process; `with`, or `start` and `kill`. `words`: further options of the program."""
+
+    def __init__(self, model: str, *words: str, port: int | None = None) -> None:
+        self.model, self._words = model, words
+        self.port = port or _free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if '--certificate' in self._words else 'http'}://127.0.0.1:{self.port}"
+
+    def start(self) -> OutsideEngine:
+        """Start it and wait until it accepts connections."""
+        command = [sys.executable, str(Path(__file__)), str(self.port), self.model, *self._words]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        ends = time.monotonic() + 30
+        while time.monotonic() < ends:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return self
+            assert self.process.poll() is None, "the engine ended at once"
+            time.sleep(0.02)
+        raise AssertionError("the engine did not start")
+
+    def kill(self) -> None:
+        """SIGKILL, as a machine that loses its power."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+            self.process = None
+
+    def __enter__(self) -> OutsideEngine:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("model")
+    parser.add_argument("--gap-ms", type=float, default=1.5)
+    parser.add_argument("--no-health", action="store_true")
+    parser.add_argument("--certificate")
+    parser.add_argument("--key")
+    asyncio.run(Program(parser.parse_args()).serve())
+
+
+if __name__ == "__main__":
+    main()
