@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Mapping
 
 LLAMACPP, VLLM, VLLM_CPU, SGLANG, EXTERNAL = "llama.cpp", "vllm", "vllm-cpu", "sglang", "external"
-DEFAULT_CONTEXT_TOKENS = 2048
+TOKEN_AWARE = "token_aware"  # noqa: S105 (no secret)
+DEFAULT_CONTEXT_TOKENS, DEFAULT_CONCURRENT_REQUESTS = 2048, 4
 MOST_CHOICES, MOST_LOGPROBS = 8, 20
 """Answers per prompt (`n`, `best_of`) and alternatives per token. The same numbers as the engines that can be told
 (`gonogo.engines.settings`, held together by a test); SGLang and vLLM before 0.19 cannot, so policy is their bound."""
@@ -26,6 +27,8 @@ class ServiceRules:
 
     `context_tokens`: prompt and answer of one request together. `sees_pictures` None: not known, the engine decides.
     `media_hosts`: from where the engine may fetch pictures by https; none: only pictures that are in the body.
+    What admission goes by: `concurrent_requests` over all replicas, `replicas` as asked (None: as many as fit),
+    `sequences` of one replica (None: as planned), `balancing` in the spec's words, `external`: servers of others.
     """
 
     engine: str = LLAMACPP
@@ -36,17 +39,32 @@ class ServiceRules:
     most_sequences: int = MOST_SEQUENCES
     most_inputs: int = MOST_INPUTS
     media_hosts: tuple[str, ...] = ()
+    concurrent_requests: int = DEFAULT_CONCURRENT_REQUESTS
+    replicas: int | None = None
+    sequences: int | None = None
+    balancing: str = TOKEN_AWARE
+    external: bool = False
 
 
 def rules_of(spec: Mapping[str, Any]) -> ServiceRules:
     """The rules of a spec, given as its JSON. What is absent is as the spec's class has it by default."""
     engine = _part(spec, "engine").get("name") or LLAMACPP
-    context = _part(spec, "expect").get("context_tokens")
+    expect, replicas = _part(spec, "expect"), _part(spec, "replicas")
     return ServiceRules(
         engine=str(engine),
-        context_tokens=context if isinstance(context, int) else DEFAULT_CONTEXT_TOKENS,
+        context_tokens=_number(expect, "context_tokens") or DEFAULT_CONTEXT_TOKENS,
         sees_pictures=_sees_pictures(spec, str(engine)),
+        concurrent_requests=_number(expect, "concurrent_requests") or DEFAULT_CONCURRENT_REQUESTS,
+        replicas=_number(replicas, "min"),
+        sequences=_number(_part(spec, "engine"), "sequences"),
+        balancing=str(_part(spec, "gateway").get("balancing") or TOKEN_AWARE),
+        external=bool(replicas.get("external")),
     )
+
+
+def _number(part: Mapping[str, Any], name: str) -> int | None:
+    value = part.get(name)
+    return value if isinstance(value, int) else None
 
 
 def _sees_pictures(spec: Mapping[str, Any], engine: str) -> bool | None:
