@@ -121,8 +121,18 @@ class Deployment:
         )
 
     def ask(self, client: httpx.Client, text: str = "Say the word hello.", tokens: int = 4) -> httpx.Response:
-        question = {"messages": [{"role": "user", "content": text}], "max_tokens": tokens, "temperature": 0}
+        question = {
+            "model": self.service,
+            "messages": [{"role": "user", "content": text}],
+            "max_tokens": tokens,
+            "temperature": 0,
+        }
         return client.post("/v1/chat/completions", json=question)
+
+    @property
+    def service(self) -> str:
+        """The service that was brought up last: the model that clients ask for."""
+        return str(self.last_up["service"])
 
     def settings(self) -> list[str]:
         return ["--listen", f"127.0.0.1:{self.port}"]

@@ -79,6 +79,7 @@ class Streams(Load):
 
     def _ask(self, client: httpx.Client) -> tuple[int, str]:
         question = {
+            "model": self.deployment.service,
             "messages": [{"role": "user", "content": "Count to twenty."}],
             "max_tokens": self.tokens,
             "stream": True,

@@ -138,7 +138,9 @@ def test_control_killed_serves_on_and_the_next_one_sees_the_same(far: Deployment
     with Load(far) as load:
         os.kill(control, signal.SIGKILL)
         load.wait_for_more(20)
-        wait_for(lambda: far.run("status", "--json").code == 0 and far.pids("control") != [control], 60, "a new control")
+        wait_for(
+            lambda: far.run("status", "--json").code == 0 and far.pids("control") != [control], 60, "a new control"
+        )
         wait_for(lambda: healths(far) == before, 20, "the same servers, as well as before")
         load.wait_for_more(10)
     assert load.failed == []

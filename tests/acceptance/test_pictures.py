@@ -48,7 +48,8 @@ def _asked(deployment: Deployment, *urls: str) -> httpx.Response:
     content = [{"type": "text", "text": "What is this?"}, *pictures]
     with deployment.client() as client:
         return client.post(
-            "/v1/chat/completions", json={"messages": [{"role": "user", "content": content}], "max_tokens": 4}
+            "/v1/chat/completions",
+            json={"model": deployment.service, "messages": [{"role": "user", "content": content}], "max_tokens": 4},
         )
 
 

@@ -32,6 +32,7 @@ UP_LIMIT_S, READY_LIMIT_S = 2000.0, 1500.0
 NOTICED_S = 5.0
 CONTEXT_TOKENS, REQUESTS = 512, 4
 CHAT = "/v1/chat/completions"
+TINY = {"model": "tiny"}
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,7 @@ def successor(deployment: Deployment, replica: str, pid: int) -> int | None:
 def refused(deployment: Deployment, path: str, **fields: Any) -> Any:
     """The envelope of a request that must get 400."""
     with deployment.client() as client:
-        answer = client.post(path, json=fields)
+        answer = client.post(path, json={"model": "tiny", **fields})
     assert answer.status_code == 400, answer.text
     return answer.json()["error"]
 
@@ -142,12 +143,18 @@ def asked(text: str) -> list[dict[str, str]]:
 def test_glm4_weights_answer_stream_and_count_through_the_front_door(served: Deployment) -> None:
     assert served.last_up["findings"].get("fail", 0) == 0
     with served.client() as client:
-        answer = client.post(CHAT, json={"messages": asked("one two three"), "max_tokens": 7, "temperature": 0})
+        answer = client.post(CHAT, json={**TINY, "messages": asked("one two three"), "max_tokens": 7, "temperature": 0})
         assert answer.status_code == 200, answer.text
         assert answer.json()["model"] == "tiny"
         assert answer.json()["choices"][0]["message"]["content"] == "abcdefg", "what its weights were made to say"
         assert answer.json()["usage"] == {**answer.json()["usage"], "prompt_tokens": 15, "completion_tokens": 7}
-        fields = {"messages": asked("x"), "max_tokens": 5, "stream": True, "stream_options": {"include_usage": True}}
+        fields = {
+            **TINY,
+            "messages": asked("x"),
+            "max_tokens": 5,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
         with client.stream("POST", CHAT, json={**fields, "ignore_eos": True}) as stream:
             lines = [line.removeprefix("data: ") for line in stream.iter_lines() if line]
         assert lines[-1] == "[DONE]"
@@ -161,19 +168,26 @@ def test_glm4_weights_answer_stream_and_count_through_the_front_door(served: Dep
 
 
 @pytest.mark.parametrize(
-    ("path", "fields"),
+    ("path", "fields", "param"),
     [
-        (CHAT, {"messages": asked("x"), "n": 9}),
-        (CHAT, {"messages": asked("x"), "logprobs": True, "top_logprobs": 21}),
-        ("/v1/completions", {"prompt": "x", "logprobs": 21}),
-        (CHAT, {"messages": asked("x"), "max_tokens": 10 * CONTEXT_TOKENS}),
+        (CHAT, {"messages": asked("x"), "n": 9}, "n"),
+        (CHAT, {"messages": asked("x"), "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ("/v1/completions", {"prompt": "x", "logprobs": 21}, "logprobs"),
+        (CHAT, {"messages": asked("x"), "max_tokens": 10 * CONTEXT_TOKENS}, "max_tokens"),
     ],
     ids=["nine answers", "twenty-one alternatives", "twenty-one of a completion", "more than the context"],
 )
-def test_what_no_client_may_ask_is_refused_in_our_words(served: Deployment, path: str, fields: dict[str, Any]) -> None:
+def test_what_no_client_may_ask_is_refused_by_name(
+    served: Deployment, path: str, fields: dict[str, Any], param: str
+) -> None:
     error = refused(served, path, **{"max_tokens": 2, **fields})
-    assert (error["code"], error["hop"], error["type"]) == ("engine_refused", "engine", "invalid_request_error")
+    assert (error["param"], error["hop"], error["type"]) == (param, "policy", "invalid_request_error")
     assert error["request_id"]
+
+
+def test_what_only_the_engine_can_count_is_refused_in_our_words(served: Deployment) -> None:
+    error = refused(served, CHAT, messages=asked("x " * CONTEXT_TOKENS), max_tokens=2)
+    assert (error["code"], error["hop"], error["type"]) == ("engine_refused", "engine", "invalid_request_error")
 
 
 def test_a_picture_on_a_private_address_is_not_fetched(served: Deployment) -> None:

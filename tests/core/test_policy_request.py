@@ -8,14 +8,14 @@ import re
 import struct
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gonogo.engines.settings import MOST_CHOICES, MOST_LOGPROBS
+from gonogo.engines.settings import DOORS, MOST_CHOICES, MOST_LOGPROBS
 from gonogo.gateway.policy import rules as policy_rules
 from gonogo.gateway.policy.body import MAX_BODY_BYTES, MAX_DEPTH, MAX_VALUES, parse
 from gonogo.gateway.policy.content import BLOCK_BYTES, MOST_BLOCKS
@@ -25,6 +25,7 @@ from gonogo.gateway.policy.request import Head, Request, model_of, request_of
 from gonogo.gateway.policy.rules import ServiceRules, rules_of
 from gonogo.spec import Spec
 from gonogo.spec.model import EngineChoice, Expect
+from gonogo.spec.replicas import Replicas
 
 FOLDER = Path(__file__).parents[1] / "cases" / "policy" / "requests"
 CASES: Mapping[str, Mapping[str, Any]] = yaml.safe_load((FOLDER / "bodies.yaml").read_text(encoding="utf-8"))
@@ -237,15 +238,37 @@ def test_the_rules_of_a_spec_are_read_from_its_json() -> None:
     plain = Spec(service="svc", model="m.gguf", expect=Expect(context_tokens=4096))
     seeing = Spec(service="svc", model="m.gguf", projector="p.gguf")
     cards = Spec(service="svc", model="org/m", engine=EngineChoice(name="sglang"))
-    rules = [rules_of(spec.model_dump(mode="json")) for spec in (plain, seeing, cards)]
-    assert [one.engine for one in rules] == ["llama.cpp", "llama.cpp", "sglang"]
-    assert [one.context_tokens for one in rules] == [4096, Expect().context_tokens, Expect().context_tokens]
-    assert [one.sees_pictures for one in rules] == [False, True, None]
+    others = Spec(service="svc", model="m", replicas=Replicas.model_validate({"external": ["http://127.0.0.1:9"]}))
+    rules = [rules_of(spec.model_dump(mode="json")) for spec in (plain, seeing, cards, others)]
+    assert [one.engine for one in rules] == ["llama.cpp", "llama.cpp", "sglang", "external"]
+    assert [one.context_tokens for one in rules] == [4096, *[Expect().context_tokens] * 3]
+    assert [one.context_known for one in rules] == [True, True, True, False]
+    assert [one.sees_pictures for one in rules] == [False, True, None, None]
     assert rules_of({}) == ServiceRules(sees_pictures=False)
 
 
 def test_policy_bounds_what_the_engines_bound_by_the_same_numbers() -> None:
     assert (policy_rules.MOST_CHOICES, policy_rules.MOST_LOGPROBS) == (MOST_CHOICES, MOST_LOGPROBS)
+
+
+def pictured(url: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]}
+
+
+BEHIND_DOORS: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    "media_urls": [pictured("http://169.254.169.254/x.png"), pictured("https://example.org/x.png")],
+    "local_files": [pictured("file:///etc/passwd"), pictured("/etc/passwd"), pictured("etc/passwd")],
+    "choices": [{"n": 9}, {"n": 16384}],
+    "logprobs": [{"logprobs": True, "top_logprobs": 21}],
+}
+
+
+@pytest.mark.parametrize("engine", ["vllm", "vllm-cpu", "sglang", "llama.cpp", "external"])
+@pytest.mark.parametrize("door", sorted(DOORS))
+def test_every_door_that_an_engine_leaves_open_is_shut_by_policy(door: str, engine: str) -> None:
+    for fields in BEHIND_DOORS[door]:
+        raw = json.dumps({"model": "svc", "messages": HELLO, **fields}).encode()
+        assert isinstance(judged(raw, ServiceRules(engine=engine)), Deny), fields
 
 
 def test_what_is_refused_with_a_reason_of_its_own_stands_on_no_list() -> None:

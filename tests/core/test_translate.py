@@ -11,6 +11,7 @@ import pytest
 
 from gonogo.actions.model import ClusterPlan, EndpointPlan, ListenerPlan
 from gonogo.facts.replica import ReplicaName
+from gonogo.gateway.policy.question import HEAD, WHOLE
 from gonogo.gateway.resources.convert import to_json, unpacked
 from gonogo.gateway.resources.routes import PATHS
 from gonogo.gateway.snapshot import (
@@ -86,9 +87,9 @@ def test_policy_is_asked_about_everything_but_health_and_unknown_paths() -> None
     routes = content(translate(PLAN), ROUTES)["gateway"]["virtual_hosts"][0]["routes"]
     for route in routes:
         path = route["match"].get("path", "(any)")
-        asked = "envoy.filters.http.ext_proc" not in route.get("typed_per_filter_config", {})
-        assert asked == (path in PATHS), route
-        assert asked or "direct_response" in route, "a route past policy leads to no engine"
+        unasked = {HEAD, WHOLE} & set(route.get("typed_per_filter_config", {}))
+        assert unasked == (set() if path in PATHS else {HEAD, WHOLE}), route
+        assert not unasked or "direct_response" in route, "a route past policy leads to no engine"
 
 
 def test_every_way_to_an_engine_names_its_revision_and_takes_the_key_away() -> None:

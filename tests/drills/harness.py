@@ -217,7 +217,8 @@ class Yard(Deployment):
         wait_for(lambda: all(self.entry(name) is None for name in names), 60, f"{names} are gone")
 
     def chat(self, client: httpx.Client, text: str = "Hello", tokens: int = 4, **fields: Any) -> httpx.Response:
-        question = {"messages": [{"role": "user", "content": text}], "max_tokens": tokens, "temperature": 0, **fields}
+        asked = [{"role": "user", "content": text}]
+        question = {"model": SERVICE, "messages": asked, "max_tokens": tokens, "temperature": 0, **fields}
         return client.post("/v1/chat/completions", json=question)
 
     def ask_once(self, text: str = "Hello", tokens: int = 4, **fields: Any) -> httpx.Response:

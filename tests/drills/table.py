@@ -79,7 +79,7 @@ DRILLS: Mapping[str, Drill] = {
     ),
     "model_list_right": Drill(
         test="test_model_list_right",
-        breaks="an engine that lists its file's name instead of the service's",
+        breaks="policy servers that list a file's name instead of the service's",
         saves_from="a client that takes the first listed model and gets one that nobody has heard of",
     ),
     "quantization_as_asked": Drill(
@@ -185,8 +185,8 @@ DRILLS: Mapping[str, Drill] = {
     ),
     "engine_doors": Drill(
         test="test_engine_doors",
-        breaks="a release of vLLM that computes any number of answers to one request (the release is not here)",
-        saves_from="one request that takes the engine from everybody else",
+        breaks="a release of vLLM that is older than the flags that it must be started with (the release is not here)",
+        saves_from="replicas that end at each start, or that start without what bounds them",
     ),
     "disk_space": Drill(
         test="test_disk_space",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from tests.drills.harness import JAPAN, Yard, assert_only
+from tests.drills.harness import SERVICE, JAPAN, Yard, assert_only
 
 SEA = "Write one short sentence about the sea."
 
@@ -54,7 +54,7 @@ def test_no_repetition(yard: Yard) -> None:
 
 
 def test_model_list_right(yard: Yard) -> None:
-    with yard.faults.broken(engine={"": "renamed"}):
+    with yard.faults.broken(policy="list_renamed"):
         assert_only(yard.live(), "model_list_right", "ModelListWrong", "service/drill")
         with yard.client() as client:
             listed = client.get("/v1/models")
@@ -64,7 +64,7 @@ def test_model_list_right(yard: Yard) -> None:
 
 def _streamed(yard: Yard) -> tuple[float, float, int]:
     """Seconds to the first piece and to the last, and how many there were."""
-    question = {"messages": [{"role": "user", "content": SEA}], "max_tokens": 24, "temperature": 0, "stream": True}
+    question = {"model": SERVICE, "messages": [{"role": "user", "content": SEA}], "max_tokens": 24, "stream": True}
     began, arrivals = time.monotonic(), []
     with yard.client() as client, client.stream("POST", "/v1/chat/completions", json=question) as answer:
         for line in answer.iter_lines():

@@ -13,22 +13,26 @@ import ssl
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, AsyncIterator, Callable
+from typing import Any, Callable, ClassVar
+from urllib.parse import unquote
 
 import grpc
 from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
-from envoy.service.ext_proc.v3 import external_processor_pb2 as ext_proc
-from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as ext_proc_grpc
+from envoy.service.auth.v3 import external_auth_pb2 as auth
+from envoy.service.auth.v3 import external_auth_pb2_grpc as auth_grpc
 from envoy.type.v3.http_status_pb2 import HttpStatus
+from google.rpc.status_pb2 import Status
 
 from gonogo.actions.model import ClusterPlan, EndpointPlan, ListenerPlan
 from gonogo.facts.gateway import ResourceStatus
 from gonogo.facts.replica import ReplicaName
 from gonogo.gateway.ads import AdsServer
 from gonogo.gateway.bootstrap import Bootstrap, bootstrap_json, command
+from gonogo.gateway.policy.question import HEAD, STAGE
 from gonogo.gateway.translate import GatewayInput, translate
 from gonogo.security.certificates import ensure_certificates
 from tests.shell.gateway_parts import ENVOY, Client, free_port, read_body
@@ -57,37 +61,48 @@ class Engine:
         self.process.wait(10)
 
 
-class Policy(ext_proc_grpc.ExternalProcessorServicer):  # type: ignore[misc]
-    """Lets `KEY` in, to the revision that x-rev names (svc/1 by default); refuses the rest with odd characters."""
+class Policy(auth_grpc.AuthorizationServicer):  # type: ignore[misc]
+    """Lets `KEY` in, to the revision that the query names (svc/1 by default); refuses the rest with odd characters.
 
-    async def Process(
-        self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[Any]:
-        async for request in requests:
-            seen = {each.key: each.raw_value.decode() for each in request.request_headers.headers.headers}
-            if seen.get("x-policy") == "crash":
-                await context.abort(grpc.StatusCode.INTERNAL, "internal words of policy")
-            if seen.get("authorization") == f"Bearer {KEY}":
-                headers = {"x-gonogo-revision": seen.get("x-rev", "svc/1"), "x-gonogo-key-id": "kid-7"}
-                if "x-pick" in seen:
-                    headers["x-gateway-destination-endpoint"] = seen["x-pick"]
-                mutation = ext_proc.HeaderMutation(set_headers=_headers(headers))
-                common = ext_proc.CommonResponse(header_mutation=mutation)
-                yield ext_proc.ProcessingResponse(request_headers=ext_proc.HeadersResponse(response=common))
-                return
-            headers = {
-                "x-gonogo-code": "missing_key",
-                "x-gonogo-type": "authentication_error",
-                "x-gonogo-hop": "policy",
-            }
-            refusal = ext_proc.ImmediateResponse(
-                status=HttpStatus(code=int(seen.get("x-refuse", "401"))),
-                body='No "key" \\ was sent: 没有密钥'.encode(),
-                headers=ext_proc.HeaderMutation(set_headers=_headers({**headers, "www-authenticate": "Bearer"})),
-                details="policy_missing_key",
-            )
-            yield ext_proc.ProcessingResponse(immediate_response=refusal)
-            return
+    What else it is to do is said in the query too: policy is shown only the headers that it needs. `asked` counts the
+    questions of all of them, by their stage.
+    """
+
+    asked: ClassVar[Counter[str]] = Counter()
+
+    async def Check(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        http = request.attributes.request.http
+        shown = {"authorization", "content-length", "x-request-id", "x-envoy-auth-partial-body"}
+        assert set(http.headers) <= shown, http.headers
+        said = dict(pair.split("=", 1) for pair in http.path.partition("?")[2].split("&") if pair)
+        stage = str(dict(context.invocation_metadata() or ())[STAGE])
+        Policy.asked[stage] += 1
+        if said.get("policy") == "crash":
+            await context.abort(grpc.StatusCode.INTERNAL, "internal words of policy")
+        if http.headers.get("authorization") == f"Bearer {KEY}":
+            told = {"x-ratelimit-remaining-requests": said["left"]} if "left" in said else {}
+            if stage == HEAD:
+                return auth.CheckResponse(status=Status(code=0), ok_response=auth.OkHttpResponse())
+            headers = {"x-gonogo-revision": said.get("rev", "svc/1"), "x-gonogo-key-id": "kid-7"}
+            for name in ("x-gonogo-engine", "x-gonogo-continue"):
+                headers[name] = "llama.cpp"
+            if "pick" in said:
+                headers["x-gateway-destination-endpoint"] = unquote(said["pick"])
+            ok = auth.OkHttpResponse(headers=_headers(headers), response_headers_to_add=_headers(told))
+            return auth.CheckResponse(status=Status(code=0), ok_response=ok)
+        headers = {
+            "x-gonogo-code": "missing_key",
+            "x-gonogo-type": "authentication_error",
+            "x-gonogo-hop": "policy",
+            "www-authenticate": "Bearer",
+            **({"x-gonogo-param": said["param"]} if "param" in said else {}),
+        }
+        denied = auth.DeniedHttpResponse(
+            status=HttpStatus(code=int(said.get("refuse", "401"))),
+            body='No "key" \\ was sent: 没有密钥',
+            headers=_headers(headers),
+        )
+        return auth.CheckResponse(status=Status(code=7), denied_response=denied)
 
 
 @dataclass(frozen=True)
@@ -148,6 +163,7 @@ class Edge:
         )
 
     async def __aenter__(self) -> Edge:
+        Policy.asked.clear()
         try:
             for path in self.given.policy_sockets:
                 self.policies.append(await start_policy(path))
@@ -272,8 +288,8 @@ class Edge:
 
 
 async def start_policy(path: str) -> grpc.aio.Server:
-    server = grpc.aio.server(options=[("grpc.http2.max_ping_strikes", 0)])
-    ext_proc_grpc.add_ExternalProcessorServicer_to_server(Policy(), server)
+    server = grpc.aio.server(options=[("grpc.http2.max_ping_strikes", 0), ("grpc.max_receive_message_length", -1)])
+    auth_grpc.add_AuthorizationServicer_to_server(Policy(), server)
     server.add_insecure_port(f"unix:{path}")
     await server.start()
     return server
@@ -281,6 +297,5 @@ async def start_policy(path: str) -> grpc.aio.Server:
 
 def _headers(values: dict[str, str]) -> list[HeaderValueOption]:
     return [
-        HeaderValueOption(header=HeaderValue(key=name, raw_value=value.encode()), append_action=2)
-        for name, value in values.items()
+        HeaderValueOption(header=HeaderValue(key=name, value=value), append_action=2) for name, value in values.items()
     ]

@@ -15,7 +15,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send(200, {"path": self.path, "engine": sys.argv[2]})
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length", "0")))
+        body = self._body()
         want = self.headers.get("x-want", "200")
         if want == "stream":
             self._stream()
@@ -32,6 +32,16 @@ class Handler(BaseHTTPRequestHandler):
             status = int(want) if want.isdigit() else 200
             self._send(status, {"headers": dict(self.headers), "bytes": len(body), "engine": sys.argv[2]})
 
+    def _body(self) -> bytes:
+        if self.headers.get("transfer-encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("content-length", "0")))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
     def _send(self, status: int, content: object) -> None:
         self._send_bytes(status, json.dumps(content).encode())
 
@@ -47,6 +57,7 @@ class Handler(BaseHTTPRequestHandler):
             "content-length": str(len(body)),
             "x-gonogo-code": "forged by the engine",
             "x-gonogo-wrapped": "1",
+            "x-ratelimit-limit-tokens": "forged by the engine",
             "x-envoy-upstream-service-time": "1",
         }.items():
             self.send_header(name, value)

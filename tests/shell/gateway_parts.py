@@ -12,9 +12,11 @@ import socket
 import ssl
 import subprocess
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Mapping
 
 import envoy
 
@@ -43,6 +45,7 @@ class FakeEngine:
 
     requests: int = 0
     seen_headers: list[bytes] = field(default_factory=list)
+    bodies: deque[bytes] = field(default_factory=lambda: deque(maxlen=4))
     pieces: int = 20
     port: int = 0
     server: asyncio.Server | None = None
@@ -61,6 +64,7 @@ class FakeEngine:
                     continue
                 self.requests += 1
                 self.seen_headers.append(head)
+                self.bodies.append(body)
                 await (self._stream(writer) if b"stream" in body else self._send(writer, b'{"ok":true}'))
         writer.close()
 
@@ -140,9 +144,13 @@ class Front:
     """Envoy, its ADS server and the fake engine, around a deployment. `async with`.
 
     `engine_port`: another engine, which runs already, stands behind the gateway in place of the fake one.
+    `others`: more revisions by their names, each with the port of its one engine.
     """
 
-    def __init__(self, deployment: Deployment, engine_port: int | None = None) -> None:
+    def __init__(
+        self, deployment: Deployment, engine_port: int | None = None, others: Mapping[str, int] | None = None
+    ) -> None:
+        self._others = others or {}
         self.deployment = deployment
         self.engine = FakeEngine()
         self._engine_port = engine_port
@@ -211,7 +219,9 @@ class Front:
         ends = time.monotonic() + 20
         while time.monotonic() < ends:
             with contextlib.suppress(OSError):
-                if f"127.0.0.1:{self._engine_port}::health_flags::healthy" in await self.admin("/clusters"):
+                seen = await self.admin("/clusters")
+                ports = (self._engine_port, *self._others.values())
+                if all(f"127.0.0.1:{port}::health_flags::healthy" in seen for port in ports):
                     with socket.create_connection(("127.0.0.1", self.port), timeout=1):
                         return
             await asyncio.sleep(0.05)
@@ -219,13 +229,18 @@ class Front:
 
     def _input(self) -> GatewayInput:
         assert self._engine_port is not None
-        name = ReplicaName(service="svc", revision=1, index=0)
-        endpoint = EndpointPlan(name=name, address="127.0.0.1", port=self._engine_port)
+        ports = {"svc/1": self._engine_port, **self._others}
         return GatewayInput(
             listeners=(ListenerPlan(address="127.0.0.1", port=self.port),),
-            clusters=(ClusterPlan(name="svc/1", endpoints=(endpoint,)),),
+            clusters=tuple(_cluster(name, port) for name, port in ports.items()),
             policy_sockets=tuple(str(self.deployment.socket(index)) for index in (0, 1)),
             certificate_chain_pem=self._certificates.chain_pem,
             private_key_pem=self._certificates.key_pem,
             access_log_path=str(self.access_log),
         )
+
+
+def _cluster(name: str, port: int) -> ClusterPlan:
+    service, _, number = name.rpartition("/")
+    replica = ReplicaName(service=service, revision=int(number), index=0)
+    return ClusterPlan(name=name, endpoints=(EndpointPlan(name=replica, address="127.0.0.1", port=port),))

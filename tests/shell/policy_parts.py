@@ -14,15 +14,18 @@ from typing import Callable, Mapping
 
 import grpc
 import grpc.aio
-from envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValue
-from envoy.service.ext_proc.v3.external_processor_pb2 import HttpHeaders, ProcessingRequest, ProcessingResponse
+from envoy.service.auth.v3.external_auth_pb2 import CheckRequest, CheckResponse
 
+from gonogo.gateway.policy.question import STAGE, WHOLE
 from gonogo.security.keys import RANDOM_BYTES, KeyRow, MintedKey, mint
 from gonogo.spec import Spec
+from gonogo.spec.model import Expect
 from gonogo.store import open_store
 from gonogo.store.store import Store
 
-PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
+CHECK = "/envoy.service.auth.v3.Authorization/Check"
+CONTEXT = Expect(context_tokens=25_480)
+BODY = b'{"model":"svc","messages":[{"role":"user","content":"Hello"}],"max_tokens":4}'
 
 
 def until(true: Callable[[], object], within_s: float = 10.0) -> float:
@@ -40,6 +43,7 @@ class Deployment:
 
     root: Path
     store: Store
+    epoch: int
     servers: list[PolicyProcess] = field(default_factory=list)
 
     @classmethod
@@ -49,9 +53,10 @@ class Deployment:
         store = open_store(root / "gonogo.db", clock=time.time)
         epoch = store.acquire_lease("test")
         with store.change(epoch=epoch, actor="control", principal="test") as change:
-            revision = change.add_revision(Spec(service="svc", model="m.gguf"))
+            # As much context as a phone's agent asks for.
+            revision = change.add_revision(Spec(service="svc", model="m.gguf", projector="p.gguf", expect=CONTEXT))
             change.set_serving("svc", revision.number)
-        return cls(root=root, store=store)
+        return cls(root=root, store=store, epoch=epoch)
 
     def add_key(self, **fields: object) -> MintedKey:
         """A key for `svc`, or with these fields."""
@@ -70,6 +75,14 @@ class Deployment:
         with self.store.change(epoch=None, actor="cli", principal="test") as change:
             change.add_key(KeyRow(**{**values, **fields}))  # type: ignore[arg-type]
         return key
+
+    def add_service(self, name: str, number_of_revisions: int = 1) -> None:
+        """Another service, which serves its newest revision."""
+        with self.store.change(epoch=self.epoch, actor="control", principal="test") as change:
+            for context in range(number_of_revisions):
+                spec = Spec(service=name, model="m.gguf", expect=Expect(context_tokens=4096 + context))
+                number = change.add_revision(spec).number
+            change.set_serving(name, number)
 
     def revoke(self, key: MintedKey) -> None:
         with self.store.change(epoch=None, actor="cli", principal="test") as change:
@@ -123,44 +136,47 @@ class PolicyProcess:
         return time.monotonic() - began
 
 
-def question(key: str | None, path: str = "/v1/chat/completions", **extra: str) -> ProcessingRequest:
-    """The message that Envoy sends for a request with this key."""
-    headers = {":method": "POST", ":path": path, ":authority": "localhost", "x-request-id": "r-1", **extra}
+def question(key: str | None, path: str = "/v1/chat/completions", body: bytes = BODY, **extra: str) -> CheckRequest:
+    """The message that Envoy sends for a request with this key; `extra` headers, or another `method`."""
+    asked = CheckRequest()
+    http = asked.attributes.request.http
+    http.method, http.path, http.raw_body = extra.pop("method", "POST"), path, body
+    headers = {"content-length": str(len(body)), "x-request-id": "r-1", **extra}
     if key is not None:
         headers["authorization"] = f"Bearer {key}"
-    values = [HeaderValue(key=name, raw_value=value.encode()) for name, value in headers.items()]
-    return ProcessingRequest(request_headers=HttpHeaders(headers=HeaderMap(headers=values), end_of_stream=True))
+    for name, value in headers.items():
+        http.headers[name] = value
+    return asked
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server said: the headers it set on the request, or the refusal's status and code."""
+    """What a server said: the headers it set on the request, or the refusal's status, code and words."""
 
     headers: Mapping[str, str]
     status: int | None = None
     code: str | None = None
+    body: str = ""
 
 
-async def ask_on(channel: grpc.aio.Channel, message: ProcessingRequest | bytes) -> Answer:
-    """One stream, one question; the server has to end the stream itself with OK."""
+async def ask_on(channel: grpc.aio.Channel, message: CheckRequest | bytes, stage: str = WHOLE) -> Answer:
+    """One question, one answer."""
     data = message if isinstance(message, bytes) else message.SerializeToString()
-    call = channel.stream_stream(PROCESS)(timeout=10)
-    await call.write(data)
-    response = ProcessingResponse.FromString(await call.read())
+    call = channel.unary_unary(CHECK)(data, timeout=10, metadata=((STAGE, stage),))
+    response = CheckResponse.FromString(await call)
     assert await call.code() is grpc.StatusCode.OK
-    if response.WhichOneof("response") == "request_headers":
-        options = response.request_headers.response.header_mutation.set_headers
-        return Answer({option.header.key: option.header.raw_value.decode() for option in options})
-    refusal = response.immediate_response
-    headers = {option.header.key: option.header.raw_value.decode() for option in refusal.headers.set_headers}
-    return Answer(headers, status=refusal.status.code, code=headers["x-gonogo-code"])
+    if response.status.code == 0:
+        return Answer({option.header.key: option.header.value for option in response.ok_response.headers})
+    denied = response.denied_response
+    headers = {option.header.key: option.header.value for option in denied.headers}
+    return Answer(headers, status=denied.status.code, code=headers.get("x-gonogo-code"), body=denied.body)
 
 
-def ask(socket: Path, *messages: ProcessingRequest | bytes) -> list[Answer]:
+def ask(socket: Path, *messages: CheckRequest | bytes, stage: str = WHOLE) -> list[Answer]:
     """Questions on one connection, one after the other."""
 
     async def run() -> list[Answer]:
         async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
-            return [await ask_on(channel, message) for message in messages]
+            return [await ask_on(channel, message, stage) for message in messages]
 
     return asyncio.run(run())

@@ -102,12 +102,12 @@ def test_a_new_revision_beside_the_old_one_and_the_old_one_away_fail_no_request(
             both = (edge.cluster("svc/1", first.port), edge.cluster("svc/2", second.port))
             assert await edge.publish(clusters=both) < 1.0
             await edge.healthy(first.port, second.port)
-            new = await edge.ask("POST", CHAT, x_rev="svc/2")
+            new = await edge.ask("POST", f"{CHAT}?rev=svc/2")
             assert (new.status, json.loads(new.body)["engine"]) == (200, "second")
         assert set(counted) == {200}, counted
         assert await edge.publish(clusters=(edge.cluster("svc/2", second.port),)) < 1.0
-        assert (await edge.ask("POST", CHAT, x_rev="svc/2")).status == 200
-        assert (await edge.ask("POST", CHAT, x_rev="svc/1")).error["code"] == "no_revision"
+        assert (await edge.ask("POST", f"{CHAT}?rev=svc/2")).status == 200
+        assert (await edge.ask("POST", f"{CHAT}?rev=svc/1")).error["code"] == "no_revision"
 
     at_the_edge(tmp_path, story)
 

@@ -74,14 +74,14 @@ def test_headers_of_others_go_no_further_in_either_direction(tmp_path: Path) -> 
 REFUSALS: dict[str, tuple[Callable[[Edge], Awaitable[Answer]], int, str, str]] = {
     "no key": (lambda edge: edge.ask("POST", CHAT, None, b"{}"), 401, "missing_key", "policy"),
     "no key, wrong method": (lambda edge: edge.ask("GET", CHAT, None), 401, "missing_key", "policy"),
-    "policy says 403": (lambda edge: edge.ask("GET", "/v1/models", None, x_refuse="403"), 403, "missing_key", "policy"),
-    "policy says 429": (lambda edge: edge.ask("GET", "/v1/models", None, x_refuse="429"), 429, "missing_key", "policy"),
-    "policy says 400": (lambda edge: edge.ask("GET", "/v1/models", None, x_refuse="400"), 400, "missing_key", "policy"),
-    "policy crashes": (lambda edge: edge.ask("POST", CHAT, x_policy="crash"), 503, "policy_unavailable", "policy"),
+    "policy says 403": (lambda edge: edge.ask("GET", "/v1/models?refuse=403", None), 403, "missing_key", "policy"),
+    "policy says 429": (lambda edge: edge.ask("GET", "/v1/models?refuse=429", None), 429, "missing_key", "policy"),
+    "policy says 400": (lambda edge: edge.ask("GET", "/v1/models?refuse=400", None), 400, "missing_key", "policy"),
+    "policy crashes": (lambda edge: edge.ask("POST", f"{CHAT}?policy=crash"), 503, "policy_unavailable", "policy"),
     "wrong method": (lambda edge: edge.ask("GET", CHAT), 405, "method_not_allowed", "gateway"),
     "health is read only": (lambda edge: edge.ask("POST", "/healthz", None), 405, "method_not_allowed", "gateway"),
-    "revision unknown": (lambda edge: edge.ask("POST", CHAT, x_rev="svc/9"), 503, "no_revision", "gateway"),
-    "no replica": (lambda edge: edge.ask("POST", CHAT, x_rev="svc/2"), 503, "no_healthy_replica", "engine"),
+    "revision unknown": (lambda edge: edge.ask("POST", f"{CHAT}?rev=svc/9"), 503, "no_revision", "gateway"),
+    "no replica": (lambda edge: edge.ask("POST", f"{CHAT}?rev=svc/2"), 503, "no_healthy_replica", "engine"),
     "engine resets": (lambda edge: edge.ask("POST", CHAT, x_want="reset"), 503, "replica_lost", "engine"),
     "engine says 400": (lambda edge: edge.ask("POST", CHAT, x_want="400"), 400, "engine_refused", "engine"),
     "engine says 404": (lambda edge: edge.ask("POST", CHAT, x_want="404"), 404, "engine_unsupported", "engine"),
@@ -99,7 +99,7 @@ REFUSALS: dict[str, tuple[Callable[[Edge], Awaitable[Answer]], int, str, str]] =
         "gateway",
     ),
 }
-INTERNAL = ("upstream", "ext_proc", "gRPC", "via_", "forged", "internal words", "/policy-", "127.0.0.1:1")
+INTERNAL = ("upstream", "ext_authz", "gRPC", "via_", "forged", "internal words", "/policy-", "127.0.0.1:1")
 
 
 def test_every_error_is_one_envelope_with_hop_and_request_id_and_no_internal_text(tmp_path: Path) -> None:

@@ -6,15 +6,22 @@ import asyncio
 import json
 from collections import Counter
 from pathlib import Path
+from urllib.parse import quote
 
 from tests.shell.edge_parts import Edge, Engine
 from tests.shell.gateway_parts import free_port
 from tests.shell.test_gateway_edge import CHAT, at_the_edge
 
 
+def picked(endpoints: str) -> str:
+    """The path of a request for which policy picks these."""
+    return f"{CHAT}?pick={quote(endpoints, safe='')}"
+
+
 async def engine_of(edge: Edge, pick: str | None = None, **headers: str) -> str:
     """Who answered; a refusal fails."""
-    answer = await edge.ask("POST", CHAT, body=b"{}", **({} if pick is None else {"x_pick": pick}), **headers)
+    path = CHAT if pick is None else picked(pick)
+    answer = await edge.ask("POST", path, body=b"{}", **headers)
     assert answer.status == 200, answer
     return str(json.loads(answer.body)["engine"])
 
@@ -26,7 +33,7 @@ def test_the_picked_replica_gets_it_and_never_sees_that_it_was_picked(tmp_path: 
             assert await engine_of(edge, first) == "first"
             assert await engine_of(edge, second) == "second"
             assert await engine_of(edge, f"{second},{first}") == "second"
-        answer = await edge.ask("POST", CHAT, body=b"{}", x_pick=first)
+        answer = await edge.ask("POST", picked(first), body=b"{}")
         assert "x-gateway-destination-endpoint" not in {name.lower() for name in json.loads(answer.body)["headers"]}
 
     at_the_edge(tmp_path, story)
@@ -91,7 +98,7 @@ def test_with_every_replica_dead_it_is_refused_once_and_not_sent_to_a_dead_one_f
         picks = ",".join(f"127.0.0.1:{engine.port}" for engine in edge.engines)
         for engine in edge.engines:
             engine.kill()
-        answer = await asyncio.wait_for(edge.ask("POST", CHAT, body=b"{}", x_pick=picks), 10)
+        answer = await asyncio.wait_for(edge.ask("POST", picked(picks), body=b"{}"), 10)
         assert answer.status == 503, answer
 
     at_the_edge(tmp_path, story)

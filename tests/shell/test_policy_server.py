@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -16,10 +17,16 @@ from typing import Any, Iterator
 import grpc
 import grpc.aio
 import pytest
-from envoy.service.ext_proc.v3.external_processor_pb2 import HttpBody, HttpHeaders, ProcessingRequest
+from envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 
-from gonogo.gateway.policy.server import MAX_MESSAGE_BYTES, PolicyService
-from tests.shell.policy_parts import PROCESS, Deployment, PolicyProcess, ask, ask_on, question, until
+from gonogo.gateway.policy.decide import View
+from gonogo.gateway.policy.deny import Deny
+from gonogo.gateway.policy.gate import Admitted
+from gonogo.gateway.policy.question import HEAD, STAGE, WHOLE
+from gonogo.gateway.policy.request import Request
+from gonogo.gateway.policy.server import MAX_MESSAGE_BYTES, READ_AT_ONCE, PolicyService, build_server
+from gonogo.gateway.policy.view import open_ruled
+from tests.shell.policy_parts import CHECK, Deployment, PolicyProcess, ask, ask_on, question, until
 
 
 @pytest.fixture
@@ -33,7 +40,12 @@ def test_a_good_key_is_sent_to_the_serving_revision_and_a_bad_one_is_refused(dep
     key = deployment.add_key()
     server = deployment.start()
     good, missing, wrong = ask(server.socket, question(key.text), question(None), question("gng_x"))
-    assert good.headers == {"x-gonogo-revision": "svc/1", "x-gonogo-key-id": key.key_id}
+    assert good.headers == {
+        "x-gonogo-revision": "svc/1",
+        "x-gonogo-key-id": key.key_id,
+        "x-gonogo-engine": "llama.cpp",
+        "x-gonogo-continue": "no",
+    }
     assert (missing.status, missing.code) == (401, "missing_api_key")
     assert (wrong.status, wrong.code) == (401, "malformed_api_key")
     assert wrong.headers["www-authenticate"] == "Bearer"
@@ -41,8 +53,12 @@ def test_a_good_key_is_sent_to_the_serving_revision_and_a_bad_one_is_refused(dep
 
 def test_a_key_pinned_to_a_revision_goes_there_while_another_serves(deployment: Deployment) -> None:
     key = deployment.add_key(revision=2, expires_at=time.time() + 60)
-    (answer,) = ask(deployment.start().socket, question(key.text))
-    assert answer.headers["x-gonogo-revision"] == "svc/2"
+    server = deployment.start()
+    assert ask(server.socket, question(key.text))[0].code == "not_serving", "nothing is known of it yet"
+    deployment.add_service("svc", 1)
+    with deployment.store.change(epoch=deployment.epoch, actor="control", principal="test") as change:
+        change.set_serving("svc", 1)
+    until(lambda: ask(server.socket, question(key.text))[0].headers.get("x-gonogo-revision") == "svc/2", 2)
 
 
 def test_a_new_key_and_a_revoked_one_count_within_a_second_while_nothing_else_runs(deployment: Deployment) -> None:
@@ -144,7 +160,7 @@ def test_sigterm_lets_a_stream_finish_takes_no_new_connection_and_ends_within_tw
 
     async def run() -> float:
         async with grpc.aio.insecure_channel(f"unix:{server.socket}") as channel:
-            call = channel.stream_stream(PROCESS)(timeout=10)
+            call = channel.stream_unary(CHECK)(timeout=10, metadata=((STAGE, WHOLE),))
             await call.wait_for_connection()
             # Streams of one connection arrive in order: when this one is answered, the server has the one before it.
             assert (await ask_on(channel, question(key.text))).status is None
@@ -154,7 +170,8 @@ def test_sigterm_lets_a_stream_finish_takes_no_new_connection_and_ends_within_tw
             with pytest.raises(OSError), socket.socket(socket.AF_UNIX) as fresh:
                 fresh.connect(str(server.socket))
             await call.write(question(key.text).SerializeToString())
-            assert await call.read() is not grpc.aio.EOF  # type: ignore[attr-defined]
+            await call.done_writing()
+            assert b"svc/1" in await call
             assert await call.code() is grpc.StatusCode.OK
             assert await asyncio.to_thread(server.process.wait, 10) == 0
             return time.monotonic() - began
@@ -167,7 +184,7 @@ def test_sigterm_ends_it_within_two_seconds_even_when_a_stream_never_ends(deploy
 
     async def run() -> float:
         async with grpc.aio.insecure_channel(f"unix:{server.socket}") as channel:
-            call = channel.stream_stream(PROCESS)(timeout=10)
+            call = channel.stream_unary(CHECK)(timeout=10, metadata=((STAGE, WHOLE),))
             await call.wait_for_connection()
             assert (await ask_on(channel, question(None))).status == 401
             return await asyncio.to_thread(server.terminate)
@@ -199,22 +216,126 @@ def test_a_server_that_never_saw_the_database_lets_nobody_in(deployment: Deploym
     assert (answer.status, answer.code) == (503, "policy_stale")
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        ProcessingRequest(request_body=HttpBody(body=b"{}", end_of_stream=True)).SerializeToString(),
-        ProcessingRequest(response_headers=HttpHeaders()).SerializeToString(),
-        ProcessingRequest().SerializeToString(),
-        b"",
-    ],
-    ids=["body first", "answer's headers", "nothing", "no bytes"],
-)
-def test_any_other_question_is_refused(deployment: Deployment, message: bytes) -> None:
+@pytest.mark.parametrize("message", [question(None), CheckRequest(), b""], ids=["a good one", "nothing", "no bytes"])
+def test_a_question_that_does_not_say_which_it_is_lets_nobody_in(
+    deployment: Deployment, message: CheckRequest | bytes
+) -> None:
     server = deployment.start()
-    for _ in range(3):
-        (answer,) = ask(server.socket, message)
+    for stage in ("", "gonogo.other"):
+        (answer,) = ask(server.socket, message, stage=stage)
         assert (answer.status, answer.code) == (500, "policy_protocol")
-    assert server.log().count("processing mode") == 1
+    assert server.log().count("settings are not ours") == 1
+
+
+@pytest.mark.parametrize("message", [CheckRequest(), b""], ids=["nothing", "no bytes"])
+def test_a_question_about_nothing_is_refused(deployment: Deployment, message: CheckRequest | bytes) -> None:
+    server = deployment.start()
+    for stage in (HEAD, WHOLE):
+        assert ask(server.socket, message, stage=stage)[0].status == 401
+
+
+def test_by_the_headers_alone_those_are_refused_who_may_not_and_nobody_gets_a_revision(deployment: Deployment) -> None:
+    key, lister = deployment.add_key(), deployment.add_key(scopes=("models",))
+    server = deployment.start()
+    huge = question(key.text, **{"content-length": str(33 * 1024 * 1024)})
+    asked = (question(key.text, body=b""), question(None), question(lister.text), huge)
+    good, missing, scope, large = ask(server.socket, *asked, stage=HEAD)
+    assert (good.status, good.headers) == (None, {})
+    assert (missing.code, scope.code) == ("missing_api_key", "insufficient_scope")
+    assert (large.status, large.code) == (413, "body_too_large")
+
+
+def test_a_service_is_found_by_the_model_that_is_named(deployment: Deployment) -> None:
+    deployment.add_service("other", number_of_revisions=2)
+    every, one = deployment.add_key(service=None), deployment.add_key(service="other")
+    server = deployment.start()
+
+    def asked(key: str, model: str) -> tuple[str | None, str | None]:
+        body = b'{"model":"%s","messages":[{"role":"user","content":"x"}]}' % model.encode()
+        (answer,) = ask(server.socket, question(key, body=body))
+        return answer.headers.get("x-gonogo-revision"), answer.code
+
+    assert [asked(every.text, model) for model in ("svc", "other")] == [("svc/1", None), ("other/2", None)]
+    assert [asked(one.text, model) for model in ("svc", "other")] == [(None, "model_not_found"), ("other/2", None)]
+    (answer,) = ask(server.socket, question(every.text, body=b'{"model":"third"}'))
+    assert (answer.status, answer.headers["x-gonogo-param"]) == (404, "model")
+    assert answer.body.endswith("It may use: other, svc.")
+
+
+def test_the_list_of_models_is_of_what_the_key_may_use_and_tells_how_long_a_context_is(deployment: Deployment) -> None:
+    deployment.add_service("other", number_of_revisions=2)
+    keys = [deployment.add_key(service=None), deployment.add_key(scopes=("models",))]
+    listed = [question(key.text, "/v1/models", b"", method="GET") for key in keys]
+    every, one = ask(deployment.start().socket, *listed)
+    assert (every.status, one.status) == (200, 200)
+    models = json.loads(every.body)
+    assert models["object"] == "list"
+    assert [(one["id"], one["max_model_len"]) for one in models["data"]] == [("other", 4097), ("svc", 25_480)]
+    assert set(models["data"][0]) == {"id", "object", "created", "owned_by", "max_model_len"}
+    assert abs(models["data"][0]["created"] - time.time()) < 60
+    assert [one["id"] for one in json.loads(one.body)["data"]] == ["svc"]
+
+
+class SlowGate:
+    """Holds requests until told otherwise."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Request, str]] = []
+        self.cancelled = 0
+        self.opened = asyncio.Event()
+        self.answer: Admitted | Deny = Admitted(endpoints=("10.0.0.1:1", "10.0.0.2:2"))
+
+    async def admit(self, request: Request, _key: object, revision: str) -> Admitted | Deny:
+        self.asked.append((request, revision))
+        try:
+            await self.opened.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return self.answer
+
+
+class OneView:
+    """What a policy server would read of a store."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.reader = open_ruled(deployment.root / "gonogo.db")
+
+    def __call__(self) -> View:
+        return self.reader.policy_view()
+
+
+def test_the_gate_may_let_a_request_wait_and_then_say_where_it_goes(deployment: Deployment, tmp_path: Path) -> None:
+    key = deployment.add_key()
+
+    async def run() -> None:
+        gate = SlowGate()
+        service = PolicyService(OneView(deployment), tell=pytest.fail, gate=gate)
+        server = build_server(service)
+        server.add_insecure_port(f"unix:{tmp_path}/p.sock")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"unix:{tmp_path}/p.sock") as channel:
+            waiting = [asyncio.create_task(ask_on(channel, question(key.text))) for _ in range(READ_AT_ONCE + 4)]
+            while len(gate.asked) < len(waiting):
+                await asyncio.sleep(0.01)
+            assert (await ask_on(channel, question(None))).status == 401, "those that wait keep nobody from an answer"
+            gone = channel.unary_unary(CHECK)(question(key.text).SerializeToString(), metadata=((STAGE, WHOLE),))
+            while len(gate.asked) <= len(waiting):
+                await asyncio.sleep(0.01)
+            gone.cancel()
+            while not gate.cancelled:
+                await asyncio.sleep(0.01)
+            gate.opened.set()
+            answers = await asyncio.gather(*waiting)
+            gate.answer = Deny(status=429, code="full", message="Full.", type="rate_limit_error")
+            refused = await ask_on(channel, question(key.text))
+        await server.stop(0)
+        assert {answer.headers["x-gateway-destination-endpoint"] for answer in answers} == {"10.0.0.1:1,10.0.0.2:2"}
+        request, revision = gate.asked[0]
+        assert (request.model, request.max_tokens, request.request_id, revision) == ("svc", 4, "r-1", "svc/1")
+        assert (refused.status, refused.code) == (429, "full")
+
+    asyncio.run(run())
 
 
 def test_an_error_of_ours_refuses_and_is_recorded_once_without_the_key(deployment: Deployment) -> None:
@@ -227,13 +348,22 @@ def test_an_error_of_ours_refuses_and_is_recorded_once_without_the_key(deploymen
 
         serving: dict[str, int] = {}  # noqa: RUF012
 
+    class BrokenGate:
+        async def admit(self, *_asked: object) -> Any:
+            raise RuntimeError(key.text)
+
     key = deployment.add_key()
+    message = question(key.text).SerializeToString()
     service = PolicyService(Broken, clock=time.time, tell=told.append)  # type: ignore[arg-type]
-    answers = {service.decided(question(key.text).SerializeToString()) for _ in range(5)}
-    answers.add(service.decided(b"\xff\xff no protobuf"))
+    answers = {service.judged(stage, message) for stage in (HEAD, WHOLE) for _ in range(5)}
+    answers.add(service.judged(WHOLE, b"\xff\xff no protobuf"))
+    gated = PolicyService(OneView(deployment), tell=told.append, gate=BrokenGate())
+    asked = gated.judged(WHOLE, message)
+    assert not isinstance(asked, bytes)
+    answers.update(asyncio.run(gated.admitted(asked)) for _ in range(2))
     assert len(answers) == 1
-    assert b"policy_error" in answers.pop()
-    assert len(told) == 2
+    assert b"policy_error" in answers.pop()  # type: ignore[operator]
+    assert len(told) == 4
     assert "RuntimeError" in told[0]
     assert key.text not in "".join(told)
     assert key.text[4:14] not in "".join(told)
@@ -248,16 +378,14 @@ def test_bytes_that_are_no_message_are_refused_and_the_server_goes_on(deployment
     assert key.text not in server.log()
 
 
-def test_a_message_larger_than_any_header_block_is_refused(deployment: Deployment) -> None:
+def test_a_message_larger_than_any_body_may_be_is_refused(deployment: Deployment) -> None:
     server = deployment.start()
 
     async def run() -> grpc.StatusCode:
         async with grpc.aio.insecure_channel(f"unix:{server.socket}") as channel:
-            call = channel.stream_stream(PROCESS)(timeout=10)
-            await call.write(question(None, **{"x-large": "x" * MAX_MESSAGE_BYTES}).SerializeToString())
-            with pytest.raises(grpc.aio.AioRpcError):
-                await call.read()
-            return await call.code()
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await ask_on(channel, question(None, body=b"x" * MAX_MESSAGE_BYTES))
+            return refused.value.code()
 
     assert asyncio.run(run()) is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert ask(server.socket, question(None))[0].status == 401

@@ -126,14 +126,27 @@ class _Asker:
     def wait_until_known(self) -> None:
         """Wait until several answers in a row are right, so that nothing is judged in the moment of its change.
 
-        Policy servers read new keys each 100 ms, each by itself (401 until then); Envoy sends nothing to a replica
-        that it was just told of before it has asked for its health itself (503 until then).
+        Policy servers read new keys each 100 ms, each by itself (401 until then) and list models by themselves; Envoy
+        sends nothing to a replica that it was just told of before it has asked for its health itself (503 until then).
         """
         deadline, known = time.monotonic() + KEY_KNOWN_WITHIN_S, 0
         while known < 6 and time.monotonic() < deadline:
             status = self._client.get("/v1/models", headers=self.headers).status_code
             known = known + 1 if status == 200 else 0
             time.sleep(0.04)
+        while time.monotonic() < deadline and not self._reaches_a_replica():
+            time.sleep(0.04)
+
+    def _reaches_a_replica(self) -> bool:
+        """Whatever takes its time has got there."""
+        question = self._question("Hello", 1)
+        try:
+            answer = self._client.post(
+                "/v1/chat/completions", headers=self.headers, json=question, timeout=KEY_KNOWN_WITHIN_S
+            )
+        except httpx.TimeoutException:
+            return True
+        return answer.status_code != 503
 
     def old_tls(self) -> Mapping[str, Value]:
         """Offer TLS 1.2 at most. `version` is what was agreed, None when the gateway refused."""

@@ -23,6 +23,8 @@ from gonogo.spec.recipe_parts import EngineNeeds
 
 MOST_CHOICES, MOST_LOGPROBS = 8, 20
 """Answers per request (`n`) and alternatives per token; 20 is what OpenAI's API allows."""
+DOORS = frozenset({"media_urls", "local_files", "choices", "logprobs"})
+"""What some engine has no switch against, so that policy bounds it; a test sends each of them."""
 NOWHERE = "media.invalid"
 """A host that cannot exist (RFC 2606). An empty list of allowed media hosts means all of them, to both engines."""
 HALF_BELOW = (8, 0)
@@ -90,7 +92,7 @@ class Limits:
     `context_tokens`: of one request, prompt and answer. `sequences`: worked on at once, None: as the engine chooses.
     `choices`, `logprobs`: per request, None: the engine has no such bound. `unfenced`: what this version lets any
     client do and has no switch for: `media_urls` (fetch any URL), `local_files` (read images from the host's disk),
-    `choices`, `logprobs`. The gateway must refuse these.
+    `choices`, `logprobs`. Policy refuses these for every engine (`DOORS`).
     """
 
     context_tokens: int

@@ -86,6 +86,15 @@ def _content(given: Bootstrap) -> Json:
             "lds_config": {"ads": {}, "resource_api_version": "V3"},
         },
         "static_resources": {"clusters": [_xds_cluster(given.xds_socket)]},
+        # For the listener that asks policy servers (`resources.asking`).
+        "bootstrap_extensions": [
+            {
+                "name": "envoy.bootstrap.internal_listener",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
+                },
+            }
+        ],
         "admin": {"address": {"pipe": {"path": given.admin_socket, "mode": 0o600}}},
         "overload_manager": _overload(given),
         "layered_runtime": {

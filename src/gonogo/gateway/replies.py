@@ -44,7 +44,7 @@ _PLAIN_HOST = "request.host.size() <= 128 && request.host.matches('^[A-Za-z0-9.:
 # In order: the first that matches is the answer.
 _REPLIES = (
     _Reply(
-        when="response.code_details.startsWith('ext_proc_error')",
+        when="response.code_details.startsWith('ext_authz_error')",
         status=503,
         code="policy_unavailable",
         hop="policy",
@@ -250,6 +250,7 @@ def _named(when: str, message: str) -> Json:
             type="%RESP(x-gonogo-type)%",
             code="%RESP(x-gonogo-code)%",
             hop="%RESP(x-gonogo-hop)%",
+            param="%RESP(x-gonogo-param)%",
         ),
         "headers_to_add": [_set("x-gonogo-wrapped", "1")],
     }
@@ -268,13 +269,14 @@ def _mapper(reply: _Reply) -> Json:
     return mapper
 
 
-def _envelope(*, message: str, type: str, code: str, hop: str) -> Json:
+def _envelope(*, message: str, type: str, code: str, hop: str, param: str | None = None) -> Json:
+    """A header that is not there becomes null."""
     return {
         "json_format": {
             "error": {
                 "message": message,
                 "type": type,
-                "param": None,
+                "param": param,
                 "code": code,
                 "hop": hop,
                 "request_id": REQUEST_ID,

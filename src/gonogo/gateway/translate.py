@@ -15,7 +15,7 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
 from gonogo.actions.model import ClusterPlan, ListenerPlan
 from gonogo.gateway import snapshot
-from gonogo.gateway.resources import clusters, listeners, routes, secrets
+from gonogo.gateway.resources import asking, clusters, listeners, routes, secrets
 from gonogo.gateway.resources.convert import to_message
 
 
@@ -39,7 +39,8 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
     """The snapshot for this input."""
     plans = sorted(given.clusters, key=lambda plan: plan.name)
     cds = {plan.name: to_message(clusters.cluster(plan, given.system_ca_file), cluster_pb2.Cluster()) for plan in plans}
-    cds[clusters.POLICY_CLUSTER] = to_message(clusters.policy_cluster(given.policy_sockets), cluster_pb2.Cluster())
+    cds[asking.POLICY_CLUSTER] = to_message(clusters.policy_cluster(given.policy_sockets), cluster_pb2.Cluster())
+    cds[asking.ASKING] = to_message(asking.cluster(), cluster_pb2.Cluster())
     ours = [plan for plan in plans if plan.external is None]
     eds = {plan.name: to_message(clusters.endpoints(plan), endpoint_pb2.ClusterLoadAssignment()) for plan in ours}
     lds = {
@@ -48,6 +49,8 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
         )
         for plan in given.listeners
     }
+    if given.listeners:
+        lds[asking.ASKING] = to_message(asking.listener(), listener_pb2.Listener())
     rds, sds = {}, {}
     if given.listeners:  # without one nobody asks for them, and what nobody asks for is never acknowledged
         rds[routes.ROUTE_CONFIG] = to_message(routes.routes(plans), route_pb2.RouteConfiguration())

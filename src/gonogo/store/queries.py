@@ -13,7 +13,15 @@ from gonogo.security.chain import GENESIS, Event, Head
 from gonogo.security.keys import KeyRow
 from gonogo.spec import Revision, Spec
 from gonogo.store import tables as t
-from gonogo.store.policy_view import KEYS_SQL, SERVING_SQL, VERSION_SQL, PolicyView, key_row, policy_view
+from gonogo.store.policy_view import (
+    KEYS_SQL,
+    REVISIONS_SQL,
+    SERVING_SQL,
+    VERSION_SQL,
+    PolicyView,
+    key_row,
+    policy_view,
+)
 from gonogo.store.records import Lease, OpenAction, Rejection
 
 
@@ -66,7 +74,8 @@ def keys(connection: sa.Connection, service: str | None) -> tuple[KeyRow, ...]:
 
 def view_for_policy(connection: sa.Connection) -> PolicyView:
     version = int(connection.exec_driver_sql(VERSION_SQL).scalar_one())
-    return policy_view(version, connection.exec_driver_sql(KEYS_SQL), connection.exec_driver_sql(SERVING_SQL))
+    rows = (connection.exec_driver_sql(sql) for sql in (KEYS_SQL, SERVING_SQL, REVISIONS_SQL))
+    return policy_view(version, *rows)
 
 
 def head(connection: sa.Connection) -> Head:

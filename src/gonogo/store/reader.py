@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from gonogo.store.faults import StoreFuture, StoreUnreadable
 from gonogo.store.migrations import SCHEMA_VERSION
-from gonogo.store.policy_view import KEYS_SQL, SERVING_SQL, VERSION_SQL, PolicyView, policy_view
+from gonogo.store.policy_view import KEYS_SQL, REVISIONS_SQL, SERVING_SQL, VERSION_SQL, PolicyView, policy_view
 
 _BUSY_TIMEOUT_S = 1.0
 
@@ -56,7 +56,7 @@ class Reader:
         return False
 
     def policy_view(self) -> PolicyView:
-        """All keys and serving revisions, as of one moment. Raises `StoreUnreadable`."""
+        """All keys, and the revisions that they may use, as of one moment. Raises `StoreUnreadable`."""
         try:
             connection = self._connected()
             # Before the look, so that a change during it is seen as a change after it.
@@ -64,7 +64,8 @@ class Reader:
             connection.execute("BEGIN")
             try:
                 version = connection.execute(VERSION_SQL).fetchone()[0]
-                view = policy_view(version, connection.execute(KEYS_SQL), connection.execute(SERVING_SQL))
+                rows = (connection.execute(sql) for sql in (KEYS_SQL, SERVING_SQL, REVISIONS_SQL))
+                view = policy_view(version, *rows)
             finally:
                 connection.execute("COMMIT")
         except (sqlite3.Error, OSError, TypeError, ValueError) as error:

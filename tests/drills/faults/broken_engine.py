@@ -147,21 +147,17 @@ def _question(body: bytes, wrong: str | None) -> bytes:
 
 
 def _answer(content: bytes, wrong: str | None) -> bytes:
-    if wrong not in ("repeats_itself", "renamed", "leaks_its_stop_token"):
+    if wrong not in ("repeats_itself", "leaks_its_stop_token"):
         return content
     try:
         given = json.loads(content)
     except ValueError:
         return content
-    if wrong == "renamed":
-        for model in given.get("data", ()):
-            model["id"] = "ggml-model-q4_1.gguf"
-    else:
-        for choice in given.get("choices", ()):
-            if choice.get("message") and wrong == "repeats_itself":
-                choice["message"]["content"] = " ".join([choice["message"]["content"]] * 12)
-            elif choice.get("message"):
-                choice["message"]["content"] += "<|im_end|>"
+    for choice in given.get("choices", ()):
+        if choice.get("message") and wrong == "repeats_itself":
+            choice["message"]["content"] = " ".join([choice["message"]["content"]] * 12)
+        elif choice.get("message"):
+            choice["message"]["content"] += "<|im_end|>"
     return json.dumps(given).encode()
 
 

@@ -77,8 +77,10 @@ def _listeners(module: Any) -> None:
     def filters() -> Any:
         made = right_filters()
         if fault("gateway") == "small_bodies":
-            (whole,) = (one for one in made if one["name"] == module.BUFFER)
-            small = {**whole["typed_config"], "max_request_bytes": 1024 * 1024}
+            import envoy.extensions.filters.http.buffer.v3.buffer_pb2  # noqa: F401 - makes its name known
+
+            kind = "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer"
+            small = {"@type": kind, "max_request_bytes": 1024 * 1024}
             made.insert(0, {"name": "small_bodies", "typed_config": small})
         return made
 
@@ -94,7 +96,7 @@ def _routes(module: Any) -> None:
             open_door = {
                 "match": {"prefix": "/"},
                 "route": {"cluster": clusters[0].name, "timeout": "0s"},
-                "typed_per_filter_config": module._open(),
+                "typed_per_filter_config": module.asked_nothing(),
             }
             made["virtual_hosts"][0]["routes"][-1] = open_door
         return made
@@ -121,8 +123,8 @@ def _policy(module: Any) -> None:
     def decide(request: Any, view: Any, now: float) -> Any:
         decision = right_decide(request, view, now)
         if fault("policy") == "no_key_needed" and getattr(decision, "code", None) == "missing_api_key":
-            service, number = next(iter(sorted(view.serving.items())))
-            return module.Allow(revision=f"{service}/{number}", key_id="nobody")
+            services = {service: f"{service}/{number}" for service, number in view.serving.items()}
+            return module.Caller(key=next(iter(view.keys.values())), services=services)
         return decision
 
     def usable(row: Any, now: float) -> bool:
@@ -133,6 +135,18 @@ def _policy(module: Any) -> None:
     module.decide = decide
     module.matches = lambda parsed, stored: fault("policy") == "any_secret" or right_matches(parsed, stored)
     module.usable = usable
+
+
+def _answers(module: Any) -> None:
+    right = module.model_list
+
+    def model_list(caller: Any, view: Any) -> bytes:
+        if fault("policy") == "list_renamed":
+            (revision,) = caller.services.values()
+            caller = replace(caller, services={"ggml-model-q4_1.gguf": revision})
+        return bytes(right(caller, view))
+
+    module.model_list = model_list
 
 
 def _look_system(module: Any) -> None:
@@ -174,6 +188,7 @@ AFTER_IMPORT: dict[str, Callable[[Any], None]] = {
     "gonogo.gateway.resources.routes": _routes,
     "gonogo.gateway.resources.secrets": _secrets,
     "gonogo.gateway.policy.decide": _policy,
+    "gonogo.gateway.policy.answers": _answers,
 }
 
 

@@ -1,1 +1,1 @@
-"""Policy servers: who may, and to which revision. Envoy asks them over ext_proc on a unix socket."""
+"""Policy servers: who may, with what body, and to which revision. Envoy asks them over ext_authz on a unix socket."""

@@ -1,110 +1,117 @@
-"""Between Envoy's ext_proc messages and decisions. Pure: bytes in, bytes out.
+"""Between Envoy's questions (ext_authz's messages) and what policy decided. Pure: bytes in, bytes out.
 
-Not here: what is decided (`decide`) and the stream (`server`). Answers follow what Envoy was seen to take: only
-x-gonogo-*, www-authenticate and retry-after may be set, and the body of a refusal is a plain message.
+Not here: what is decided (`question`). The body of a refusal is a plain message; `gonogo.gateway.replies` wraps it.
 """
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
-from typing import Mapping
+from typing import Iterable, Mapping
 
 from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
-from envoy.service.ext_proc.v3.external_processor_pb2 import (
-    CommonResponse,
-    HeaderMutation,
-    HeadersResponse,
-    HttpHeaders,
-    ImmediateResponse,
-    ProcessingResponse,
-)
+from envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
+from envoy.service.auth.v3.external_auth_pb2 import CheckResponse, DeniedHttpResponse, OkHttpResponse
 from envoy.type.v3.http_status_pb2 import HttpStatus
+from google.rpc.status_pb2 import Status
 
-from gonogo.gateway.policy.decide import Allow, Decision, RequestHeaders
-from gonogo.gateway.policy.deny import Deny
+from gonogo.gateway.policy.decide import Caller, RequestHeaders, View
+from gonogo.gateway.policy.deny import SERVER_ERROR, Deny
+from gonogo.gateway.policy.gate import Admitted
+from gonogo.gateway.policy.request import Request
+from gonogo.gateway.policy.rules import ServiceRules
+
+RELAYED = False
+"""Whether there is a relay, which streamed requests are sent through."""
+_OK, _PERMISSION_DENIED = 0, 7
+"""gRPC's codes."""
 
 STALE = Deny(
     status=503,
     code="policy_stale",
     message="The list of API keys could not be read for a while, so nobody is let in. Try again.",
-    type="server_error",
+    type=SERVER_ERROR,
+    headers=(("retry-after", "1"),),
 )
 BROKEN = Deny(
     status=500,
     code="policy_error",
     message="The server that checks keys met an error of its own, so this request is not let in.",
-    type="server_error",
+    type=SERVER_ERROR,
 )
 UNEXPECTED = Deny(
     status=500,
     code="policy_protocol",
     message="The gateway asked the server that checks keys something else than whom to let in, so nobody is.",
-    type="server_error",
+    type=SERVER_ERROR,
 )
 
 
-def read_headers(message: HttpHeaders) -> RequestHeaders:
-    """What policy reads of a request's headers; bytes that are no ASCII become characters that no key holds."""
-    method = path = request_id = ""
-    authorization: list[str] = []
-    for header in message.headers.headers:
-        key = header.key
-        if key == "authorization":
-            authorization.append(_text(header))
-        elif key == ":path":
-            path = _text(header)
-        elif key == ":method":
-            method = _text(header)
-        elif key == "x-request-id":
-            request_id = _text(header)
-    return RequestHeaders(method=method, path=path, authorization=tuple(authorization), request_id=request_id)
+def read_headers(asked: AttributeContext.HttpRequest) -> RequestHeaders:
+    """What policy reads of a request's head. Headers of one name come joined by a comma."""
+    headers = asked.headers
+    authorization = headers.get("authorization")
+    length = headers.get("content-length", "")
+    return RequestHeaders(
+        method=asked.method,
+        path=asked.path,
+        authorization=() if authorization is None else (authorization,),
+        request_id=headers.get("x-request-id", ""),
+        content_length=int(length) if length.isdecimal() and len(length) < 16 else None,
+    )
 
 
 @lru_cache(maxsize=4096)
-def answer(decision: Decision) -> bytes:
-    """The serialized answer. Decisions repeat for as long as nothing changes, so the bytes are kept."""
-    if isinstance(decision, Allow):
-        return _allow(decision)
-    return _deny(decision)
-
-
-def _allow(decision: Allow) -> bytes:
-    mutation = _set({"x-gonogo-revision": decision.revision, "x-gonogo-key-id": decision.key_id})
-    common = CommonResponse(header_mutation=mutation, clear_route_cache=True)
-    response = ProcessingResponse(request_headers=HeadersResponse(response=common))
-    return bytes(response.SerializeToString())
-
-
-def _deny(decision: Deny) -> bytes:
-    headers = {"x-gonogo-code": decision.code, "x-gonogo-type": decision.type, "x-gonogo-hop": "policy"}
-    if decision.status == 401:
+def refusal(deny: Deny) -> bytes:
+    """The serialized answer. Refusals repeat, so the bytes are kept."""
+    headers = {"x-gonogo-code": deny.code, "x-gonogo-type": deny.type, "x-gonogo-hop": "policy"}
+    if deny.param is not None:
+        headers["x-gonogo-param"] = deny.param
+    if deny.status == 401:
         headers["www-authenticate"] = "Bearer"
-    if decision.status == 503:
-        headers["retry-after"] = "1"
-    response = ProcessingResponse(
-        immediate_response=ImmediateResponse(
-            status=HttpStatus(code=decision.status),
-            headers=_set(headers),
-            body=decision.message.encode(),
-            details=f"policy_{decision.code}",
+    return _answered(deny.status, {**headers, **dict(deny.headers)}, deny.message)
+
+
+def model_list(caller: Caller, view: View) -> bytes:
+    """The answer to GET /v1/models: what this key may use, as OpenAI lists it, and how long a context is."""
+    models = [
+        {
+            "id": service,
+            "object": "model",
+            "created": int(view.made_at.get(revision, 0)),
+            "owned_by": "gonogo",
+            "max_model_len": view.rules[revision].context_tokens,
+        }
+        for service, revision in sorted(caller.services.items())
+    ]
+    return _answered(200, {}, json.dumps({"object": "list", "data": models}) + "\n")
+
+
+def headers_for(request: Request, rules: ServiceRules, admitted: Admitted) -> Mapping[str, str]:
+    """What those behind policy are told of a request, beside whose it is and where it goes."""
+    headers = {"x-gonogo-engine": rules.engine, "x-gonogo-continue": "yes" if request.continuable else "no"}
+    if admitted.endpoints:
+        headers["x-gateway-destination-endpoint"] = ",".join(admitted.endpoints)
+    if RELAYED and request.stream:
+        headers["x-gonogo-relay"] = "1"
+    return headers
+
+
+def let_through(headers: Mapping[str, str], reply_headers: Mapping[str, str]) -> bytes:
+    """The answer that sends a request on, with these headers more; the client is told `reply_headers` later."""
+    ok = OkHttpResponse(headers=_options(headers), response_headers_to_add=_options(reply_headers))
+    return bytes(CheckResponse(status=Status(code=_OK), ok_response=ok).SerializeToString())
+
+
+def _answered(status: int, headers: Mapping[str, str], body: str) -> bytes:
+    denied = DeniedHttpResponse(status=HttpStatus(code=status), headers=_options(headers), body=body)
+    return bytes(CheckResponse(status=Status(code=_PERMISSION_DENIED), denied_response=denied).SerializeToString())
+
+
+def _options(headers: Mapping[str, str]) -> Iterable[HeaderValueOption]:
+    return [
+        HeaderValueOption(
+            header=HeaderValue(key=key, value=value), append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
         )
-    )
-    return bytes(response.SerializeToString())
-
-
-def _set(headers: Mapping[str, str]) -> HeaderMutation:
-    return HeaderMutation(
-        set_headers=[
-            HeaderValueOption(
-                header=HeaderValue(key=key, raw_value=value.encode()),
-                append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-            )
-            for key, value in headers.items()
-        ]
-    )
-
-
-def _text(header: HeaderValue) -> str:
-    # Envoy fills `raw_value` today and `value` in older settings.
-    raw: bytes = header.raw_value
-    return raw.decode("latin-1") if raw else str(header.value)
+        for key, value in headers.items()
+    ]

@@ -1,5 +1,6 @@
-"""Who may: from a request's headers and the snapshot of keys to allow or deny. Pure; the time is given.
+"""Who may, and to which revision: from headers, the model that is named, and the snapshot. Pure; the time is given.
 
+In two steps, so that nobody's body is read who may not: `decide` by the headers alone, `choose` by the model's name.
 Not here: gRPC (`server`), the snapshot's age (`snapshot`), how a denial looks to clients (`gonogo.gateway.replies`).
 Envoy has normalised the path and stripped forged headers before it asks. No text here ever holds what a client sent.
 """
@@ -7,28 +8,36 @@ Envoy has normalised the path and stripped forged headers before it asks. No tex
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Mapping, Protocol, Union
+from typing import Mapping, Protocol
 
-from gonogo.gateway.policy.deny import Deny
+from gonogo.gateway.policy.deny import INVALID_REQUEST, SERVER_ERROR, Deny
+from gonogo.gateway.policy.fields import CHAT, COMPLETIONS, EMBEDDINGS
+from gonogo.gateway.policy.rules import ServiceRules
 from gonogo.security.keys import KeyProblem, KeyRow, matches, parse, usable
 
 _AUTHENTICATION = "authentication_error"
 _PERMISSION = "permission_error"
-_REQUEST = "invalid_request_error"
-_SERVER = "server_error"
 
 INFERENCE, MODELS = "inference", "models"
 MODEL_LIST = "/v1/models"
+METHODS = {CHAT: "POST", COMPLETIONS: "POST", EMBEDDINGS: "POST", MODEL_LIST: "GET"}
+"""What may be asked, and how; the same as the gateway's routes."""
 
 
 class View(Protocol):
-    """What a decision reads: keys by their public id, and the revision that serves each service."""
+    """What a decision reads. `rules` and `made_at` (Unix seconds): of each revision that may be used, by its name."""
 
     @property
     def keys(self) -> Mapping[str, KeyRow]: ...
 
     @property
     def serving(self) -> Mapping[str, int]: ...
+
+    @property
+    def rules(self) -> Mapping[str, ServiceRules]: ...
+
+    @property
+    def made_at(self) -> Mapping[str, float]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,21 +48,19 @@ class RequestHeaders:
     path: str
     authorization: tuple[str, ...] = field(repr=False)
     request_id: str
+    content_length: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Allow:
-    """Let it in, to this revision (`service/number`), on behalf of this key."""
+class Caller:
+    """Who asks, and what may be used: services by name, each with its revision (`service/number`). Never empty."""
 
-    revision: str
-    key_id: str
-
-
-Decision = Union[Allow, Deny]
+    key: KeyRow
+    services: Mapping[str, str]
 
 
-def decide(request: RequestHeaders, view: View, now: float) -> Decision:
-    """Whether this request may pass, and to which revision. `now` in Unix seconds. Never raises for any header."""
+def decide(request: RequestHeaders, view: View, now: float) -> Caller | Deny:
+    """Whether the request may go on to name its model. `now` in Unix seconds. Never raises for any header."""
     token = _bearer(request.authorization)
     if isinstance(token, Deny):
         return token
@@ -62,9 +69,21 @@ def decide(request: RequestHeaders, view: View, now: float) -> Decision:
         return row
     if not usable(row, now):
         return _EXPIRED if row.revoked_at is None else _REVOKED
-    if not _in_scope(request.path, row.scopes):
+    path = request.path.partition("?")[0]
+    if not _in_scope(path, row.scopes):
         return _scope(row.scopes)
-    return _revision(row, view.serving)
+    if path not in METHODS:
+        return _NO_SUCH_PATH
+    if request.method != METHODS[path]:
+        return _wrong_method(path)
+    services = _services(row, view)
+    return services if isinstance(services, Deny) else Caller(key=row, services=services)
+
+
+def choose(caller: Caller, model: str) -> str | Deny:
+    """The revision of the service that `model` names, which may be nobody's."""
+    revision = caller.services.get(model)
+    return _no_such_model(sorted(caller.services)) if revision is None else revision
 
 
 def _bearer(values: tuple[str, ...]) -> str | Deny:
@@ -94,23 +113,22 @@ def _known(token: str, view: View) -> KeyRow | Deny:
 def _in_scope(path: str, scopes: tuple[str, ...]) -> bool:
     if INFERENCE in scopes:
         return True
-    return path.partition("?")[0] == MODEL_LIST and MODELS in scopes
+    return path == MODEL_LIST and MODELS in scopes
 
 
-def _revision(row: KeyRow, serving: Mapping[str, int]) -> Decision:
-    if row.service is not None:
-        number = row.revision if row.revision is not None else serving.get(row.service)
-        if number is None:
-            return _not_serving(f"The service {row.service}, which this API key is for, does not serve")
-        return Allow(revision=f"{row.service}/{number}", key_id=row.key_id)
-    if row.revision is not None:
-        return _not_serving("The API key is pinned to a revision of no service, so nothing serves it")
-    if not serving:
-        return _not_serving("No service serves")
-    if len(serving) > 1:
-        return _ambiguous(sorted(serving))
-    ((service, number),) = serving.items()
-    return Allow(revision=f"{service}/{number}", key_id=row.key_id)
+def _services(row: KeyRow, view: View) -> Mapping[str, str] | Deny:
+    """A revision that nothing is known of serves nobody."""
+    if row.service is None:
+        if row.revision is not None:
+            return _not_serving("The API key is pinned to a revision of no service, so nothing serves it")
+        every = {service: f"{service}/{number}" for service, number in view.serving.items()}
+        known = {service: revision for service, revision in every.items() if revision in view.rules}
+        return known or _not_serving("No service serves")
+    number = row.revision if row.revision is not None else view.serving.get(row.service)
+    revision = f"{row.service}/{number}"
+    if number is None or revision not in view.rules:
+        return _not_serving(f"The service {row.service}, which this API key is for, does not serve")
+    return {row.service: revision}
 
 
 def _authentication(code: str, message: str) -> Deny:
@@ -157,15 +175,33 @@ def _not_serving(what: str) -> Deny:
         status=503,
         code="not_serving",
         message=f"{what} at the moment. `gonogo status` shows what is missing.",
-        type=_SERVER,
+        type=SERVER_ERROR,
     )
 
 
-def _ambiguous(choices: list[str]) -> Deny:
+_NO_SUCH_PATH = Deny(
+    status=404,
+    code="unknown_path",
+    message=f"There are: {', '.join(f'{method} {path}' for path, method in METHODS.items())}.",
+    type=INVALID_REQUEST,
+)
+
+
+def _wrong_method(path: str) -> Deny:
     return Deny(
-        status=400,
-        code="ambiguous_service",
-        message=f"The API key is good for all services, and {len(choices)} serve: {', '.join(choices)}. "
-        "Use a key of one of them: `gonogo keys create --service NAME`.",
-        type=_REQUEST,
+        status=405,
+        code="method_not_allowed",
+        message=f"Use {METHODS[path]} for {path}.",
+        type=INVALID_REQUEST,
+        headers=(("allow", METHODS[path]),),
+    )
+
+
+def _no_such_model(choices: list[str]) -> Deny:
+    return Deny(
+        status=404,
+        code="model_not_found",
+        message=f"This API key may not use a model of that name, or there is none. It may use: {', '.join(choices)}.",
+        type=INVALID_REQUEST,
+        param="model",
     )

@@ -183,7 +183,7 @@ EXTENSIONS: Mapping[str, Mapping[str, Judge]] = {
     VLLM: _OF_VLLM,
     VLLM_CPU: _OF_VLLM,
     SGLANG: _OF_SGLANG,
-    EXTERNAL: {},
+    EXTERNAL: _GENERATING,
 }
 """What an engine knows beyond OpenAI's fields, for both paths that generate."""
 

@@ -19,7 +19,7 @@ from typing import Sequence
 
 from gonogo.gateway.policy.server import PolicyService, build_server, tell_stderr
 from gonogo.gateway.policy.snapshot import SnapshotSource
-from gonogo.store import open_reader
+from gonogo.gateway.policy.view import open_ruled
 
 GRACE_S = 1.0
 LONGEST_SOCKET_PATH = 107
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--index", type=int, required=True, help="which of the policy servers this is")
     given = parser.parse_args(arguments)
     os.umask(0o077)
-    source = SnapshotSource(given.database, open_reader, clock=time.monotonic, tell=tell_stderr)
+    source = SnapshotSource(given.database, open_ruled, clock=time.monotonic, tell=tell_stderr)
     # Before the socket is there: the first request must find a snapshot.
     source.poll()
     poller = threading.Thread(target=source.run, name="snapshot", daemon=True)

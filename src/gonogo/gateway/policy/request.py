@@ -178,6 +178,8 @@ def _max_tokens(fields: Mapping[str, Any]) -> int | None:
 
 def _check_context(path: str, content: Content, most: int | None, prompts: int, rules: ServiceRules) -> None:
     """Refuses what is certain; what is only likely, the engine decides, which counts with its own vocabulary."""
+    if not rules.context_known:
+        return
     context, least = rules.context_tokens, content.least_tokens()
     each = -(-least // prompts)
     where = f"This service's context holds {context:,} tokens, prompt and answer together"

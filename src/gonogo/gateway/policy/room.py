@@ -17,7 +17,7 @@ UNBOUNDED = Room(tokens=2**53, sequences=2**31)
 
 def room_of(rules: ServiceRules, replicas: int) -> Room:
     """Of each of so many replicas. At least one request of the whole context fits."""
-    if rules.external or rules.engine == EXTERNAL:
+    if rules.engine == EXTERNAL:
         return UNBOUNDED
     share = max(1, -(-rules.concurrent_requests // max(1, rules.replicas or replicas)))
     if rules.engine == LLAMACPP:

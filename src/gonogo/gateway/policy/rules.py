@@ -25,14 +25,16 @@ MOST_INPUTS = 2048
 class ServiceRules:
     """The rules of one revision.
 
-    `context_tokens`: prompt and answer of one request together. `sees_pictures` None: not known, the engine decides.
-    `media_hosts`: from where the engine may fetch pictures by https; none: only pictures that are in the body.
-    What admission goes by: `concurrent_requests` over all replicas, `replicas` as asked (None: as many as fit),
-    `sequences` of one replica (None: as planned), `balancing` in the spec's words, `external`: servers of others.
+    `context_tokens`: prompt and answer of one request together; `context_known`: the engine was started with it, which
+    nobody can say of a server that others started, so that nothing is refused by it. `sees_pictures` None: not known,
+    the engine decides. `media_hosts`: from where the engine may fetch pictures by https; none: only pictures that are
+    in the body. What admission goes by: `concurrent_requests` over all replicas, `replicas` as asked (None: as many as
+    fit), `sequences` of one replica (None: as planned), `balancing` in the spec's words.
     """
 
     engine: str = LLAMACPP
     context_tokens: int = DEFAULT_CONTEXT_TOKENS
+    context_known: bool = True
     sees_pictures: bool | None = None
     most_choices: int = MOST_CHOICES
     most_logprobs: int = MOST_LOGPROBS
@@ -43,22 +45,22 @@ class ServiceRules:
     replicas: int | None = None
     sequences: int | None = None
     balancing: str = TOKEN_AWARE
-    external: bool = False
 
 
 def rules_of(spec: Mapping[str, Any]) -> ServiceRules:
     """The rules of a spec, given as its JSON. What is absent is as the spec's class has it by default."""
-    engine = _part(spec, "engine").get("name") or LLAMACPP
     expect, replicas = _part(spec, "expect"), _part(spec, "replicas")
+    external = bool(replicas.get("external"))
+    engine = EXTERNAL if external else _part(spec, "engine").get("name") or LLAMACPP
     return ServiceRules(
         engine=str(engine),
         context_tokens=_number(expect, "context_tokens") or DEFAULT_CONTEXT_TOKENS,
+        context_known=not external,
         sees_pictures=_sees_pictures(spec, str(engine)),
         concurrent_requests=_number(expect, "concurrent_requests") or DEFAULT_CONCURRENT_REQUESTS,
         replicas=_number(replicas, "min"),
         sequences=_number(_part(spec, "engine"), "sequences"),
         balancing=str(_part(spec, "gateway").get("balancing") or TOKEN_AWARE),
-        external=bool(replicas.get("external")),
     )
 
 

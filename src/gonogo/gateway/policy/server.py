@@ -1,9 +1,9 @@
-"""The ext_proc server: one question, one answer, end of stream. gRPC on a unix socket.
+"""The server that Envoy asks about each request (ext_authz): one question, one answer, gRPC on a unix socket.
 
-Not here: who may (`decide`), the snapshot (`snapshot`), the process around it (`main`).
+Not here: what is answered (`question`), the snapshot (`snapshot`), the process around it (`main`).
 
-The stream ends with the answer: nothing of a request depends on this server afterwards, so it may die in the middle
-of a long answer. Whatever cannot be decided is refused.
+Nothing of a request depends on this server after its answer, so it may die in the middle of a long one. Whatever cannot
+be decided is refused.
 """
 
 from __future__ import annotations
@@ -16,18 +16,22 @@ from typing import Any, Callable
 
 import grpc
 import grpc.aio
-from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
-from gonogo.gateway.policy.answers import BROKEN, STALE, UNEXPECTED, answer, read_headers
-from gonogo.gateway.policy.decide import View, decide
+from gonogo.gateway.policy.answers import BROKEN, UNEXPECTED, headers_for, let_through, refusal
+from gonogo.gateway.policy.body import MAX_BODY_BYTES
+from gonogo.gateway.policy.decide import View
+from gonogo.gateway.policy.deny import Deny
+from gonogo.gateway.policy.gate import Gate, OpenGate
+from gonogo.gateway.policy.question import HEAD, STAGE, WHOLE, Asked, asked_by_head, asked_whole
 
-SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+SERVICE = "envoy.service.auth.v3.Authorization"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 MAX_STREAMS = 8192
-MAX_MESSAGE_BYTES = 1024 * 1024
+MAX_MESSAGE_BYTES = MAX_BODY_BYTES + 1024 * 1024
+READ_AT_ONCE = 16
+"""Questions that are read and judged at the same time. Only then is a body held, so that all of them take 528 MiB at
+most: the others wait in Envoy, which keeps them anyway."""
 MAX_RECORDED = 50
-
-_END: object = grpc.aio.EOF  # type: ignore[attr-defined]
 
 # grpc.health.v1.HealthCheckResponse by hand, as the package that holds it would be one dependency for two constants.
 _SERVING, _NOT_SERVING = b"\x08\x01", b"\x08\x02"
@@ -44,7 +48,7 @@ _OPTIONS = (
 
 
 class PolicyService:
-    """Answers each stream's first message; `view` gives the snapshot or None when it is too old.
+    """Answers each question; `view` gives the snapshot or None when it is too old.
 
     `clock` gives Unix seconds. `tell` gets one record for each kind of error, without anything that a client sent.
     """
@@ -55,51 +59,66 @@ class PolicyService:
         *,
         clock: Callable[[], float] = time.time,
         tell: Callable[[str], None],
+        gate: Gate | None = None,
     ) -> None:
         self._view = view
         self._clock = clock
         self._tell = tell
+        self._gate = gate or OpenGate()
+        self._reading = asyncio.Semaphore(READ_AT_ONCE)
         self._recorded: set[str] = set()
-        self._streams: set[asyncio.Task[Any]] = set()
+        self._asking: set[asyncio.Task[Any]] = set()
 
-    async def process(self, _requests: Any, context: Any) -> None:
-        """One ext_proc stream."""
-        stream = asyncio.current_task()
-        assert stream is not None
-        self._streams.add(stream)
-        try:
-            message = await context.read()
-            if message is not _END:
-                await context.write(self.decided(message))
-        finally:
-            self._streams.discard(stream)
+    async def check(self, messages: Any, context: Any) -> bytes:
+        """One question. Read here and not by gRPC, so that how many are held is ours to say.
+
+        The answer and the end of the call leave together: with one gone and not the other, Envoy has no answer.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+        async with self._reading:
+            judged = self.judged(_stage(context), await anext(aiter(messages), b""))
+        return judged if isinstance(judged, bytes) else await self.admitted(judged)
 
     async def drain(self, within_s: float) -> None:
-        """Wait for the streams that have begun. New ones are still answered: refused, Envoy would try here again."""
-        if self._streams:
-            await asyncio.wait(set(self._streams), timeout=within_s)
+        """Wait for the questions that were asked. New ones are answered too: refused, Envoy would try here again."""
+        if self._asking:
+            await asyncio.wait(set(self._asking), timeout=within_s)
 
-    async def check(self, _request: bytes, _context: Any) -> bytes:
+    async def health(self, _request: bytes, _context: Any) -> bytes:
         """gRPC health: serving while the snapshot is fresh."""
         return _NOT_SERVING if self._view() is None else _SERVING
 
-    def decided(self, message: bytes) -> bytes:
-        """The serialized answer to one serialized question. Never raises."""
+    def judged(self, stage: str, message: bytes) -> Asked | bytes:
+        """What to ask the gate, or the serialized answer. Never raises."""
         try:
-            return self._decide(message)
+            if stage == WHOLE:
+                return asked_whole(message, self._view(), self._clock())
+            if stage == HEAD:
+                return asked_by_head(message, self._view(), self._clock())
+            self._note("Envoy did not say which question it asks: its settings are not ours")
+            return refusal(UNEXPECTED)
         except Exception as error:  # noqa: BLE001 - the boundary: an error of ours must refuse, and must be written down once
             self._record(error)
-            return answer(BROKEN)
+            return refusal(BROKEN)
 
-    def _decide(self, message: bytes) -> bytes:
-        request = ProcessingRequest.FromString(message)
-        if request.WhichOneof("request") != "request_headers":
-            self._note("Envoy sent something else than request headers: its processing mode is not ours")
-            return answer(UNEXPECTED)
-        view = self._view()
-        if view is None:
-            return answer(STALE)
-        return answer(decide(read_headers(request.request_headers), view, self._clock()))
+    async def admitted(self, asked: Asked) -> bytes:
+        """The serialized answer of the gate. Raises nothing but a cancellation."""
+        try:
+            admitted = await self._gate.admit(asked.request, asked.key, asked.revision)
+            if isinstance(admitted, Deny):
+                return refusal(admitted)
+            headers = {
+                "x-gonogo-revision": asked.revision,
+                "x-gonogo-key-id": asked.key.key_id,
+                **headers_for(asked.request, asked.rules, admitted),
+            }
+            return let_through(headers, admitted.reply_headers)
+        except Exception as error:  # noqa: BLE001 - the same boundary
+            self._record(error)
+            return refusal(BROKEN)
 
     def _record(self, error: Exception) -> None:
         """The place and the type; not the text, which may hold what a client sent."""
@@ -112,15 +131,22 @@ class PolicyService:
             self._tell(text)
 
 
+def _stage(context: Any) -> str:
+    for name, value in context.invocation_metadata():
+        if name == STAGE:
+            return str(value)
+    return ""
+
+
 def build_server(service: PolicyService) -> grpc.aio.Server:
     """A server with this service, not bound to a socket yet. Messages pass as bytes: answers are kept serialized."""
     server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MAX_STREAMS)
-    process = grpc.stream_stream_rpc_method_handler(service.process)
-    check = grpc.unary_unary_rpc_method_handler(service.check)
+    check = grpc.stream_unary_rpc_method_handler(service.check)
+    health = grpc.unary_unary_rpc_method_handler(service.health)
     server.add_generic_rpc_handlers(
         (
-            grpc.method_handlers_generic_handler(SERVICE, {"Process": process}),
-            grpc.method_handlers_generic_handler(HEALTH_SERVICE, {"Check": check}),
+            grpc.method_handlers_generic_handler(SERVICE, {"Check": check}),
+            grpc.method_handlers_generic_handler(HEALTH_SERVICE, {"Check": health}),
         )
     )
     return server

@@ -8,10 +8,10 @@ from __future__ import annotations
 from gonogo.actions.model import ClusterPlan, EndpointPlan
 from gonogo.facts.server import HEALTH
 from gonogo.gateway.resources import external
+from gonogo.gateway.resources.asking import POLICY_CLUSTER
 from gonogo.gateway.resources.convert import METADATA, Json
 from gonogo.spec.model import Balancing
 
-POLICY_CLUSTER = "policy"
 DESTINATION_HEADER = "x-gateway-destination-endpoint"
 """Which replicas policy picked: `ip:port`, best first, with commas between."""
 

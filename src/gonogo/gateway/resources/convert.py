@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 # Needed only for their entries in protobuf's symbol table: they are named by "@type" inside dictionaries.
 import envoy.extensions.access_loggers.file.v3.file_pb2
 import envoy.extensions.access_loggers.filters.cel.v3.cel_pb2
+import envoy.extensions.bootstrap.internal_listener.v3.internal_listener_pb2
+import envoy.extensions.common.matching.v3.extension_matcher_pb2
+import envoy.extensions.filters.common.matcher.action.v3.skip_action_pb2
 import envoy.extensions.filters.common.set_filter_state.v3.value_pb2
-import envoy.extensions.filters.http.buffer.v3.buffer_pb2
 import envoy.extensions.filters.http.custom_response.v3.custom_response_pb2
-import envoy.extensions.filters.http.ext_proc.v3.ext_proc_pb2
+import envoy.extensions.filters.http.ext_authz.v3.ext_authz_pb2
 import envoy.extensions.filters.http.header_mutation.v3.header_mutation_pb2
 import envoy.extensions.filters.http.json_to_metadata.v3.json_to_metadata_pb2
 import envoy.extensions.filters.http.router.v3.router_pb2

@@ -1,16 +1,17 @@
 """LDS: where the gateway listens and through which filters a request goes. Pure.
 
-The order of the filters is the order of the laws: foreign headers go before anything looks at them, then policy says
-who may, and only then a body is taken in.
+The order of the filters is the order of the laws: foreign headers go before anything looks at them, then policy is
+asked (`asking`), and only what it let through goes on.
 """
 
 from __future__ import annotations
 
 from gonogo.actions.model import ListenerPlan
 from gonogo.gateway import replies
-from gonogo.gateway.resources.clusters import ADS, POLICY_CLUSTER
+from gonogo.gateway.resources import asking
+from gonogo.gateway.resources.clusters import ADS
 from gonogo.gateway.resources.convert import Json
-from gonogo.gateway.resources.routes import BUFFER, EXT_PROC, MAX_BODY_BYTES, ROUTE_CONFIG, plain_http_routes
+from gonogo.gateway.resources.routes import ROUTE_CONFIG, plain_http_routes
 from gonogo.gateway.resources.secrets import downstream_tls
 from gonogo.gateway.resources.usage import LOG_FIELDS, identity_filter, usage_filter
 
@@ -129,57 +130,11 @@ def _filters() -> list[Json]:
             f"{_HTTP}.custom_response.v3.CustomResponse",
             {"custom_response_matcher": replies.engine_errors()},
         ),
-        _filter(EXT_PROC, f"{_HTTP}.ext_proc.v3.ExternalProcessor", _policy()),
+        *asking.filters(),
         identity_filter(),
-        _filter(BUFFER, f"{_HTTP}.buffer.v3.Buffer", {"max_request_bytes": MAX_BODY_BYTES}),
         usage_filter(),
         _ROUTER,
     ]
-
-
-def _policy() -> Json:
-    """Ask a policy server, with the headers only; refuse when none answers."""
-    return {
-        "grpc_service": {
-            "envoy_grpc": {"cluster_name": POLICY_CLUSTER, "authority": POLICY_CLUSTER},
-            "timeout": "10s",
-            "retry_policy": {
-                "retry_on": "reset,unavailable,connect-failure,refused-stream",
-                "num_retries": 5,
-                "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.100s"},
-                "retry_host_predicate": [
-                    {
-                        "name": "envoy.retry_host_predicates.previous_hosts",
-                        "typed_config": {"@type": f"{_TYPE}.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
-                    }
-                ],
-                "host_selection_retry_max_attempts": 5,
-            },
-        },
-        "failure_mode_allow": False,
-        "status_on_error": {"code": "ServiceUnavailable"},
-        "processing_mode": {
-            "request_header_mode": "SEND",
-            "response_header_mode": "SKIP",
-            "request_body_mode": "NONE",
-            "response_body_mode": "NONE",
-            "request_trailer_mode": "SKIP",
-            "response_trailer_mode": "SKIP",
-        },
-        # The revision's route is found by the header that policy has just set.
-        "route_cache_action": "CLEAR",
-        # The default of 200 ms timed out on a busy machine; with 2 s, one that stood still for a second refused the
-        # requests that waited for a hung policy server, before the server's missed PING could send them to the other.
-        "message_timeout": "5s",
-        "mutation_rules": {
-            "disallow_all": True,
-            "allow_expression": {"regex": _SETTABLE},
-            "disallow_is_error": True,
-        },
-    }
-
-
-_SETTABLE = "^(x-gonogo-.*|x-gateway-destination-endpoint|www-authenticate|retry-after)$"
 
 
 def _access_log(path: str) -> Json:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import Sequence
 
 from gonogo.actions.model import ClusterPlan
+from gonogo.gateway.policy.body import MAX_BODY_BYTES
+from gonogo.gateway.policy.decide import METHODS
+from gonogo.gateway.policy.fields import EMBEDDINGS
+from gonogo.gateway.policy.gate import REPLY_HEADERS
+from gonogo.gateway.resources.asking import asked_nothing
 from gonogo.gateway.resources.convert import Json
 from gonogo.gateway.resources.hints import hints
 
 ROUTE_CONFIG = "gateway"
 REVISION_HEADER = "x-gonogo-revision"
-EMBEDDINGS = "/v1/embeddings"
-PATHS = {
-    "/v1/chat/completions": "POST",
-    "/v1/completions": "POST",
-    EMBEDDINGS: "POST",
-    "/v1/models": "GET",
-}
-MAX_BODY_BYTES = 32 * 1024 * 1024
+PATHS = METHODS
 
 NO_REVISION = "No revision of this service is ready to serve."
 UNKNOWN_PATH = "unknown_path"
@@ -25,11 +23,10 @@ UNKNOWN_PATH = "unknown_path"
 HTTPS_WANTED = "https_wanted"
 """The code of the answer to plain HTTP; `replies` adds the base URL."""
 
-EXT_PROC = "envoy.filters.http.ext_proc"
-BUFFER = "envoy.filters.http.buffer"
 USAGE = "envoy.filters.http.json_to_metadata"
 
-# What must never reach an engine: whose key it was, and what policy decided. The engine needs none of it.
+# What must never reach an engine: whose key it was, and what policy decided. The engine needs none of it. The replicas
+# that policy picked are taken away by the cluster (`clusters`): here it would be before a host is chosen.
 _REMOVED_FOR_ENGINES = [
     "authorization",
     "api-key",
@@ -38,11 +35,21 @@ _REMOVED_FOR_ENGINES = [
     "x-forwarded-for",
     "x-envoy-external-address",
     "x-gonogo-key-id",
+    "x-gonogo-engine",
+    "x-gonogo-continue",
+    "x-gonogo-relay",
     REVISION_HEADER,
 ]
 
-# What the gateway itself says in its answers (`replies`); an engine must not be able to say it.
-_REMOVED_FROM_ENGINES = ["x-gonogo-code", "x-gonogo-type", "x-gonogo-hop", "x-gonogo-wrapped"]
+# What the gateway itself says in its answers (`replies`, and the limits); an engine must not be able to say it.
+_REMOVED_FROM_ENGINES = [
+    "x-gonogo-code",
+    "x-gonogo-type",
+    "x-gonogo-hop",
+    "x-gonogo-param",
+    "x-gonogo-wrapped",
+    *REPLY_HEADERS,
+]
 
 
 def routes(clusters: Sequence[ClusterPlan]) -> Json:
@@ -83,9 +90,9 @@ def _health() -> list[Json]:
         "match": {**path, "headers": [_method("^(GET|HEAD)$")]},
         "direct_response": {"status": 200, "body": {"inline_string": '{"status":"ok"}\n'}},
         "response_headers_to_add": [_set("content-type", "application/json")],
-        "typed_per_filter_config": _open(),
+        "typed_per_filter_config": asked_nothing(),
     }
-    return [ok, _wrong_method(path, "GET, HEAD", "Use GET for /healthz.", _open())]
+    return [ok, _wrong_method(path, "GET, HEAD", "Use GET for /healthz.", asked_nothing())]
 
 
 def _allowed(path: str, clusters: Sequence[ClusterPlan]) -> list[Json]:
@@ -156,7 +163,7 @@ def _hints() -> list[Json]:
 
 
 def _unknown(match: Json, message: str) -> Json:
-    return _refusal(match, 404, UNKNOWN_PATH, message, _open())
+    return _refusal(match, 404, UNKNOWN_PATH, message, asked_nothing())
 
 
 def _wrong_method(match: Json, allowed: str, message: str, filters: Json | None = None) -> Json:
@@ -177,20 +184,6 @@ def _refusal(match: Json, status: int, code: str, message: str, filters: Json | 
         ],
     }
     return {**route, "typed_per_filter_config": filters} if filters else route
-
-
-def _open() -> Json:
-    """For answers that need no key: neither policy is asked nor a body waited for."""
-    return {
-        EXT_PROC: {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute",
-            "disabled": True,
-        },
-        BUFFER: {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
-            "disabled": True,
-        },
-    }
 
 
 def _method(pattern: str) -> Json:
