@@ -97,7 +97,10 @@ def _fill_store(paths: StatePaths) -> str:
 @contextlib.contextmanager
 def _policy_server(paths: StatePaths, index: int) -> Iterator[subprocess.Popen[bytes]]:
     socket, log = paths.part_socket("policy", index), paths.log("policy", str(index))
-    words = ("--socket", str(socket), "--database", str(paths.database), "--index", str(index))
+    words = (
+        *("--socket", str(socket), "--database", str(paths.database), "--index", str(index)),
+        *("--valkey", str(paths.part_socket("valkey", 0)), "--access-log", str(paths.access_log)),
+    )
     with running((sys.executable, "-m", "gonogo.gateway.policy.main", *words), log) as process:
         ends = time.monotonic() + 20
         while not socket.exists():

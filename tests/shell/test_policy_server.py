@@ -410,6 +410,7 @@ def test_a_socket_where_others_could_reach_it_is_refused(tmp_path: Path, mode: i
         directory.mkdir()
         directory.chmod(mode)
     words = ["--socket", str(directory / "p.sock"), "--database", str(tmp_path / "x.db"), "--index", "0"]
+    words += ["--valkey", str(directory / "valkey-0.sock"), "--access-log", str(tmp_path / "access.log")]
     command = [sys.executable, "-m", "gonogo.gateway.policy.main", *words]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
     assert done.returncode == 2
@@ -423,7 +424,10 @@ def test_the_log_never_holds_a_key(deployment: Deployment) -> None:
     ask(server.socket, question(key.text), question(key.text[:-1] + "_"), question("gng_" + "0" * 49))
     server.terminate()
     assert not re.search(r"gng_[0-9A-Za-z]", server.log())
-    assert len(server.log().splitlines()) == 2, "one line for the start, one for the end, none for a request"
+    lines = server.log().splitlines()
+    assert len(lines) == 3, (
+        "one for the start, one for the Valkey that is not here, one for the end, none for a request"
+    )
 
 
 def test_it_starts_fast_enough_to_be_restarted_under_load() -> None:

@@ -12,15 +12,19 @@ from pathlib import Path
 
 from redis import Redis
 
-from gonogo.runtimes.valkey import COUNTERS_DB, valkey_command
+from gonogo.facts.part import COUNTERS_DB
+from gonogo.runtimes.valkey import valkey_command
 from tests.shell.policy_parts import until
 
 
 class Valkey:
-    """One server in a folder of its own. A context: it ends with the block. `extra`: settings that win over ours."""
+    """One server in a folder of its own, or with its socket among those of a deployment. A context: it ends with the
+    block. `extra`: settings that win over ours.
+    """
 
-    def __init__(self, *extra: str) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="gonogo-valkey-"))
+    def __init__(self, *extra: str, run: Path | None = None) -> None:
+        self.root = run or Path(tempfile.mkdtemp(prefix="gonogo-valkey-"))
+        self._ours = run is None
         self._extra = extra
         self.socket = self.root / "valkey-0.sock"
         self.directory = self.root / "valkey"
@@ -33,7 +37,8 @@ class Valkey:
 
     def __exit__(self, *_: object) -> None:
         self.end(signal.SIGKILL)
-        shutil.rmtree(self.root, ignore_errors=True)
+        if self._ours:
+            shutil.rmtree(self.root, ignore_errors=True)
 
     @property
     def pid(self) -> int:

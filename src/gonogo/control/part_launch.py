@@ -22,6 +22,8 @@ def _policy(index: int, paths: StatePaths) -> tuple[str, ...]:
         *("--socket", str(paths.part_socket(POLICY, index))),
         *("--database", str(paths.database)),
         *("--index", str(index)),
+        *("--valkey", str(paths.part_socket(VALKEY, 0))),
+        *("--access-log", str(paths.access_log)),
     )
 
 

@@ -10,7 +10,7 @@ from gonogo.runtimes.local import LocalRuntime, Process
 from gonogo.runtimes.paths import StatePaths
 from gonogo.store import open_store
 
-ORDER = ("gateway", *PARTS, "replica")
+ORDER = ("gateway", *reversed(tuple(PARTS)), "replica")
 ROUNDS = 5
 """Keeper and control start each other again: both are ended until neither is found."""
 PATIENCE_S = {"keeper": 2.0, "control": 5.0, "gateway": 3.0, **dict.fromkeys(PARTS, 3.0), "replica": 5.0}

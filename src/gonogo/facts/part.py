@@ -8,8 +8,11 @@ from typing import Mapping
 POLICY = "policy"
 VALKEY = "valkey"
 
-PARTS: Mapping[str, int] = {POLICY: 2, VALKEY: 1}
-"""Role → how many run, in the order in which they are ended. Each has a unix socket (`StatePaths.part_socket`)."""
+PARTS: Mapping[str, int] = {VALKEY: 1, POLICY: 2}
+"""Role → how many run, in the order in which they are started; ended the other way round. Each has a unix socket."""
+
+COUNTERS_DB = 1
+"""The database of Valkey in which policy servers count; the first one is for queues."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

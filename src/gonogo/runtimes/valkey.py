@@ -9,8 +9,6 @@ from pathlib import Path
 
 from gonogo.runtimes.programs import valkey_binary
 
-QUEUE_DB, COUNTERS_DB = 0, 1
-"""Which of its databases holds what."""
 MEMORY_BYTES = 256 * 1024 * 1024
 MOST_CLIENTS = 512
 

@@ -20,7 +20,8 @@ class Deny:
     """Refuse it. `message` is for the client's developer; `code`, `type` and `param` are OpenAI's words.
 
     `param`: the field that was wrong, as a path (`messages[2].content`). `headers`: what the client is told beside,
-    as (lower-case name, value); only names of `gonogo.gateway.policy.gate.REPLY_HEADERS`, `retry-after` and `allow`.
+    as (lower-case name, value); only names of `gonogo.gateway.policy.gate.REPLY_HEADERS`, `retry-after`, `allow`,
+    `x-should-retry`.
     """
 
     status: int

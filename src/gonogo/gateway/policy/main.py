@@ -17,6 +17,9 @@ import time
 from pathlib import Path
 from typing import Sequence
 
+from gonogo.gateway.policy.counting import Counting, Places
+from gonogo.gateway.policy.gate import OpenGate
+from gonogo.gateway.policy.gate_limits import LimitsGate
 from gonogo.gateway.policy.server import PolicyService, build_server, tell_stderr
 from gonogo.gateway.policy.snapshot import SnapshotSource
 from gonogo.gateway.policy.view import open_ruled
@@ -35,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--socket", type=Path, required=True, help="unix socket that Envoy asks")
     parser.add_argument("--database", type=Path, required=True, help="the store, read only")
     parser.add_argument("--index", type=int, required=True, help="which of the policy servers this is")
+    parser.add_argument("--valkey", type=Path, required=True, help="unix socket of the Valkey that all count in")
+    parser.add_argument("--access-log", type=Path, required=True, help="Envoy's log, which tells of ends")
+    parser.add_argument("--relay-log", type=Path, action="append", default=[], help="a relay's log, which does too")
     given = parser.parse_args(arguments)
     os.umask(0o077)
     source = SnapshotSource(given.database, open_ruled, clock=time.monotonic, tell=tell_stderr)
@@ -43,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     poller = threading.Thread(target=source.run, name="snapshot", daemon=True)
     poller.start()
     try:
-        asyncio.run(_serve(given.socket, source, given.index))
+        places = Places(valkey=given.valkey, access_log=given.access_log, relay_logs=tuple(given.relay_log))
+        asyncio.run(_serve(given.socket, source, given.index, Counting(places, tell_stderr)))
     except SocketRefused as error:
         tell_stderr(str(error))
     finally:
@@ -51,12 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
-async def _serve(socket: Path, source: SnapshotSource, index: int) -> None:
+async def _serve(socket: Path, source: SnapshotSource, index: int, counting: Counting) -> None:
     asked_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
-    service = PolicyService(source.fresh, tell=tell_stderr)
+    await counting.start()
+    service = PolicyService(source.fresh, tell=tell_stderr, gate=LimitsGate(counting.counters, OpenGate()))
     server = build_server(service)
     temporary = _place(socket)
     server.add_insecure_port(f"unix:{temporary}")
