@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gonogo.gateway.policy.admission import Admission
+from gonogo.gateway.policy.counters import End
 from gonogo.gateway.policy.deny import Deny
 from gonogo.gateway.policy.gate import Admitted
 from gonogo.gateway.policy.ledger import Held, Hold, MemoryLedger, Room
@@ -62,11 +63,6 @@ def key(name: str = "key", **more: Any) -> KeyRow:
     return replace(row, **more)
 
 
-@dataclass(frozen=True)
-class End:
-    request_id: str
-
-
 class Shared(MemoryLedger):
     """A ledger that others may call while it is being asked, as one in another process."""
 
@@ -112,7 +108,7 @@ class Gate:
         return await self.admission.admit(request(name, tokens, **more), by or key(), "svc/1")
 
     async def end(self, *names: str) -> None:
-        await self.admission.heard([End(name) for name in names])
+        await self.admission.heard([ended(name) for name in names])
         await settled()
 
     async def held(self) -> dict[str, Held]:
@@ -129,6 +125,10 @@ class Gate:
         await settled()
         assert not task.done()
         return task
+
+
+def ended(name: str) -> End:
+    return End(request_id=name, tokens=None)
 
 
 async def settled() -> None:
@@ -274,11 +274,11 @@ def test_a_client_that_goes_away_while_room_is_made_for_it_holds_nothing(steps: 
     async def told(gate: Gate) -> None:
         await gate.fill()
         gone = await gate.waits("five")
-        ended = asyncio.create_task(gate.admission.heard([End("one")]))
+        hearing = asyncio.create_task(gate.admission.heard([ended("one")]))
         for _ in range(steps):
             await asyncio.sleep(0)
         gone.cancel()
-        await ended
+        await hearing
         await settled()
         assert sum(held.sequences for held in (await gate.held()).values()) == (3 if gone.cancelled() else 4)
         assert gate.admission.waiting() == {"svc/1": 0}
@@ -412,10 +412,10 @@ def test_two_policy_servers_that_share_a_ledger_never_hold_more_than_there_is() 
         tasks = [asyncio.create_task((gate, other)[n % 2].admit(str(n))) for n in range(10)]
         await settled()
         assert sum(task.done() for task in tasks) == 4
-        ended: set[str | None] = set()
+        gone: set[str | None] = set()
         for _ in range(20):
-            going = next((str(n) for n, task in enumerate(tasks) if task.done() and str(n) not in ended), None)
-            ended.add(going)
+            going = next((str(n) for n, task in enumerate(tasks) if task.done() and str(n) not in gone), None)
+            gone.add(going)
             await gate.end(str(going))
             gate.now += 0.1
             await other.end(str(going))
@@ -451,11 +451,11 @@ def test_no_order_of_events_makes_a_replica_hold_more_than_its_room_or_loses_or_
             if kind == "ask":
                 tasks.append(asyncio.create_task(gate.admit(str(len(tasks)), number, key("abc"[len(tasks) % 3]))))
             elif kind == "end" and number < len(tasks) and tasks[number].done() and not tasks[number].cancelled():
-                await gate.admission.heard([End(str(number))])
+                await gate.admission.heard([ended(str(number))])
             elif kind == "leave" and number < len(tasks):
                 tasks[number].cancel()
                 if tasks[number].done():
-                    await gate.admission.heard([End(str(number))])
+                    await gate.admission.heard([ended(str(number))])
             elif kind == "turn":
                 gate.now += 0.1
                 for _ in range(number):

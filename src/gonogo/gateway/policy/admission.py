@@ -13,8 +13,9 @@ import asyncio
 import itertools
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Callable, Mapping, Protocol, Sequence
+from typing import Callable, Mapping, Sequence
 
+from gonogo.gateway.policy.counters import End
 from gonogo.gateway.policy.deny import Deny
 from gonogo.gateway.policy.gate import Admitted
 from gonogo.gateway.policy.ledger import Ledger
@@ -28,13 +29,6 @@ from gonogo.security.keys import BATCH, KeyRow
 
 TICK_S = 0.1
 MOST_KNOWN = 10_000
-
-
-class Ended(Protocol):
-    """What is heard of an end (`ends.End`)."""
-
-    @property
-    def request_id(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +97,13 @@ class Admission:
             self._release(request.request_id)
             raise
 
-    async def heard(self, ends: Sequence[Ended]) -> None:
+    async def heard(self, ends: Sequence[End]) -> None:
         """These requests have ended: what they held is free. Told twice, or of unknown ones, does no harm."""
-        await self._ledger.release([end.request_id for end in ends])
+        over = [end.request_id for end in ends if end.over]
+        await self._ledger.release(over)
         now = self._clocks.monotonic()
-        for end in ends:
-            known = self._known.pop(end.request_id, None)
+        for request_id in over:
+            known = self._known.pop(request_id, None)
             if known is not None and known.revision in self._services:
                 self._services[known.revision].line.pace.note(known.tokens, now - known.since)
         for revision, service in self._services.items():
