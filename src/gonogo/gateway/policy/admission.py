@@ -19,7 +19,7 @@ from gonogo.gateway.policy.counters import End
 from gonogo.gateway.policy.deny import Deny
 from gonogo.gateway.policy.gate import Admitted
 from gonogo.gateway.policy.ledger import Ledger
-from gonogo.gateway.policy.line import Bounds, Line
+from gonogo.gateway.policy.line import Bounds, Claim, Line
 from gonogo.gateway.policy.placing import Clocks, Place, Placing, Wanted, place_of
 from gonogo.gateway.policy.replicas import ReplicaSeen
 from gonogo.gateway.policy.request import Request
@@ -146,7 +146,7 @@ class Admission:
                 return admitted
         if probe:
             return Admitted(endpoints=await service.placing.order(place, wanted.request))
-        refusal = service.line.refusal(wanted.tokens, place.room, place.well)
+        refusal = service.line.refusal(_claim(place, wanted), place.room, place.well)
         return await self._wait(service, place, wanted, key) if refusal is None else refusal
 
     async def _wait(self, service: _Service, place: Place, wanted: Wanted, key: KeyRow) -> Admitted | Deny:
@@ -161,14 +161,15 @@ class Admission:
             since=self._clocks.monotonic(),
         )
         waiter = _Waiter(wanted=wanted, admitted=asyncio.get_running_loop().create_future())
+        longest_s = service.line.longest_wait_s(_claim(place, wanted))
         service.line.join(waiting, wanted.tokens, place.room)
         service.waiters[name] = waiter
         self._serve(service, service.placing.revision)
         try:
-            await asyncio.wait((waiter.admitted,), timeout=self._bounds.longest_wait_s)
+            await asyncio.wait((waiter.admitted,), timeout=longest_s)
             if waiter.admitted.done():
                 return waiter.admitted.result()
-            return service.line.too_long(place.room, place.well)
+            return service.line.too_long(_claim(place, wanted), place.room, place.well)
         finally:
             service.line.leave(name)
             del service.waiters[name]
@@ -221,6 +222,12 @@ class Admission:
         task = asyncio.ensure_future(self._ledger.release([request_id]))
         self._releasing.add(task)
         task.add_done_callback(self._releasing.discard)
+
+
+def _claim(place: Place, wanted: Wanted) -> Claim:
+    promised = place.rules.ttft_ms
+    ttft_s = None if promised is None else promised / 1000
+    return Claim(tokens=wanted.tokens, prompt_tokens=wanted.request.prompt_tokens, ttft_s=ttft_s)
 
 
 def _tell(waiter: _Waiter, admitted: Admitted) -> bool:

@@ -17,6 +17,7 @@ from gonogo.plan.batching import Batch, DynamicBatchScheduler, Waiting
 RATE_LIMIT = "rate_limit_error"
 LONGEST_RETRY_S = 60
 SMOOTHING = 0.1
+SHORTEST_WAIT_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +49,17 @@ class Pace:
         return None if self._token_s is None else tokens * self._token_s / max(1, sequences)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What one wants in the line: tokens to hold, how many of them are its prompt, by when it needs its first token."""
+
+    tokens: int
+    prompt_tokens: int
+    ttft_s: float | None = None
+
+
 class Line:
-    """Who waits for a revision. Names are given out here: a request id may come twice."""
+    """Who waits for a revision."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
@@ -61,25 +71,32 @@ class Line:
     def __len__(self) -> int:
         return len(self._costs)
 
-    def refusal(self, tokens: int, room: Room, replicas: int) -> Deny | None:
-        """Why one more of so many tokens may not join; None: it may. `replicas`: that are well."""
-        bounds = self._bounds
-        wait_s = self.pace.wait_s((self._tokens + tokens) * bounds.servers, room.sequences * replicas)
-        if len(self) >= bounds.most_waiting or self._tokens + tokens > bounds.rooms * room.tokens * replicas:
+    def longest_wait_s(self, claim: Claim) -> float:
+        """How long it may wait: until its prompt could not be computed in time any more."""
+        if claim.ttft_s is None:
+            return self._bounds.longest_wait_s
+        prompt_s = self.pace.wait_s(min(claim.prompt_tokens, claim.tokens), 1) or 0.0
+        return min(self._bounds.longest_wait_s, max(SHORTEST_WAIT_S, claim.ttft_s - prompt_s))
+
+    def refusal(self, claim: Claim, room: Room, replicas: int) -> Deny | None:
+        """Why it may not join; None: it may. `replicas`: that are well."""
+        bounds, tokens = self._bounds, self._tokens + claim.tokens
+        wait_s = self.pace.wait_s(self._tokens * bounds.servers, room.sequences * replicas)
+        if len(self) >= bounds.most_waiting or tokens > bounds.rooms * room.tokens * replicas:
             return self._overloaded(replicas, wait_s, "no more may wait")
-        if len(self) and wait_s is not None and wait_s > bounds.longest_wait_s:
-            return self._overloaded(replicas, wait_s, f"the next would wait about {wait_s:.0f} s")
+        longest_s = self.longest_wait_s(claim)
+        if len(self) and wait_s is not None and wait_s > longest_s:
+            return self._overloaded(replicas, wait_s, f"the next would wait {wait_s:.1f} s, and may {longest_s:.1f} s")
         return None
 
-    def too_long(self, room: Room, replicas: int) -> Deny:
+    def too_long(self, claim: Claim, room: Room, replicas: int) -> Deny:
         """What one is told that has waited as long as it may."""
         wait_s = self.pace.wait_s(self._tokens * self._bounds.servers, room.sequences * replicas)
-        return self._overloaded(
-            replicas, wait_s, f"this one waited {self._bounds.longest_wait_s:g} s, the longest allowed"
-        )
+        waited = f"this one waited {self.longest_wait_s(claim):g} s, the longest allowed"
+        return self._overloaded(replicas, wait_s, waited)
 
     def join(self, waiting: Waiting, tokens: int, room: Room) -> None:
-        """Let it wait. `tokens`: what it will hold, at most the room of a replica."""
+        """Let it wait. `tokens`: what it will hold, at most the room of a replica. Names must not come twice."""
         self._scheduler.max_tokens = room.tokens
         self._scheduler.add(waiting)
         self._costs[waiting.request_id] = tokens

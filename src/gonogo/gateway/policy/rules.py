@@ -29,7 +29,8 @@ class ServiceRules:
     nobody can say of a server that others started, so that nothing is refused by it. `sees_pictures` None: not known,
     the engine decides. `media_hosts`: from where the engine may fetch pictures by https; none: only pictures that are
     in the body. What admission goes by: `concurrent_requests` over all replicas, `replicas` as asked (None: as many as
-    fit), `sequences` of one replica (None: as planned), `balancing` in the spec's words.
+    fit), `sequences` of one replica (None: as planned), `balancing` in the spec's words, `ttft_ms`: by when a request
+    must have its first token (None: nothing was promised).
     """
 
     engine: str = LLAMACPP
@@ -45,6 +46,7 @@ class ServiceRules:
     replicas: int | None = None
     sequences: int | None = None
     balancing: str = TOKEN_AWARE
+    ttft_ms: int | None = None
 
 
 def rules_of(spec: Mapping[str, Any]) -> ServiceRules:
@@ -60,6 +62,7 @@ def rules_of(spec: Mapping[str, Any]) -> ServiceRules:
         concurrent_requests=_number(expect, "concurrent_requests") or DEFAULT_CONCURRENT_REQUESTS,
         replicas=_number(replicas, "min"),
         sequences=_number(_part(spec, "engine"), "sequences"),
+        ttft_ms=_number(_part(spec, "slo"), "ttft_ms"),
         balancing=str(_part(spec, "gateway").get("balancing") or TOKEN_AWARE),
     )
 
