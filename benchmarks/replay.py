@@ -19,6 +19,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
@@ -67,10 +68,13 @@ def main() -> int:
     parser.add_argument("--traces", type=Path, required=True, help="folder of the traces")
     parser.add_argument("--trace", default="code", help="which, with commas between: code, conv, mooncake")
     parser.add_argument("--seconds", type=float, default=75.0, help="how long one replay takes at most; default 75")
-    parser.add_argument("--every", type=int, help="every n-th request of the window, for a slower or busier machine")
+    for name, what in (("every", "every n-th request of the window"), ("faster", "times faster than it was recorded"),
+                       ("shorter", "prompts divided by"), ("shorter_answers", "answers divided by")):  # fmt: skip
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"for another machine: {what}")
     parser.add_argument("--only", default="", help="only ways whose name has this in it")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     names = given.trace.split(",")
     for name in names:
         if name not in SOURCES:
@@ -88,7 +92,8 @@ def main() -> int:
 
 
 def _compare(given: argparse.Namespace, name: str) -> tuple[Scale, list[Row]]:
-    scale = SCALES[name] if given.every is None else replace(SCALES[name], every=given.every)
+    asked = {each: getattr(given, each) for each in ("every", "faster", "shorter", "shorter_answers")}
+    scale = replace(SCALES[name], **{each: value for each, value in asked.items() if value is not None})
     arrivals = [each for each in read(given.traces, name, scale) if each.at_s < given.seconds]
     rows = []
     with tempfile.TemporaryDirectory(prefix="gonogo-replay-") as folder:

@@ -1,4 +1,4 @@
-"""Our gateway, made of the same parts as `gonogo up` makes it: Envoy over ADS, two policy servers, a store with keys.
+"""Our gateway, made of the same parts as `gonogo up` makes it: Envoy over ADS, two policy servers, Valkey, a store.
 
 Only the engine is not ours: the fake upstream is the one replica of service `bench`, revision 1.
 """
@@ -18,6 +18,7 @@ from typing import Iterator
 
 from contenders.process import Contender, NotReady, await_answer, free_port, refuses_without_key, running
 from gonogo.actions.model import ClusterPlan, EndpointPlan, ListenerPlan
+from gonogo.facts.part import POLICY, RPC
 from gonogo.facts.replica import ReplicaName
 from gonogo.gateway.ads import AdsServer
 from gonogo.gateway.bootstrap import Bootstrap, bootstrap_json, command
@@ -25,8 +26,9 @@ from gonogo.gateway.snapshot import Snapshot
 from gonogo.gateway.translate import GatewayInput, translate
 from gonogo.runtimes.paths import StatePaths
 from gonogo.runtimes.programs import gateway_binary
+from gonogo.runtimes.valkey import valkey_command
 from gonogo.security.certificates import CertificateFiles
-from gonogo.security.keys import RANDOM_BYTES, KeyRow, mint
+from gonogo.security.keys import LIMITS, RANDOM_BYTES, KeyRow, mint
 from gonogo.spec import Spec
 from gonogo.store import open_store
 
@@ -44,7 +46,7 @@ def ours(folder: Path, upstream_port: int, certificates: CertificateFiles) -> It
         port=free_port(),
         key=_fill_store(paths),
         asks_for_key=True,
-        note=f"Envoy, {_threads()} worker threads; {POLICY_SERVERS} policy servers; access log",
+        note=f"Envoy, {_threads()} worker threads; {POLICY_SERVERS} policy servers; all limits, Valkey; access log",
     )
     paths.bootstrap.write_text(
         bootstrap_json(
@@ -54,6 +56,9 @@ def ours(folder: Path, upstream_port: int, certificates: CertificateFiles) -> It
     with contextlib.ExitStack() as stack:
         # The sockets may lie elsewhere, when the path of this folder is long.
         stack.callback(shutil.rmtree, paths.run, ignore_errors=True)
+        stack.enter_context(
+            running(valkey_command(paths.part_socket("valkey", 0), paths.valkey), paths.log("valkey", "0"))
+        )
         for index in range(POLICY_SERVERS):
             stack.enter_context(_policy_server(paths, index))
         stack.enter_context(_ads(paths, _snapshot(paths, contender.port, upstream_port, certificates)))
@@ -85,6 +90,7 @@ def _fill_store(paths: StatePaths) -> str:
         created_at=time.time(),
         expires_at=None,
         revoked_at=None,
+        **dict.fromkeys(LIMITS, 10**9),
     )
     with store.change(epoch=store.acquire_lease("bench"), actor="control", principal="bench") as change:
         change.set_serving(SERVICE, change.add_revision(Spec(service=SERVICE, model="fake.gguf")).number)
@@ -96,7 +102,7 @@ def _fill_store(paths: StatePaths) -> str:
 
 @contextlib.contextmanager
 def _policy_server(paths: StatePaths, index: int) -> Iterator[subprocess.Popen[bytes]]:
-    socket, log = paths.part_socket("policy", index), paths.log("policy", str(index))
+    socket, log = paths.part_socket(POLICY, index), paths.log(POLICY, str(index))
     words = (
         *("--socket", str(socket), "--database", str(paths.database), "--index", str(index)),
         *("--valkey", str(paths.part_socket("valkey", 0)), "--access-log", str(paths.access_log)),
@@ -117,10 +123,12 @@ def _snapshot(paths: StatePaths, port: int, upstream_port: int, certificates: Ce
         GatewayInput(
             listeners=(ListenerPlan(address="127.0.0.1", port=port),),
             clusters=(ClusterPlan(name=f"{SERVICE}/1", endpoints=(endpoint,)),),
-            policy_sockets=tuple(str(paths.part_socket("policy", index)) for index in range(POLICY_SERVERS)),
+            policy_sockets=tuple(str(paths.part_socket(POLICY, index)) for index in range(POLICY_SERVERS)),
             certificate_chain_pem=certificates.chain_pem,
             private_key_pem=certificates.key_pem,
             access_log_path=str(paths.access_log),
+            rpc_socket=str(paths.part_socket(RPC, 0)),
+            front_socket=str(paths.front_socket),
         )
     )
 

@@ -19,7 +19,9 @@ BATCH, BATCH_WAIT_S = 4, 0.5
 async def replay(feed: Feed, targets: Sequence[Target], arrivals: Sequence[Arrival]) -> list[Outcome]:
     """All of the trace, by this way."""
     timeout = aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
+    # Engines close a connection that was idle for 5 s; a request sent into that moment would be lost.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         return await feed(Client(session, time.monotonic()), targets, arrivals)
 
 

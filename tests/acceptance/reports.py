@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from gonogo.checks.catalogue import CHECKS
@@ -11,6 +11,7 @@ from gonogo.checks.finding import Stage
 from gonogo.control import views
 from gonogo.facts.replica import Health, MemoryMeasured
 from gonogo.facts.world import World
+from gonogo.plan.availability import availability
 from gonogo.plan.decide import ask
 from gonogo.spec import Expect, Gateway, Probe, Revision, Spec
 from tests.core import worlds
@@ -23,6 +24,9 @@ MEASURED = MemoryMeasured(
     output_bytes=round(0.4 * MIB),
     resident_bytes=251 * MIB,
 )
+MEASURED_AVAILABILITY = {
+    name: asdict(availability(*counts)) for name, counts in {"1h": (412, 0), "30d": (20_480, 3)}.items()
+}
 STAGES = (("planned", 1.1), ("replicas ready", 2.3), ("acknowledged", 0.4), ("probed", 2.1), ("proven", 0.2))
 HOSTILE = "<script>document.title='taken over'</script><img src=x onerror=alert(1)>"
 
@@ -103,6 +107,7 @@ def report(revision: Revision, seen: World, serving: int | None) -> dict[str, An
         "services": [service],
         "processes": processes,
         "answers": answers,
+        "availability": {} if serving is None else {revision.service: MEASURED_AVAILABILITY},
     }
     return {
         "generated_at": worlds.NOW,

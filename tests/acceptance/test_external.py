@@ -6,12 +6,16 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Iterator
 
+import httpx
 import pytest
 
-from tests.acceptance.deployment import Deployment, wait_for
+from gonogo.runtimes.programs import gateway_binary
+from tests.acceptance.deployment import Deployment, free_port, wait_for
 from tests.acceptance.load import Load, Streams
 from tests.shell.outside_engine import OutsideEngine
 
@@ -47,8 +51,10 @@ def far(empty: Deployment, engines: list[OutsideEngine], spec_file: Path) -> Dep
 
 
 def healths(deployment: Deployment) -> dict[str, str]:
+    """Of the servers of the revision that serves; those of the one before may still drain."""
     (service,) = deployment.status()["services"]
-    return {one["url"]: one["health"] for one in service["replicas"]}
+    mine = f"{service['name']}/{service['serving']}/"
+    return {one["url"]: one["health"] for one in service["replicas"] if one["id"].startswith(mine)}
 
 
 def ports_that_answer(deployment: Deployment, asked: int = 12) -> set[str]:
@@ -97,24 +103,20 @@ def test_the_list_is_changed_under_load_without_a_failed_request(
 ) -> None:
     before = far.status()["services"][0]["serving"]
     with Load(far, workers=2) as whole, Streams(far, workers=2, tokens=60) as streams:
-        for _ in range(2):
-            far.up(write(spec_file, engines[1].url, engines[2].url))
-            far.up(write(spec_file, engines[0].url, engines[1].url))
+        far.up(write(spec_file, engines[1].url, engines[2].url))
+        far.up(write(spec_file, engines[0].url, engines[1].url))
         far.up(write(spec_file, engines[2].url))
         whole.wait_for_more(10)
         streams.wait_for_more(5)
     assert whole.failed == []
     assert streams.failed == []
     assert len(whole.answers) + len(streams.answers) > 100
-    assert far.status()["services"][0]["serving"] == before + 5
+    assert far.status()["services"][0]["serving"] == before + 3
     assert ports_that_answer(far, 4) == {f"port-{engines[2].port}"}
 
 
 def test_a_server_without_health_is_asked_for_its_models_instead(far: Deployment) -> None:
-    (service,) = far.status()["services"]
-    assert [one["health"] for one in service["replicas"] if one["id"].startswith(f"phone/{service['serving']}/")] == [
-        "ready"
-    ]
+    assert list(healths(far).values()) == ["ready"]
 
 
 def test_servers_of_another_model_or_none_at_all_are_refused_before_anything_changes(
@@ -144,6 +146,59 @@ def test_control_killed_serves_on_and_the_next_one_sees_the_same(far: Deployment
         wait_for(lambda: healths(far) == before, 20, "the same servers, as well as before")
         load.wait_for_more(10)
     assert load.failed == []
+
+
+def test_servers_that_call_the_model_otherwise_hear_their_own_name(
+    far: Deployment, engines: list[OutsideEngine], spec_file: Path
+) -> None:
+    name = 'Org/Phone "9B"'
+    picture = "x" * 1_300_000
+    with OutsideEngine(name) as one, OutsideEngine(name) as two:
+        far.up(write(spec_file, one.url, two.url, model=name))
+        with far.client() as client:
+            listed = client.get("/v1/models").json()
+            assert [model["id"] for model in listed["data"]] == [MODEL]
+            bodies = (
+                f'{{"model": "{MODEL}", "messages": [{{"role": "user", "content": "\\"model\\": \\"no\\""}}]}}',
+                f'{{"messages": [{{"role": "user", "content": "{picture}"}}], "mod\u0065l" : "{MODEL}" }}',
+            )
+            for body in bodies:
+                answer = client.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+                assert (answer.status_code, answer.json()["model"]) == (200, name)
+            one.kill()
+            assert {far.ask(client).status_code for _ in range(6)} == {200}, "repeated with the same name"
+        with Streams(far, workers=2, tokens=20) as streams:
+            streams.wait_for_more(4)
+        assert streams.failed == []
+        far.up(write(spec_file, engines[1].url, engines[2].url))
+
+
+def test_a_second_envoy_serves_with_what_render_prints(far: Deployment, tmp_path: Path) -> None:
+    refused = far.run("render", "envoy", "no-such-service")
+    assert refused.code == 4
+    assert "phone" in refused.err
+    port = free_port()
+    rendered = far.run("render", "envoy", MODEL, "--listen", f"127.0.0.1:{port}")
+    assert rendered.code == 0, rendered.err
+    assert "PRIVATE KEY" not in rendered.out
+    file = tmp_path / "envoy.yaml"
+    file.write_text(rendered.out, encoding="utf-8")
+    words = [gateway_binary(), "--config-path", str(file), "--disable-hot-restart", "--log-level", "error"]
+    with open(tmp_path / "log", "w") as log, subprocess.Popen(words, stdout=log, stderr=log) as second:
+        try:
+            beside = replace(far, port=port)
+
+            def answered() -> bool:
+                with contextlib.suppress(httpx.TransportError), beside.client() as client:
+                    return beside.ask(client).status_code == 200
+                return False
+
+            wait_for(answered, 20, f"an answer through the second Envoy: {(tmp_path / 'log').read_text()}")
+            assert ports_that_answer(beside, 4) == ports_that_answer(far, 4)
+            with httpx.Client(verify=False, trust_env=False) as stranger:
+                assert stranger.get(f"https://127.0.0.1:{port}/v1/models").status_code == 401
+        finally:
+            second.kill()
 
 
 def test_taken_down_nothing_is_left_and_the_servers_run_on(far: Deployment, engines: list[OutsideEngine]) -> None:

@@ -75,6 +75,14 @@ def test_a_reader_sees_the_verdict_the_five_conditions_and_the_numbers(tmp_path:
     assert "= 259.6 MiB" in seen.text, "the addition has its sum"
 
 
+def test_the_measured_availability_stands_there_with_its_interval_and_the_budget() -> None:
+    (hour, month) = view(reports.good(), "en")["availability"]
+    assert hour == ("1h", "100.000 % (95 % sure: 99.076–100.000), 0 of 412 failed, 100 % of the error budget left")
+    assert month == ("30d", "99.985 % (95 % sure: 99.957–99.995), 3 of 20,483 failed, 51 % of the error budget left")
+    assert "99.985 %" in Seen(render(reports.good(), "zh")).text
+    assert view(reports.broken(), "en")["availability"] == []
+
+
 @needs_browser
 def test_a_reader_of_chinese_sees_chinese_and_the_findings_that_block(tmp_path: Path) -> None:
     seen = dumped(tmp_path, render(reports.broken(), "zh"))

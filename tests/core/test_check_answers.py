@@ -10,7 +10,7 @@ from gonogo.checks.catalogue import CHECKS
 from gonogo.checks.finding import Finding, Stage, Verdict
 from gonogo.facts.gateway import CertificateFacts
 from gonogo.facts.model import ModelFacts, ModelProblem
-from gonogo.facts.part import POLICY, VALKEY
+from gonogo.facts.part import POLICY, RPC, VALKEY
 from gonogo.facts.world import World
 from gonogo.plan.decide import ask
 from gonogo.spec import Gateway, Revision
@@ -48,19 +48,28 @@ def test_a_policy_server_that_dies_at_each_start_is_missing_although_its_process
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("changes", "well"),
     [
-        ({"listening": True}, "CountersShared"),
-        ({"running": False, "listening": False}, "CountersApart"),
-        ({"listening": False}, "CountersApart"),
-        ({"listening": True, "hung": True}, "CountersApart"),
+        ({"listening": True}, True),
+        ({"running": False, "listening": False}, False),
+        ({"listening": False}, False),
+        ({"listening": True, "hung": True}, False),
     ],
 )
-def test_counters_are_shared_only_where_valkey_runs_listens_and_answers(changes: dict[str, bool], reason: str) -> None:
-    parts = tuple(replace(part, **changes) if part.role == VALKEY else part for part in worlds.world().parts or ())
-    found = one("counters_shared", worlds.revision(), worlds.world(parts=parts))
-    assert found.reason == reason
-    assert not BY_NAME["counters_shared"].blocks, "requests go on without it"
+@pytest.mark.parametrize(
+    ("role", "check", "reasons"),
+    [
+        (VALKEY, "counters_shared", ("CountersShared", "CountersApart")),
+        (RPC, "grpc_served", ("GrpcServed", "GrpcNotServed")),
+    ],
+)
+def test_a_part_that_requests_go_on_without_serves_only_where_it_runs_listens_and_answers(
+    changes: dict[str, bool], well: bool, role: str, check: str, reasons: tuple[str, str]
+) -> None:
+    parts = tuple(replace(part, **changes) if part.role == role else part for part in worlds.world().parts or ())
+    found = one(check, worlds.revision(), worlds.world(parts=parts))
+    assert found.reason == reasons[0 if well else 1]
+    assert not BY_NAME[check].blocks, "requests go on without it"
 
 
 @pytest.mark.parametrize(

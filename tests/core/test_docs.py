@@ -49,7 +49,7 @@ def paper(request: pytest.FixtureRequest) -> Path:
 
 
 def test_every_reason_event_and_class_named_exists(paper: Path) -> None:
-    known = reasons() | names_of_classes() | set(KINDS)
+    known = reasons() | names_of_classes() | set(KINDS) | names_of_calls()
     camel = {span for span in spans(paper.read_text(encoding="utf-8")) if re.fullmatch(r"(?:[A-Z][a-z]+){2,}", span)}
 
     assert camel - known == set()
@@ -61,6 +61,11 @@ def names_of_classes() -> set[str]:
     for file in (ROOT / "src").rglob("*.py"):
         found |= set(re.findall(r"^class (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE))
     return found
+
+
+def names_of_calls() -> set[str]:
+    proto = (ROOT / "src/gonogo/rpc/proto/gonogo/v1/inference.proto").read_text(encoding="utf-8")
+    return set(re.findall(r"^ *(?:rpc|message|enum) (\w+)", proto, re.MULTILINE))
 
 
 def test_every_gonogo_command_and_option_named_exists(paper: Path) -> None:

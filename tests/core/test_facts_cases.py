@@ -18,6 +18,7 @@ from gonogo.facts import (
     parse_system,
     parse_tools,
     parse_topology,
+    parse_utilization,
     parse_uv,
     request_record,
 )
@@ -57,6 +58,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "stream": lambda text: request_record.parse_stream(_line(text)),
     "tcp": parse_network.parse_tcp,
     "topology": parse_topology.parse_topology,
+    "utilization": parse_utilization.parse_utilization,
     "uv": parse_uv.parse_uv_failure,
     "version_line": parse_programs.parse_version_line,
 }

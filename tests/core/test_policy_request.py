@@ -182,6 +182,8 @@ def test_the_hashes_tell_where_conversations_part_and_end_after_512_blocks() -> 
     same = "a" * (BLOCK_BYTES * 4)
     one, other = prefix([same + "b" * 600]), prefix([same + "c" * 600])
     assert one[:4] == other[:4] and not set(one[4:]) & set(other[4:])
+    assert not set(prefix(["b" * 300 + same])) & set(prefix(["c" * 300 + same])), "what stands before counts"
+    assert len(set(prefix([same * 4]))) == 16
     assert prefix(["ab"]) == ()
     assert prefix(["a", "b" * 600]) != prefix(["ab" + "b" * 599])
     assert len(prefix(["x" * 10**6])) == MOST_BLOCKS

@@ -8,12 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from envoy.config.route.v3 import route_components_pb2
 
 from gonogo.actions.model import ClusterPlan, EndpointPlan, ListenerPlan
 from gonogo.facts.replica import ReplicaName
+from gonogo.facts.request_record import RPC
 from gonogo.gateway.policy.question import HEAD, WHOLE
-from gonogo.gateway.resources.convert import to_json, unpacked
+from gonogo.gateway.resources.asking import asked_by_headers, asked_nothing
+from gonogo.gateway.resources.convert import to_json, to_message, unpacked
 from gonogo.gateway.resources.routes import PATHS
+from gonogo.gateway.resources.rpc import HEALTH, INFERENCE
 from gonogo.gateway.snapshot import (
     CLUSTER,
     ENDPOINTS,
@@ -46,6 +50,8 @@ PLAN = GatewayInput(
     certificate_chain_pem="chain",
     private_key_pem="the private key",
     access_log_path="/log",
+    rpc_socket="/run/rpc-0.sock",
+    front_socket="/run/front.sock",
 )
 
 
@@ -64,6 +70,8 @@ def test_each_change_moves_the_version_of_its_own_types_alone() -> None:
     assert changed(PLAN, moved) == {ENDPOINTS}
     assert changed(PLAN, replace(PLAN, certificate_chain_pem="renewed")) == {SECRET}
     assert changed(PLAN, replace(PLAN, policy_sockets=("/run/policy-0.sock",))) == {CLUSTER}
+    assert changed(PLAN, replace(PLAN, rpc_socket="/run/rpc-1.sock")) == {CLUSTER}
+    assert changed(PLAN, replace(PLAN, front_socket="/run/other.sock")) == {LISTENER}
     assert changed(PLAN, replace(PLAN, access_log_path="/elsewhere")) == {LISTENER}
     assert changed(PLAN, replace(PLAN, clusters=PLAN.clusters[:1])) == {CLUSTER, ENDPOINTS, ROUTES}
 
@@ -84,17 +92,40 @@ def test_another_process_gives_the_same_bytes() -> None:
 
 
 def test_policy_is_asked_about_everything_but_health_and_unknown_paths() -> None:
-    routes = content(translate(PLAN), ROUTES)["gateway"]["virtual_hosts"][0]["routes"]
-    for route in routes:
-        path = route["match"].get("path", "(any)")
+    for route in all_routes():
         unasked = {HEAD, WHOLE} & set(route.get("typed_per_filter_config", {}))
-        assert unasked == (set() if path in PATHS else {HEAD, WHOLE}), route
+        if "grpc" in route["match"]:
+            continue
+        assert unasked == (set() if route["match"].get("path") in PATHS else {HEAD, WHOLE}), route
         assert not unasked or "direct_response" in route, "a route past policy leads to no engine"
 
 
+def test_grpc_calls_are_let_in_by_their_headers_and_keep_their_key_for_the_way_back() -> None:
+    health, *calls = (route for route in all_routes() if "grpc" in route["match"])
+    assert {route["route"]["cluster"] for route in (health, *calls)} == {RPC}
+    assert health["match"]["path"] == "/grpc.health.v1.Health/Check"
+    assert health["typed_per_filter_config"] == to_typed(asked_nothing()), "the one call that is open"
+    assert [route["match"].get("prefix", "a pattern") for route in calls] == [HEALTH, INFERENCE, "a pattern"]
+    for route in calls:
+        assert route["typed_per_filter_config"] == to_typed(asked_by_headers()), "and no body is waited for"
+        assert "authorization" not in route["request_headers_to_remove"]
+        assert route["route"]["retry_policy"]["retry_on"] == "connect-failure,refused-stream", "never what has arrived"
+
+
+def to_typed(filters: dict[str, Any]) -> dict[str, Any]:
+    """As it comes back from protobuf."""
+    made = to_message({"typed_per_filter_config": filters}, route_components_pb2.Route())
+    typed: dict[str, Any] = to_json(made)["typed_per_filter_config"]
+    return typed
+
+
+def all_routes() -> list[dict[str, Any]]:
+    routes: list[dict[str, Any]] = content(translate(PLAN), ROUTES)["gateway"]["virtual_hosts"][0]["routes"]
+    return routes
+
+
 def test_every_way_to_an_engine_names_its_revision_and_takes_the_key_away() -> None:
-    routes = content(translate(PLAN), ROUTES)["gateway"]["virtual_hosts"][0]["routes"]
-    ways = [route for route in routes if "route" in route]
+    ways = [route for route in all_routes() if route.get("route", {}).get("cluster", RPC) != RPC]
     assert len(ways) == len(PATHS) * len(PLAN.clusters)
     for route in ways:
         (revision,) = [h for h in route["match"]["headers"] if h["name"] == "x-gonogo-revision"]

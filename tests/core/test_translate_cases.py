@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gonogo.actions.model import ClusterPlan, EndpointPlan, ExternalPlan, ListenerPlan, ServerPlan
+from gonogo.actions.model import ClusterPlan, EndpointPlan, ExternalPlan, ListenerPlan
 from gonogo.facts.replica import ReplicaName
 from gonogo.gateway.resources.convert import to_json, unpacked
 from gonogo.gateway.translate import GatewayInput, translate
@@ -38,7 +38,7 @@ def read(path: Path) -> GatewayInput:
                 outlives_its_parts=name in content.get("outlive_their_parts", ()),
                 balancing=Balancing(settings.get(name, {}).get("balancing", "token_aware")),
                 connect_timeout_s=settings.get(name, {}).get("connect_timeout_s", 1.0),
-                external=external(name, content.get("external", {}).get(name)),
+                external=external(content.get("external", {}).get(name)),
             )
             for name, replicas in content["clusters"].items()
         ),
@@ -46,16 +46,18 @@ def read(path: Path) -> GatewayInput:
         certificate_chain_pem="-----BEGIN CERTIFICATE-----\n(the chain)\n-----END CERTIFICATE-----\n",
         private_key_pem="-----BEGIN PRIVATE KEY-----\n(the key)\n-----END PRIVATE KEY-----\n",
         access_log_path="/state/gateway/access.log",
+        relay_sockets=tuple(content.get("relays", ())),
+        inner_socket="/state/run/inner.sock",
+        inner_log_path="/state/gateway/inner.log",
+        rpc_socket="/state/run/rpc-0.sock",
+        front_socket="/state/run/front.sock",
     )
 
 
-def external(name: str, asked: dict[str, Any] | None) -> ExternalPlan | None:
+def external(asked: dict[str, Any] | None) -> ExternalPlan | None:
     if asked is None:
         return None
-    servers = tuple(
-        ServerPlan(name=ReplicaName.parse(f"{name}/{index}"), server=server_of(url))
-        for index, url in enumerate(asked["urls"])
-    )
+    servers = tuple(server_of(url) for url in asked["urls"])
     return ExternalPlan(servers=servers, health_path=asked.get("health_path", "/health"), ca_file=asked.get("ca_file"))
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gonogo.facts.metered import Waiting, join
 from gonogo.facts.request_record import Attempt, RequestRecord, StreamRecord
-from gonogo.facts.usage import BOUNDS, Histogram, Outcome, Usage, histogram_of, outcome_of, quantile, usage_of
+from gonogo.facts.usage import BOUNDS, Histogram, Outcome, Usage, outcome_of, quantile, usage_of
 
 ANSWERED = RequestRecord(
     at=1_700_000_000.25,
@@ -34,6 +34,8 @@ ANSWERED = RequestRecord(
     prompt_tokens=24,
     completion_tokens=11,
     cached_tokens=8,
+    prompt_estimate=20,
+    code=None,
 )
 RELAYED = replace(
     ANSWERED,
@@ -91,13 +93,23 @@ def test_an_answer_whose_tokens_nobody_told_is_counted_as_such() -> None:
     assert usage_of(replace(untold, status=429), None).unmetered == 0
 
 
+def test_where_nobody_told_the_prompts_tokens_policys_estimate_stands_and_is_counted_as_one() -> None:
+    untold = replace(ANSWERED, prompt_tokens=None, completion_tokens=None)
+    used = usage_of(untold, None)
+    assert (used.prompt_tokens, used.estimated, used.unmetered) == (20, 1, 1)
+    left = usage_of(replace(untold, flags="DC", details="downstream_remote_disconnect"), None)
+    assert (left.prompt_tokens, left.estimated, left.unmetered) == (20, 1, 0)
+    assert usage_of(replace(untold, status=503), None).prompt_tokens == 0, "no replica worked on it"
+    assert usage_of(ANSWERED, None).estimated == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "outcome"),
     [
         ({}, Outcome.ANSWERED),
         ({"status": 500, "details": ""}, Outcome.FAILED),
         ({"status": 503, "flags": "URX,UC", "details": "upstream_reset_before_response_started"}, Outcome.FAILED),
-        ({"status": 503, "revision": None, "details": "ext_proc_error_grpc_error_14"}, Outcome.FAILED),
+        ({"status": 503, "revision": None, "details": "ext_authz_error"}, Outcome.FAILED),
         ({"flags": "UC", "details": "upstream_reset_after_response_started{connection_termination}"}, Outcome.FAILED),
         ({"flags": "SI", "details": "stream_idle_timeout"}, Outcome.FAILED),
         ({"status": 0, "flags": "", "details": ""}, Outcome.FAILED),
@@ -128,6 +140,12 @@ def test_a_stream_that_its_client_left_or_that_was_refused_is_no_failure() -> No
         refused = replace(STREAM, status="refused", http_status=status)
         assert outcome_of(replace(RELAYED, status=status), refused) is outcome
         assert outcome_of(None, refused) is outcome
+
+
+def histogram_of(name: str, value: float) -> Histogram:
+    bounds = BOUNDS[name]
+    index = next((at for at, bound in enumerate(bounds) if value <= bound), len(bounds))
+    return Histogram(counts=tuple(int(at == index) for at in range(len(bounds) + 1)), total=value)
 
 
 _used = st.builds(
@@ -174,9 +192,12 @@ def test_however_the_lines_come_each_request_is_whole_once(order: list[tuple[boo
 
 
 def test_the_outer_line_of_a_grpc_call_counts_only_where_it_got_no_further() -> None:
-    outer = replace(ANSWERED, upstream="rpc", revision=None, key_id=None)
+    outer = replace(ANSWERED, upstream="rpc", revision=None)
     assert join([outer], [], Waiting()).whole == ()
-    assert len(join([replace(outer, status=503)], [], Waiting()).whole) == 1
+    for flags in ("URX,UF", "UC"):  # as Envoy says it, with 200: nobody took it; the server died
+        ((request, _),) = join([replace(outer, flags=flags, replica=None)], [], Waiting()).whole
+        assert request is not None
+        assert outcome_of(request, None) is Outcome.FAILED
 
 
 @given(st.lists(st.floats(0.0001, 9.9), min_size=1, max_size=50), st.floats(0.01, 1))
@@ -196,4 +217,5 @@ def test_a_quantile_lies_in_the_bucket_of_the_value_that_it_is_about(values: lis
 def test_no_values_have_no_quantile_and_what_is_above_all_bounds_is_told_as_the_last() -> None:
     assert quantile("ttft_s", Histogram(counts=(0,) * 17, total=0.0), 0.5) is None
     assert quantile("ttft_s", histogram_of("ttft_s", 99.0), 0.5) == 10.0
-    assert histogram_of("ttft_s", 0.01).counts.index(1) == 2, "a value on a bound is below it"
+    on_a_bound = usage_of(replace(ANSWERED, streamed=True, first_byte_ms=10), None).histograms["ttft_s"]
+    assert on_a_bound.counts.index(1) == 2, "a value on a bound is below it"

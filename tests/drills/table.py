@@ -82,6 +82,22 @@ DRILLS: Mapping[str, Drill] = {
         breaks="policy servers that list a file's name instead of the service's",
         saves_from="a client that takes the first listed model and gets one that nobody has heard of",
     ),
+    "external_servers": Drill(
+        test="test_external_servers",
+        breaks="two servers of other people, one of which serves another model",
+        saves_from="every other request answered with 404",
+        companions={"external_servers_all": "where none answers, each is named with its reason"},
+    ),
+    "external_servers_all": Drill(
+        test="test_external_servers_all",
+        breaks="one of two servers of other people killed",
+        saves_from="a service that hangs on one server, and nobody knows",
+    ),
+    "external_encrypted": Drill(
+        test="test_external_encrypted",
+        breaks="a server of other people reached by http:// over the network",
+        saves_from="prompts and pictures that everybody on the way reads, with status 200",
+    ),
     "quantization_as_asked": Drill(
         test="test_quantization_as_asked",
         breaks="q8_0 asked of a file that holds Q4_1",
@@ -153,10 +169,20 @@ DRILLS: Mapping[str, Drill] = {
         breaks="a folder where the socket of one of two policy servers should be",
         saves_from="the next death refuses everybody, with a key or without",
     ),
+    "relays": Drill(
+        test="test_relays",
+        breaks="a folder where the socket of one of two relays should be",
+        saves_from="the next death ends every streamed answer, and none is given until one is back",
+    ),
     "counters_shared": Drill(
         test="test_counters_shared",
         breaks="a folder where the socket of Valkey should be",
         saves_from="each key uses its limits once for every policy server, and nobody notices",
+    ),
+    "grpc_served": Drill(
+        test="test_grpc_served",
+        breaks="a folder where the socket of the gRPC server should be",
+        saves_from="every gRPC client gets UNAVAILABLE while everything else is green",
     ),
     "memory_fits": Drill(
         test="test_memory_fits",

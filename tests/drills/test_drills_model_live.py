@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from tests.drills.harness import SERVICE, JAPAN, Yard, assert_only
+from tests.drills.harness import JAPAN, SERVICE, Yard, assert_only
 
 SEA = "Write one short sentence about the sea."
 

@@ -9,8 +9,10 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 from cryptography import x509
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.drills.harness import JAPAN, Second, Yard, assert_only, spec, until
 
@@ -100,6 +102,25 @@ def test_policy_servers(yard: Yard) -> None:
     until(lambda: yard.ask_once().status_code == 200, "keys are checked again")
 
 
+def test_relays(yard: Yard) -> None:
+    """One of two relays cannot start: its socket's place is taken by a folder. Streams go through the other."""
+    yard.well()
+    place = yard.state_dir / "run" / "relay-1.sock"
+    pids = yard.control.status()["processes"]["relay"]
+    place.unlink()
+    place.mkdir()
+    try:
+        for pid in pids:
+            if b"relay-1.sock" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+        answers = yard.wait_known("relays", "RelaysMissing")
+        assert_only(answers, "relays", "RelaysMissing", "gateway")
+        assert yard.ask_once().status_code == 200
+    finally:
+        place.rmdir()
+    yard.wait_known("relays", None)
+
+
 def test_counters_shared(yard: Yard) -> None:
     """Valkey cannot start: its socket's place is taken by a folder. Advice only: requests go on."""
     yard.well()
@@ -116,6 +137,39 @@ def test_counters_shared(yard: Yard) -> None:
     finally:
         place.rmdir()
     yard.wait_known("counters_shared", None)
+
+
+def test_grpc_served(yard: Yard) -> None:
+    """The gRPC server cannot start: its socket's place is taken by a folder. Advice only: HTTP goes on."""
+    yard.well()
+    place = yard.state_dir / "run" / "rpc-0.sock"
+    (pid,) = yard.control.status()["processes"]["rpc"]
+    assert _health_status(yard) == grpc.StatusCode.OK
+    place.unlink()
+    place.mkdir()
+    try:
+        os.kill(pid, signal.SIGKILL)
+        answers = yard.wait_known("grpc_served", "GrpcNotServed")
+        found = assert_only(answers, "grpc_served", "GrpcNotServed", "gateway")
+        assert not found["blocks"]
+        assert _health_status(yard) == grpc.StatusCode.UNAVAILABLE
+        assert yard.ask_once().status_code == 200
+    finally:
+        place.rmdir()
+    yard.wait_known("grpc_served", None)
+    until(lambda: _health_status(yard) == grpc.StatusCode.OK, "gRPC is answered again")
+
+
+def _health_status(yard: Yard) -> grpc.StatusCode:
+    """What a load balancer gets that asks whether gRPC is served."""
+    credentials = grpc.ssl_channel_credentials((yard.state_dir / "tls" / "ca.crt").read_bytes())
+    with grpc.secure_channel(f"localhost:{yard.port}", credentials) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check
+        try:
+            check(health_pb2.HealthCheckRequest(), timeout=10)
+        except grpc.RpcError as error:
+            return error.code()
+        return grpc.StatusCode.OK
 
 
 def _policy_pids(yard: Yard) -> tuple[int, int]:

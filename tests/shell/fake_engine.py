@@ -46,14 +46,15 @@ class Handler(BaseHTTPRequestHandler):
         self._send_bytes(status, json.dumps(content).encode())
 
     def _complete(self, prompt_tokens: int, completion_tokens: int, size: int = 0) -> None:
-        """A completion as OpenAI's API gives it, `size` bytes long at least."""
+        """A completion as OpenAI's API gives it, `size` bytes long at least; of the type that llama.cpp says."""
         usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
-        self._send(200, {"choices": [{"text": "x" * size}], "usage": {**usage, "total_tokens": sum(usage.values())}})
+        content = {"choices": [{"text": "x" * size}], "usage": {**usage, "total_tokens": sum(usage.values())}}
+        self._send_bytes(200, json.dumps(content).encode(), "application/json; charset=utf-8")
 
-    def _send_bytes(self, status: int, body: bytes) -> None:
+    def _send_bytes(self, status: int, body: bytes, content_type: str = "application/json") -> None:
         self.send_response(status)
         for name, value in {
-            "content-type": "application/json",
+            "content-type": content_type,
             "content-length": str(len(body)),
             "x-gonogo-code": "forged by the engine",
             "x-gonogo-wrapped": "1",

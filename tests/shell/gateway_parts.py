@@ -13,10 +13,10 @@ import ssl
 import subprocess
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Mapping
+from typing import Any, Mapping
 
 import envoy
 
@@ -206,6 +206,10 @@ class Front:
         assert self._process is not None
         self._process.send_signal(number)
 
+    def publish(self, **changes: Any) -> None:
+        """Give Envoy this configuration with these changes."""
+        self._ads.set_snapshot(translate(replace(self._input(), **changes)))
+
     async def admin(self, path: str) -> str:
         """What Envoy's admin interface says."""
         reader, writer = await asyncio.open_unix_connection(str(self.deployment.root / "run" / "admin.sock"))
@@ -237,6 +241,8 @@ class Front:
             certificate_chain_pem=self._certificates.chain_pem,
             private_key_pem=self._certificates.key_pem,
             access_log_path=str(self.access_log),
+            rpc_socket=str(self.deployment.root / "run" / "rpc-0.sock"),
+            front_socket=str(self.deployment.root / "run" / "front.sock"),
         )
 
 

@@ -28,6 +28,7 @@ ONES = (
     *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
 )
 USUAL_TOKENS, MOST_TOKENS = 16, 99
+PATHS = ("/v1/chat/completions", "/v1/completions")
 
 
 def word(number: int) -> str:
@@ -43,6 +44,7 @@ class Program:
 
     def __init__(self, told: argparse.Namespace) -> None:
         self._told = told
+        self._running, self._tokens = 0, 0
 
     async def serve(self) -> None:
         trust = None
@@ -64,23 +66,40 @@ class Program:
     async def _answer(
         self, asked: list[str], headers: Mapping[str, str], body: bytes, writer: asyncio.StreamWriter
     ) -> None:
-        method, path = asked
-        if path == "/health" and not self._told.no_health:
-            return await self._whole(writer, 200, {}, headers)
+        method, path = asked[0], asked[1].partition("?")[0]
+        status, content = 200, {}
+        if path == "/metrics":
+            return await self._text(writer, self._metrics())
+        question = json.loads(body) if method == "POST" and path in PATHS else None
+        if question is not None and question.get("model") in (self._told.model, None):
+            return await self._chat(question, headers, writer)
         if path == "/v1/models":
-            return await self._whole(writer, 200, {"object": "list", "data": [{"id": self._told.model}]}, headers)
-        if (method, path) != ("POST", "/v1/chat/completions"):
-            return await self._whole(writer, 404, {"error": {"message": f"no {path}"}}, headers)
-        question = json.loads(body)
-        if question.get("model") not in (self._told.model, None):
-            return await self._whole(writer, 404, {"error": {"message": "another model"}}, headers)
+            content = {"object": "list", "data": [{"id": self._told.model}]}
+        elif path != "/health" or self._told.no_health:
+            status, content = 404, {"error": {"message": "no such path, or another model"}}
+        return await self._whole(writer, status, content, headers)
+
+    async def _chat(
+        self, question: Mapping[str, Any], headers: Mapping[str, str], writer: asyncio.StreamWriter
+    ) -> None:
+        self._running += 1
+        try:
+            await self._answered(question, headers, writer)
+        finally:
+            self._running -= 1
+
+    async def _answered(
+        self, question: Mapping[str, Any], headers: Mapping[str, str], writer: asyncio.StreamWriter
+    ) -> None:
         words, reason = _words(question)
+        self._tokens += len(words)
         if question.get("stream"):
             return await self._stream(writer, words, reason)
         await asyncio.sleep(self._told.gap_ms / 1000)
         usage = {"prompt_tokens": 7, "completion_tokens": len(words), "total_tokens": 7 + len(words)}
         choice = {"index": 0, "message": {"role": "assistant", "content": "".join(words)}, "finish_reason": reason}
-        await self._whole(writer, 200, {**self._head("chat.completion"), "choices": [choice], "usage": usage}, headers)
+        content = {**self._head("chat.completion"), "choices": [choice], "usage": usage}
+        return await self._whole(writer, 200, content, headers)
 
     async def _whole(
         self, writer: asyncio.StreamWriter, status: int, content: object, headers: Mapping[str, str]
@@ -89,6 +108,22 @@ class Program:
         head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\nx-host: {headers.get('host', '')}\r\n"
         writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         await writer.drain()
+
+    async def _text(self, writer: asyncio.StreamWriter, text: str) -> None:
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {len(text)}\r\n\r\n"
+        writer.write((head + text).encode())
+        await writer.drain()
+
+    def _metrics(self) -> str:
+        """As llama.cpp has them."""
+        counters = {
+            "tokens_predicted_total": self._tokens,
+            "prompt_tokens_total": self._tokens,
+            "requests_processing": self._running,
+            "requests_deferred": 0,
+            "n_decode_total": self._tokens,
+        }
+        return "".join(f"llamacpp:{name} {value}\n" for name, value in counters.items())
 
     async def _stream(self, writer: asyncio.StreamWriter, words: list[str], reason: str) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")

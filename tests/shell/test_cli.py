@@ -29,6 +29,8 @@ VERBS = (
     "plan",
     "apply",
     "status",
+    "usage",
+    "metrics",
     "clients",
     "logs",
     "down",

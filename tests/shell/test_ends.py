@@ -45,6 +45,7 @@ def test_a_line_says_that_a_request_has_ended_and_what_it_used() -> None:
     assert end_of_request(line(status=503, completion_tokens=None)) == End(request_id="r", tokens=0)
     assert end_of_request(line(status=0, prompt_tokens=None)) == End(request_id="r", tokens=None)
     assert end_of_request(line(key_id=None)) is None, "refused by policy: nothing was counted, or it was given back"
+    assert end_of_request(line(upstream_cluster="rpc", prompt_tokens=None)) is None, "its request has a line of its own"
     assert end_of_request(b"half a li") is None
 
 

@@ -11,7 +11,10 @@ import pytest
 
 from gonogo.facts.request_record import RequestRecord, parse_request
 from gonogo.facts.usage import Outcome, outcome_of
+from gonogo.gateway.access_log import LogTail
 from tests.shell.edge_parts import KEY, Edge
+from tests.shell.gateway_parts import Front
+from tests.shell.policy_parts import Deployment
 
 PATH = "/v1/chat/completions"
 
@@ -110,3 +113,43 @@ def test_a_stream_whose_engine_dies_is_told_from_one_whose_client_leaves(tmp_pat
         assert seen == {"client": Outcome.GONE, "engine": Outcome.FAILED}
 
     around(tmp_path, body)
+
+
+def test_what_policy_refused_is_told_with_its_key_and_why_and_what_it_let_in_with_its_estimate(tmp_path: Path) -> None:
+    deployment = Deployment.make(tmp_path)
+    key = deployment.add_key()
+    deployment.start(0)
+
+    def chat(**fields: Any) -> bytes:
+        return json.dumps({"model": "svc", "messages": [{"role": "user", "content": "Hello"}], **fields}).encode()
+
+    async def run() -> None:
+        async with Front(deployment) as front:
+            client = front.client()
+            await client.send("POST", PATH, key.text, chat())
+            await client.send("POST", PATH, key.text, chat(model="nothing"))
+            await client.send("POST", PATH, key.text, chat(temperature="hot", user="x" * 20_000))
+            await client.send("POST", PATH, None, chat())
+            await client.send("GET", "/v1/models", key.text)
+            client.close()
+            tail, found = LogTail(front.access_log), []
+            while len(found) < 5:
+                found += [parse_request(line) for line in tail.read()]
+                await asyncio.sleep(0.02)
+            seen = [(one.status, one.code, one.key_id, one.prompt_estimate is not None) for one in found if one]
+            who = key.key_id
+            assert seen == [
+                (200, None, who, True),
+                (404, "model_not_found", who, False),
+                (400, "invalid_type", who, False),
+                (401, "missing_api_key", None, False),
+                (200, None, who, False),
+            ]
+            assert [outcome_of(one, None).value for one in found if one] == [
+                *("answered", "refused", "refused", "refused", "other"),
+            ]
+
+    try:
+        asyncio.run(run())
+    finally:
+        deployment.close()

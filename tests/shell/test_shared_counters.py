@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, Iterator, Mapping
 
 import pytest
@@ -67,6 +70,10 @@ def taking(name: str, of: Mapping[str, int], tokens: int = 1, key: str = "k") ->
 
 @example({CONCURRENT: 1}, [Ask(tokens=1), Pass(ms=HOLD_MS + 1), Ask(tokens=1)])
 @example({"tokens_per_minute": 100}, [Ask(tokens=9), Pass(ms=5000), Ask(tokens=9), GIVEN_BACK, Ask(tokens=0)])
+@example(
+    {"tokens_per_day": 9},
+    [Ask(tokens=9), Pass(ms=HOLD_MS), Finish(request=0, tokens=1, over=True, final=True), Ask(tokens=0)],
+)
 @given(limits, histories)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_valkey_and_memory_count_the_same_whatever_the_clock_does(
@@ -225,6 +232,10 @@ def test_counters_survive_a_kill_and_a_restart_of_policy_servers_and_of_valkey(s
     server.end(signal.SIGKILL)
     server.start()
     assert [one.used for one in asyncio.run(used()).standings] == [40, 4]
+    server.end(signal.SIGKILL)
+    shutil.rmtree(server.directory / "appendonlydir")
+    server.start()
+    assert [one.used for one in asyncio.run(used()).standings] == [10, 1], "one that begins empty counts from zero"
 
 
 def test_a_stopped_valkey_holds_a_request_up_for_its_bound_once_and_then_nobody(server: Server) -> None:
@@ -299,6 +310,30 @@ def test_a_valkey_that_refuses_to_write_is_told_of_and_counting_goes_on_here() -
 
     with Server("--maxmemory", "4mb") as small:
         asyncio.run(run(small))
+
+
+def test_a_valkey_that_ends_each_connection_at_once_is_asked_ever_more_seldom(tmp_path: Path) -> None:
+    opened: list[float] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened.append(time.monotonic())
+        for _ in range(1 + len(scripts())):
+            await reader.read(65536)
+            writer.write(b"+OK\r\n")
+        writer.close()
+
+    async def run() -> None:
+        told = Told()
+        async with await asyncio.start_unix_server(answer, str(tmp_path / "v.sock")):
+            valkey = Valkey(tmp_path / "v.sock", COUNTERS_DB, scripts(), tell=told.append)
+            await valkey.start()
+            await reads(lambda: len(opened) >= 4)
+            await valkey.stop()
+        pauses = [after - before for before, after in pairwise(opened)]
+        assert pauses[0] >= 0.1 and pauses[1] >= 0.2 and pauses[2] >= 0.4, pauses
+        assert len(told) <= 2 * len(opened)
+
+    asyncio.run(run())
 
 
 def test_a_request_that_was_cancelled_leaves_the_answers_of_the_others_in_order(server: Server) -> None:

@@ -65,18 +65,12 @@ class EndpointPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerPlan:
-    """One external replica: the gateway looks its name up by itself, and verifies its certificate where it has TLS."""
-
-    name: ReplicaName
-    server: Server
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalPlan:
-    """The external replicas of one revision, in the order of the spec. `ca_file` None: the system's CAs."""
+    """The external replicas of one revision, in the order of the spec: the gateway looks their names up by itself, and
+    verifies their certificates where they have TLS. `ca_file` None: the system's CAs.
+    """
 
-    servers: tuple[ServerPlan, ...]
+    servers: tuple[Server, ...]
     health_path: str
     ca_file: str | None = None
 

@@ -78,6 +78,11 @@ class ControlClient:
         """Everything that the report shows."""
         return self._call("GET", "/v1/report" + _query(service=service))
 
+    def metrics(self) -> str:
+        """The metrics in Prometheus's text form."""
+        status, content = self._exchange("GET", "/metrics", None, self._timeout_s)
+        return content.decode("utf-8") if status == 200 else str(_read(status, content))
+
     def delete_service(self, service: str, principal: str) -> Json:
         """Ask for the service to be taken down: service, removed."""
         return self._call("DELETE", f"/v1/services/{quote(service, safe='')}" + _query(principal=principal))
@@ -85,7 +90,10 @@ class ControlClient:
     def _call(
         self, method: str, path: str, body: Union[Json, None] = None, timeout_s: Union[float, None] = None
     ) -> Json:
-        connection = _UnixConnection(self._path, self._timeout_s if timeout_s is None else timeout_s)
+        return _read(*self._exchange(method, path, body, self._timeout_s if timeout_s is None else timeout_s))
+
+    def _exchange(self, method: str, path: str, body: Union[Json, None], timeout_s: float) -> tuple[int, bytes]:
+        connection = _UnixConnection(self._path, timeout_s)
         headers = {"Host": "control", "Accept": "application/json"}
         content = None
         if body is not None:
@@ -94,12 +102,11 @@ class ControlClient:
         try:
             connection.request(method, path, body=content, headers=headers)
             answer = connection.getresponse()
-            status, text = answer.status, answer.read()
+            return answer.status, answer.read()
         except (OSError, http.client.HTTPException) as error:
             raise ControlSilent(f"{method} {path}: {type(error).__name__}: {error}") from error
         finally:
             connection.close()
-        return _read(status, text)
 
 
 class _UnixConnection(http.client.HTTPConnection):

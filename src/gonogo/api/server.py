@@ -5,6 +5,7 @@ Every error is `{"error": {"reason", "values", "exit_code"}}`; words are the cal
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import uuid
@@ -18,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gonogo.control.desk import Caller, Desk, Refused
+from gonogo.monitoring.exposition import CONTENT_TYPE
 from gonogo.spec import Spec
 
 BODY_LIMIT_BYTES = 1024 * 1024
@@ -59,6 +61,9 @@ def application(desk: Desk) -> Starlette:
     async def report(request: Request) -> Response:
         return JSONResponse(desk.report(request.query_params.get("service")))
 
+    async def metrics(_: Request) -> Response:
+        return Response(await asyncio.to_thread(desk.metrics), media_type=CONTENT_TYPE)
+
     async def remove(request: Request) -> Response:
         principal = request.query_params.get("principal", "")
         caller = Caller(principal=principal, request_id=_request_id(request))
@@ -73,6 +78,7 @@ def application(desk: Desk) -> Starlette:
         Route("/v1/check/live", check_live, methods=["POST"]),
         Route("/v1/events", events),
         Route("/v1/report", report),
+        Route("/metrics", metrics),
         Route("/v1/services/{name}", remove, methods=["DELETE"]),
     ]
     return Starlette(routes=[_guarded(route) for route in routes])

@@ -46,6 +46,7 @@ def print_handover(session: Session, result: dict[str, Any]) -> None:
     session.line()
     rows = (
         ("handover.endpoint", result["endpoint"]),
+        ("handover.grpc", f"{grpc_address(result['endpoint'])}   (gonogo docs grpc)"),
         ("handover.ca", result["ca_file"]),
         ("handover.key", key or session.told("handover.key_from_before")),
         ("handover.report", result["report"]),
@@ -67,6 +68,11 @@ def print_handover(session: Session, result: dict[str, Any]) -> None:
     print_clients(session, access, client_lines(access, programs_of(result["model"], result["service"])))
     session.line()
     session.say("handover.next", service=result["service"])
+
+
+def grpc_address(endpoint: str) -> str:
+    """What a gRPC client connects to: the host and port of the base URL."""
+    return endpoint.removeprefix("https://").partition("/")[0]
 
 
 def _cells(text: str) -> int:

@@ -26,19 +26,21 @@ from gonogo.cli import (
     fit,
     keys,
     logs,
+    metrics,
     models,
     plan,
     render,
     report,
     status,
     up,
+    usage,
 )
 from gonogo.cli.options import Lang, language_asked, told
 from gonogo.cli.refusal import INTERRUPTED, OUR_BUG, WORLD_DID_NOT_COMPLY, WRONG_INPUT, Outcome, Refusal
 from gonogo.words import finding_text, message
 
 COMMON = ("--json", "--lang", "--state-dir", "--yes", "-y")
-VERBS = (up, fit, check, plan, apply, status, clients, logs, down, report, explain, docs)
+VERBS = (up, fit, check, plan, apply, status, usage, metrics, clients, logs, down, report, explain, docs)
 
 
 def main() -> None:

@@ -70,7 +70,7 @@ def overridden(
     told: dict[str, Any] = json.loads(spec.model_dump_json(exclude_unset=True))
     gateway = dict(told.get("gateway") or {})
     if listen is not None:
-        gateway |= _listen(listen)
+        gateway |= listen_of(listen)
     if hostnames:
         gateway["hostnames"] = list(dict.fromkeys((*gateway.get("hostnames", ()), *hostnames)))
     if gateway:
@@ -98,7 +98,8 @@ def _validated(told: Mapping[str, Any], given: Mapping[str, str]) -> Spec:
         raise Refusal("OptionMistaken", WRONG_INPUT, values) from None
 
 
-def _listen(text: str) -> dict[str, Any]:
+def listen_of(text: str) -> dict[str, Any]:
+    """`address` and `port` of ADDRESS:PORT. Raises `Refusal` with exit code 2."""
     found = _LISTEN.fullmatch(text)
     if found is None or not 1 <= int(found["port"]) <= 65535:
         raise Refusal("ListenMistaken", WRONG_INPUT, {"given": text})

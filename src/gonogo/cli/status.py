@@ -16,6 +16,7 @@ MIB = 1024 * 1024
 def command(state_dir: StateDir = None, json: Json = False, lang: Lang = None) -> Outcome:
     from gonogo.api.client import ControlSilent
     from gonogo.cli.session import open_session
+    from gonogo.cli.usage import print_availability
 
     session = open_session(state_dir, json, lang)
     try:
@@ -27,6 +28,7 @@ def command(state_dir: StateDir = None, json: Json = False, lang: Lang = None) -
         session.say("status.no_services")
     for service in status["services"]:
         _print_service(session, service)
+    print_availability(session, status.get("availability") or {})
     _print_processes(session, status["processes"])
     return Outcome(result=status)
 

@@ -16,6 +16,7 @@ from gonogo.control import views
 from gonogo.control.apply import Hands
 from gonogo.control.deployment import Deployment
 from gonogo.control.loop import Reconciler
+from gonogo.control.metrics import Metrics
 from gonogo.control.observe import Observer
 from gonogo.control.record import Recorder
 from gonogo.control.sight_servers import keys_of
@@ -74,6 +75,7 @@ class Desk:
         self._hands = hands
         self._reconciler = reconciler
         self._recorder = recorder
+        self._metrics = Metrics(deployment)
         self._operations: dict[str, Operation] = {}
         self._submitting = asyncio.Lock()
 
@@ -98,6 +100,7 @@ class Desk:
             "services": [self._service(service, world) for service in services],
             "processes": views.processes(self._runtime.processes()),
             "answers": self._answers(None),
+            "availability": self._metrics.availability(),
         }
 
     async def submit(self, spec: Spec, caller: Caller, started_at: float | None, allow_downtime: bool = False) -> Any:
@@ -182,6 +185,10 @@ class Desk:
             if found or time.monotonic() >= deadline:
                 return {"events": [views.event(event) for event in found]}
             await asyncio.sleep(0.1)
+
+    def metrics(self) -> str:
+        """The metrics in Prometheus's text form. May be called from another thread."""
+        return self._metrics.text(self._reconciler.world, self._reconciler.plan)
 
     def report(self, name: str | None) -> Any:
         services = [one for one in self._store.services() if not one.removed]

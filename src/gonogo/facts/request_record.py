@@ -18,6 +18,8 @@ LINE_BEGINS = b'{"attempts":'
 """How every line of Envoy's access log begins (it sorts the fields); a line behind half a line is found by it."""
 RELAY = "relay"
 """Envoy's cluster of relays: what was sent there was answered by a replica that only the relay's line names."""
+RPC = "rpc"
+"""Envoy's cluster of the gRPC server: what a call there asks comes back as an HTTP request, with a line of its own."""
 LONGEST_NAME = 512
 """Characters of a name (key, revision, replica, request id) that are kept; more is no name of ours."""
 
@@ -40,7 +42,8 @@ class RequestRecord:
 
     `at` is its start in Unix seconds; `sent_ms`: when all of it was on its way to a replica or a relay. `status` 0: the
     client went away before there was one. `revision`: the one that policy chose (`service/number`); `upstream`: Envoy's
-    cluster, which is `relay` for what a relay passes on.
+    cluster, which is `relay` for what a relay passes on. `prompt_estimate`: tokens as policy estimated them. `code`:
+    why policy refused it.
     """
 
     at: float
@@ -64,6 +67,8 @@ class RequestRecord:
     prompt_tokens: int | None
     completion_tokens: int | None
     cached_tokens: int | None
+    prompt_estimate: int | None
+    code: str | None
 
     @property
     def ended_at(self) -> float:
@@ -74,6 +79,11 @@ class RequestRecord:
     def relayed(self) -> bool:
         """Whether a relay's line tells more of it."""
         return self.upstream == RELAY
+
+    @property
+    def is_call(self) -> bool:
+        """Whether it is a gRPC call. The request that it became has the same id and key: it is the one that counts."""
+        return self.upstream == RPC
 
     @property
     def service(self) -> str | None:
@@ -195,12 +205,14 @@ def _request(found: Mapping[str, object]) -> RequestRecord | None:
         attempts=_count(found.get("attempts")) or 0,
         upstream=upstream,
         replica=_name(found.get("replica")),
-        revision=_name(found.get("revision")),
-        key_id=_name(found.get("key_id")),
+        revision=_name(found.get("revision")) or _name(found.get("refused_revision")),
+        key_id=_name(found.get("key_id")) or _name(found.get("refused_key_id")),
         streamed=str(found.get("content_type") or "").startswith("text/event-stream"),
         prompt_tokens=_count(found.get("prompt_tokens")),
         completion_tokens=_count(found.get("completion_tokens")),
         cached_tokens=_count(found.get("cached_tokens")),
+        prompt_estimate=_count(found.get("prompt_estimate")),
+        code=_name(found.get("code")),
     )
 
 

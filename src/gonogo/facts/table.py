@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gonogo.facts import parse_accelerators, parse_tools, parse_topology
+from gonogo.facts import parse_accelerators, parse_tools, parse_topology, parse_utilization
 from gonogo.facts.fact import Fact
 from gonogo.facts.parse_network import parse_tcp
 from gonogo.facts.parse_programs import parse_envoy_version, parse_version_line
@@ -39,6 +39,11 @@ CAPABILITIES = Fact(
     name="host.accelerators.capability",
     command=parse_accelerators.CAPABILITY_COMMAND,
     parse=parse_accelerators.parse_capabilities,
+)
+UTILIZATION = Fact(
+    name="host.accelerators.utilization",
+    command=parse_utilization.COMMAND,
+    parse=parse_utilization.parse_utilization,
 )
 TOPOLOGY = Fact(
     name="host.accelerators.links", command=parse_topology.COMMAND, parse=parse_topology.parse_topology, timeout_s=10.0

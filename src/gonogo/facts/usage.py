@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Any, Mapping
+from typing import Mapping
 
 from gonogo.facts.request_record import RequestRecord, StreamRecord
 
@@ -23,8 +23,6 @@ BOUNDS: Mapping[str, tuple[float, ...]] = {
 }
 """Name of a histogram → the upper bounds of its buckets (seconds, or tokens of one request); one more is above all."""
 
-RPC = "rpc"
-"""Envoy's cluster of gRPC servers: what goes there comes back as a request of its own, which is the one that counts."""
 PROBES = "probes"
 """Stands for the keys of all probes: each has one of its own, and lives for minutes."""
 NOBODY = ""
@@ -69,8 +67,9 @@ class Histogram:
 class Usage:
     """Sums over requests. `statuses`: HTTP status as text → requests. `outcomes`: `Outcome` → requests.
 
-    `unmetered`: answered, and nobody said how many tokens. `retried`: Envoy asked more than one replica before the
-    first byte. `continued`: streams that another replica went on with.
+    `unmetered`: answered, and nobody said how many tokens; `estimated`: for so many requests that a replica worked on
+    (those, and those that their client left) the prompt's tokens are policy's estimate. `retried`: Envoy asked more
+    than one replica before the first byte. `continued`: streams that another replica went on with.
     """
 
     requests: int = 0
@@ -80,16 +79,17 @@ class Usage:
     completion_tokens: int = 0
     cached_tokens: int = 0
     unmetered: int = 0
+    estimated: int = 0
     streamed: int = 0
     retried: int = 0
     continued: int = 0
     histograms: Mapping[str, Histogram] = field(default_factory=dict)
 
     def __add__(self, other: Usage) -> Usage:
-        sums: dict[str, Any] = {
-            one.name: _added(getattr(self, one.name), getattr(other, one.name)) for one in fields(self)
-        }
-        return Usage(**sums)
+        tally = Tally()
+        tally.add(self)
+        tally.add(other)
+        return tally.usage()
 
     @property
     def answered(self) -> int:
@@ -100,25 +100,84 @@ class Usage:
         return self.outcomes.get(Outcome.FAILED.value, 0)
 
 
+COUNTS = tuple(one.name for one in fields(Usage) if one.type == "int")
+"""The names of the plain sums."""
+
+
+class Tally:
+    """A sum that grows: what many requests are added to before it is looked at."""
+
+    def __init__(self) -> None:
+        self._counts = dict.fromkeys(COUNTS, 0)
+        self._statuses: dict[str, int] = {}
+        self._outcomes: dict[str, int] = {}
+        self._histograms: dict[str, list[float]] = {}
+
+    def count(self, record: RequestRecord | None, stream: StreamRecord | None) -> None:
+        """Add one request, from what the gateway and the relay wrote of it; one of the two may be missing."""
+        outcome = outcome_of(record, stream)
+        told = stream if stream is not None else record
+        assert told is not None
+        known = told.prompt_tokens is not None or told.completion_tokens is not None
+        estimate = record.prompt_estimate if record is not None and told.prompt_tokens is None else None
+        estimated = estimate is not None and outcome in (Outcome.ANSWERED, Outcome.GONE)
+        counts = self._counts
+        counts["requests"] += 1
+        _grow(self._statuses, str(record.status if record is not None else 200), 1)
+        _grow(self._outcomes, outcome.value, 1)
+        counts["prompt_tokens"] += (estimate or 0) if estimated else told.prompt_tokens or 0
+        counts["completion_tokens"] += told.completion_tokens or 0
+        counts["cached_tokens"] += told.cached_tokens or 0
+        counts["unmetered"] += outcome is Outcome.ANSWERED and not known and _generates(record)
+        counts["estimated"] += estimated
+        counts["streamed"] += stream is not None or (record is not None and record.streamed)
+        counts["retried"] += record is not None and record.attempts > 1
+        counts["continued"] += stream is not None and stream.continued > 0
+        for name, value in _values(record, stream, outcome).items():
+            seen = self._seen(name)
+            seen[bisect_left(BOUNDS[name], value)] += (
+                1  # a value on a bound belongs below it, as Prometheus's `le` says
+            )
+            seen[-1] += value
+
+    def add(self, used: Usage) -> None:
+        """Add another sum."""
+        for name in COUNTS:
+            self._counts[name] += getattr(used, name)
+        for mine, theirs in ((self._statuses, used.statuses), (self._outcomes, used.outcomes)):
+            for name, count in theirs.items():
+                _grow(mine, name, count)
+        for name, histogram in used.histograms.items():
+            seen = self._seen(name)
+            for index, count in enumerate(histogram.counts):
+                seen[index] += count
+            seen[-1] += histogram.total
+
+    def usage(self) -> Usage:
+        """The sum as it is now."""
+        return Usage(
+            **self._counts,
+            statuses=dict(self._statuses),
+            outcomes=dict(self._outcomes),
+            histograms={
+                name: Histogram(counts=tuple(map(int, seen[:-1])), total=seen[-1])
+                for name, seen in self._histograms.items()
+            },
+        )
+
+    def _seen(self, name: str) -> list[float]:
+        """The counts of a histogram's buckets, and behind them the sum of its values."""
+        seen = self._histograms.get(name)
+        if seen is None:
+            seen = self._histograms[name] = [0.0] * (len(BOUNDS[name]) + 2)
+        return seen
+
+
 def usage_of(record: RequestRecord | None, stream: StreamRecord | None) -> Usage:
-    """One request, from what the gateway and the relay wrote of it; one of the two may be missing."""
-    outcome = outcome_of(record, stream)
-    told = stream if stream is not None else record
-    assert told is not None
-    known = told.prompt_tokens is not None or told.completion_tokens is not None
-    return Usage(
-        requests=1,
-        statuses={str(record.status if record is not None else 200): 1},
-        outcomes={outcome.value: 1},
-        prompt_tokens=told.prompt_tokens or 0,
-        completion_tokens=told.completion_tokens or 0,
-        cached_tokens=told.cached_tokens or 0,
-        unmetered=int(outcome is Outcome.ANSWERED and not known and _generates(record)),
-        streamed=int(stream is not None or (record is not None and record.streamed)),
-        retried=int(record is not None and record.attempts > 1),
-        continued=int(stream is not None and stream.continued > 0),
-        histograms=_histograms(record, stream, outcome),
-    )
+    """One request."""
+    tally = Tally()
+    tally.count(record, stream)
+    return tally.usage()
 
 
 def outcome_of(record: RequestRecord | None, stream: StreamRecord | None) -> Outcome:
@@ -141,15 +200,11 @@ def outcome_of(record: RequestRecord | None, stream: StreamRecord | None) -> Out
 
 
 def counts(record: RequestRecord) -> bool:
-    """Whether this line is a request of its own: the outer line of a gRPC call counts only where it got no further."""
-    return record.upstream != RPC or record.status >= 500
-
-
-def histogram_of(name: str, value: float) -> Histogram:
-    """One value; a value on a bound belongs below it, as Prometheus's `le` says."""
-    bounds = BOUNDS[name]
-    index = bisect_left(bounds, value)
-    return Histogram(counts=tuple(int(at == index) for at in range(len(bounds) + 1)), total=value)
+    """Whether this line is a request of its own: the outer line of a gRPC call counts only where it went no further,
+    or its server died (the request that it had become was then given up, which is nobody's failure). gRPC's status is
+    always 200 to HTTP: the flags tell.
+    """
+    return not record.is_call or bool(set(record.flags.split(",")) & _BROKEN_FLAGS)
 
 
 def quantile(name: str, seen: Histogram, share: float) -> float | None:
@@ -180,8 +235,8 @@ def _generates(record: RequestRecord | None) -> bool:
     return record is None or record.method == "POST"
 
 
-def _histograms(record: RequestRecord | None, stream: StreamRecord | None, outcome: Outcome) -> Mapping[str, Histogram]:
-    """Of answered requests only, as the conventions say; a GET generates nothing."""
+def _values(record: RequestRecord | None, stream: StreamRecord | None, outcome: Outcome) -> Mapping[str, float]:
+    """What goes into the histograms: of answered requests only, as the conventions say; a GET generates nothing."""
     told = stream if stream is not None else record
     if outcome is not Outcome.ANSWERED or told is None or not _generates(record):
         return {}
@@ -198,7 +253,7 @@ def _histograms(record: RequestRecord | None, stream: StreamRecord | None, outco
         values["prompt"] = told.prompt_tokens
     if told.completion_tokens is not None:
         values["completion"] = told.completion_tokens
-    return {name: histogram_of(name, value) for name, value in values.items()}
+    return values
 
 
 def _first_token_ms(record: RequestRecord | None, stream: StreamRecord | None) -> float | None:
@@ -211,12 +266,5 @@ def _first_token_ms(record: RequestRecord | None, stream: StreamRecord | None) -
     return record.first_byte_ms if record is not None and record.streamed else None
 
 
-def _added(one: object, other: object) -> object:
-    if isinstance(one, Histogram) and isinstance(other, Histogram):
-        pairs = zip(one.counts, other.counts, strict=True)
-        return Histogram(counts=tuple(a + b for a, b in pairs), total=one.total + other.total)
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        both = {name: _added(one[name], other[name]) for name in one.keys() & other.keys()}
-        return {**one, **other, **both}
-    assert isinstance(one, int) and isinstance(other, int)
-    return one + other
+def _grow(sums: dict[str, int], name: str, count: int) -> None:
+    sums[name] = sums.get(name, 0) + count

@@ -11,6 +11,7 @@ No internal text ever: neither Envoy's details nor an engine's body.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Sequence
 
 from gonogo.gateway.resources.convert import Json
 from gonogo.gateway.resources.hints import BASE
@@ -25,7 +26,7 @@ _TYPE = "type.googleapis.com/envoy.extensions"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Reply:
+class Reply:
     """What one kind of failure looks like. `when` is a CEL condition; `status` replaces Envoy's where it misleads."""
 
     when: str
@@ -43,7 +44,7 @@ _PLAIN_HOST = "request.host.size() <= 128 && request.host.matches('^[A-Za-z0-9.:
 
 # In order: the first that matches is the answer.
 _REPLIES = (
-    _Reply(
+    Reply(
         when="response.code_details.startsWith('ext_authz_error')",
         status=503,
         code="policy_unavailable",
@@ -51,28 +52,28 @@ _REPLIES = (
         message="The server that checks keys did not answer, so nobody is let in. Try again.",
         retry_after_s=1,
     ),
-    _Reply(
+    Reply(
         when="response.code == 413",
         code="body_too_large",
         hop="gateway",
         type=_INVALID,
         message="The request body is larger than 32 MiB.",
     ),
-    _Reply(
+    Reply(
         when="response.code == 431",
         code="headers_too_large",
         hop="gateway",
         type=_INVALID,
         message="The request headers are larger than 60 KiB, or more than 100.",
     ),
-    _Reply(
+    Reply(
         when="response.code == 408 && response.code_details.startsWith('request_')",
         code="request_timeout",
         hop="gateway",
         type=_INVALID,
         message="The request did not arrive in time: 10 s for the headers, 300 s for all of it.",
     ),
-    _Reply(
+    Reply(
         # The idle time of a stream is longer than any request may take to arrive: what was idle is the engine.
         when="response.code == 504 || response.code_details.contains('timeout')",
         status=504,
@@ -80,7 +81,7 @@ _REPLIES = (
         hop="engine",
         message="The model did not answer in time.",
     ),
-    _Reply(
+    Reply(
         when="response.code_details == 'no_healthy_upstream' || response.code_details == 'cluster_not_found'",
         status=503,
         code="no_healthy_replica",
@@ -88,7 +89,7 @@ _REPLIES = (
         message="No replica of this service is healthy right now. Try again.",
         retry_after_s=1,
     ),
-    _Reply(
+    Reply(
         when="response.code_details.startsWith('upstream_reset')",
         status=503,
         code="replica_lost",
@@ -96,20 +97,20 @@ _REPLIES = (
         message="The replica went away before it answered, and no other could take over. Try again.",
         retry_after_s=1,
     ),
-    _Reply(
+    Reply(
         when="response.code == 503 || response.code == 429",
         code="overloaded",
         hop="gateway",
         message="The gateway holds as many requests as it may. Try again.",
         retry_after_s=1,
     ),
-    _Reply(
+    Reply(
         when="response.code >= 500",
         code="gateway_error",
         hop="gateway",
         message="The gateway could not carry out this request.",
     ),
-    _Reply(
+    Reply(
         when=_FAILED,
         code="bad_request",
         hop="gateway",
@@ -156,12 +157,24 @@ _ENGINE_REPLIES = (
 )
 
 
-def local_reply_config() -> Json:
-    """How Envoy wraps the replies that it makes itself. Successful ones (/healthz, the model list) stay as they are."""
+def local_reply_config(first: Sequence[Json] = ()) -> Json:
+    """How Envoy wraps the replies that it makes itself. Successful ones (/healthz, the model list) stay as they are.
+
+    `first`: mappers for errors to clients who do not read JSON.
+    """
     success = _pass("response.code < 400")
     # The custom_response filter's replies come by here as well, with an empty detail: they are envelopes already.
     engine_error = _pass("response.code_details == ''")
-    return {"mappers": [success, engine_error, *_wrap_hints(), _wrap_named(), *(_mapper(reply) for reply in _REPLIES)]}
+    return {
+        "mappers": [
+            success,
+            engine_error,
+            *first,
+            *_wrap_hints(),
+            _wrap_named(),
+            *(_mapper(reply) for reply in _REPLIES),
+        ]
+    }
 
 
 def engine_errors() -> Json:
@@ -214,7 +227,7 @@ _WRAPPED: Json = {
 
 def _pass(when: str) -> Json:
     return {
-        "filter": _cel(when),
+        "filter": cel(when),
         "body_format_override": {
             "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
             "content_type": "application/json",
@@ -244,7 +257,7 @@ def _wrap_named() -> Json:
 
 def _named(when: str, message: str) -> Json:
     return {
-        "filter": _cel(when),
+        "filter": cel(when),
         "body_format_override": _envelope(
             message=message,
             type="%RESP(x-gonogo-type)%",
@@ -256,10 +269,17 @@ def _named(when: str, message: str) -> Json:
     }
 
 
-def _mapper(reply: _Reply) -> Json:
+def _mapper(reply: Reply) -> Json:
+    return replacement(
+        reply, _FAILED, _envelope(message=reply.message, type=reply.type, code=reply.code, hop=reply.hop)
+    )
+
+
+def replacement(reply: Reply, among: str, body: Json) -> Json:
+    """The mapper that says `reply` in this form, among the replies that the CEL condition `among` is true for."""
     mapper: Json = {
-        "filter": _cel(f"{_FAILED} && ({reply.when})"),
-        "body_format_override": _envelope(message=reply.message, type=reply.type, code=reply.code, hop=reply.hop),
+        "filter": cel(f"{among} && ({reply.when})"),
+        "body_format_override": body,
         "headers_to_add": [_set("x-gonogo-wrapped", "1")],
     }
     if reply.status is not None:
@@ -286,7 +306,8 @@ def _envelope(*, message: str, type: str, code: str, hop: str, param: str | None
     }
 
 
-def _cel(expression: str) -> Json:
+def cel(expression: str) -> Json:
+    """The filter of a mapper: this condition."""
     return {
         "extension_filter": {
             "name": "envoy.access_loggers.extension_filters.cel",

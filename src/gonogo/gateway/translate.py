@@ -14,8 +14,19 @@ from envoy.config.route.v3 import route_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
 from gonogo.actions.model import ClusterPlan, ListenerPlan
+from gonogo.facts.request_record import RPC
 from gonogo.gateway import snapshot
-from gonogo.gateway.resources import asking, clusters, listeners, routes, secrets
+from gonogo.gateway.resources import (
+    asking,
+    clusters,
+    inner,
+    listeners,
+    local_front,
+    relay,
+    routes,
+    rpc,
+    secrets,
+)
 from gonogo.gateway.resources.convert import to_message
 
 
@@ -23,6 +34,7 @@ from gonogo.gateway.resources.convert import to_message
 class GatewayInput:
     """Everything that the gateway's configuration is made of. Paths are absolute; the PEM chain is leaf first.
 
+    `rpc_socket`: where the gRPC server listens; `front_socket`: where it comes back to Envoy with HTTP.
     `system_ca_file`: the CAs that this system trusts, for external servers whose spec names no CA.
     """
 
@@ -32,6 +44,12 @@ class GatewayInput:
     certificate_chain_pem: str
     private_key_pem: str = field(repr=False)
     access_log_path: str
+    rpc_socket: str
+    front_socket: str
+    relay_sockets: tuple[str, ...] = ()
+    """Where the relays listen; empty: streamed requests go to the engines as the others do."""
+    inner_socket: str = ""
+    inner_log_path: str = ""
     system_ca_file: str = "/etc/ssl/certs/ca-certificates.crt"
 
 
@@ -41,6 +59,7 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
     cds = {plan.name: to_message(clusters.cluster(plan, given.system_ca_file), cluster_pb2.Cluster()) for plan in plans}
     cds[asking.POLICY_CLUSTER] = to_message(clusters.policy_cluster(given.policy_sockets), cluster_pb2.Cluster())
     cds[asking.ASKING] = to_message(asking.cluster(), cluster_pb2.Cluster())
+    cds[RPC] = to_message(rpc.rpc_cluster(given.rpc_socket), cluster_pb2.Cluster())
     ours = [plan for plan in plans if plan.external is None]
     eds = {plan.name: to_message(clusters.endpoints(plan), endpoint_pb2.ClusterLoadAssignment()) for plan in ours}
     lds = {
@@ -49,13 +68,23 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
         )
         for plan in given.listeners
     }
+    relayed = bool(given.relay_sockets)
+    rds, sds = {}, {}
     if given.listeners:
         lds[asking.ASKING] = to_message(asking.listener(), listener_pb2.Listener())
-    rds, sds = {}, {}
-    if given.listeners:  # without one nobody asks for them, and what nobody asks for is never acknowledged
-        rds[routes.ROUTE_CONFIG] = to_message(routes.routes(plans), route_pb2.RouteConfiguration())
+        front = local_front.local_front(given.front_socket, given.access_log_path)
+        lds[local_front.NAME] = to_message(front, listener_pb2.Listener())
+        # Without a listener nobody asks for these, and what nobody asks for is never acknowledged.
+        rds[routes.ROUTE_CONFIG] = to_message(
+            routes.routes(plans, rpc.rpc_routes(), relayed=relayed), route_pb2.RouteConfiguration()
+        )
         certificate = secrets.server_certificate(given.certificate_chain_pem, given.private_key_pem)
         sds[secrets.SERVER_SECRET] = to_message(certificate, secret_pb2.Secret())
+    if given.listeners and relayed:
+        cds[relay.RELAY_CLUSTER] = to_message(relay.relay_cluster(given.relay_sockets), cluster_pb2.Cluster())
+        listener = inner.inner_listener(given.inner_socket, given.inner_log_path)
+        lds[inner.INNER] = to_message(listener, listener_pb2.Listener())
+        rds[inner.INNER] = to_message(inner.inner_routes(plans), route_pb2.RouteConfiguration())
     return snapshot.Snapshot(
         types={
             snapshot.SECRET: snapshot.typed(sds),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Sequence
 
-from gonogo.actions.model import ClusterPlan, EndpointPlan, ExternalPlan, ServerPlan
+from gonogo.actions.model import ClusterPlan, EndpointPlan, ExternalPlan
 from gonogo.engines.asked import LLAMACPP, engine_name
-from gonogo.facts.replica import Health, ReplicaFacts, ReplicaName
+from gonogo.facts.replica import Health, ReplicaFacts
 from gonogo.facts.server import HEALTH
 from gonogo.facts.world import World
 from gonogo.plan.model import DesiredService
@@ -56,19 +56,15 @@ def _cluster(name: str, endpoints: Sequence[EndpointPlan], spec: Spec | None) ->
         outlives_its_parts=engine_name(spec) != LLAMACPP,
         balancing=spec.gateway.balancing,
         connect_timeout_s=spec.gateway.connect_timeout_s,
-        external=_external(name, spec),
+        external=_external(spec),
     )
 
 
-def _external(name: str, spec: Spec) -> ExternalPlan | None:
+def _external(spec: Spec) -> ExternalPlan | None:
     if spec.replicas is None or not spec.external:
         return None
-    servers = tuple(
-        ServerPlan(name=ReplicaName.parse(f"{name}/{index}"), server=server)
-        for index, server in enumerate(spec.external)
-    )
     path = spec.replicas.health_path or HEALTH
-    return ExternalPlan(servers=servers, health_path=path, ca_file=spec.replicas.ca_file)
+    return ExternalPlan(servers=spec.external, health_path=path, ca_file=spec.replicas.ca_file)
 
 
 def drained(replica: ReplicaFacts, service: DesiredService, world: World) -> bool:

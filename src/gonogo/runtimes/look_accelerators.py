@@ -14,6 +14,7 @@ from gonogo.facts.driver_trouble import NO_TOOL, SILENT, UNREADABLE, words_of
 from gonogo.facts.fact import Fact
 from gonogo.facts.parse_accelerators import with_capabilities
 from gonogo.facts.parse_sysfs import NVIDIA, PciDevice, accelerators_on_bus
+from gonogo.facts.parse_utilization import Utilization
 from gonogo.runtimes.ask import ask
 
 Seen = TypeVar("Seen")
@@ -61,6 +62,13 @@ def look_at_accelerators() -> AcceleratorsSeen:
         found = with_capabilities(found, _asked(table.CAPABILITIES) or {})
     links = _asked(table.TOPOLOGY) if found is not None and len(found) > 1 else None
     return AcceleratorsSeen(driver=seen.driver, accelerators=found, links=links, others=others)
+
+
+def look_at_utilization() -> tuple[Utilization, ...]:
+    """How busy the GPUs are now; () where nobody says. Waits at most 5 s."""
+    if shutil.which(table.UTILIZATION.command[0]) is None:
+        return ()
+    return _asked(table.UTILIZATION) or ()
 
 
 def _asked(fact: Fact[Seen]) -> Seen | None:

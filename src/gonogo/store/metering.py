@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any, Iterable, Mapping
+from typing import Any, Iterable, Mapping, Union
 
 import sqlalchemy as sa
 
 from gonogo.facts.metered import WAIT_S, Joined, LogRead, Metered, Waiting, join
 from gonogo.facts.request_record import Attempt, LogPosition, RequestRecord, StreamRecord
-from gonogo.facts.usage import NOBODY, PROBES, Histogram, Usage, usage_of
+from gonogo.facts.usage import COUNTS, NOBODY, PROBES, Histogram, Tally, Usage
 from gonogo.store import tables as t
 from gonogo.store import usage_tables as u
 from gonogo.store.log import Log, Subject
@@ -20,9 +20,16 @@ MINUTE_S, HOUR_S, DAY_S, ALL_S = 60, 3600, 86400, 0
 KEPT_S: Mapping[int, int] = {MINUTE_S: 26 * HOUR_S, HOUR_S: 35 * DAY_S, DAY_S: 400 * DAY_S}
 """Length of a span → how long its rows are kept. Every request is in a row of each; the sum of all is kept for ever."""
 
-_COUNTS = tuple(field.name for field in dataclasses.fields(Usage) if field.type == "int")
 _MAPS = ("statuses", "outcomes")
+_KEY = ("span_s", "at", "key_id", "service")
+_SUMS = (*COUNTS, *_MAPS, "histograms")
+_UPSERT = (
+    f"INSERT INTO usage ({', '.join((*_KEY, *_SUMS))})"  # noqa: S608 (names of our own columns)
+    f" VALUES ({', '.join(f':{name}' for name in (*_KEY, *_SUMS))})"
+    f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _SUMS)}"
+)
 _Key = tuple[int, int, str, str]
+_Pair = tuple[Union[RequestRecord, None], Union[StreamRecord, None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +40,15 @@ class UsageRow:
     key_id: str
     service: str
     usage: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeRow:
+    """How the requests of one key and service ended, in one span."""
+
+    key_id: str
+    service: str
+    outcomes: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +90,14 @@ def rows(connection: sa.Connection, span_s: int, since: float, until: float) -> 
     )
 
 
+def outcomes(connection: sa.Connection, span_s: int, since: float, until: float) -> tuple[OutcomeRow, ...]:
+    """As `rows`, of the outcomes alone."""
+    c = u.usage.c
+    this = sa.and_(c.span_s == span_s, c.at >= since, c.at < until)
+    found = connection.execute(sa.select(c.key_id, c.service, c.outcomes).where(this))
+    return tuple(OutcomeRow(key_id=row[0], service=row[1], outcomes=json.loads(row[2])) for row in found)
+
+
 def logs(connection: sa.Connection) -> dict[str, LogState]:
     """By the log's name."""
     return {
@@ -90,45 +114,50 @@ def waiting(connection: sa.Connection) -> int:
     return int(connection.execute(sa.select(sa.func.count()).select_from(u.half_requests)).scalar_one())
 
 
-def _add(
-    connection: sa.Connection, whole: Iterable[tuple[RequestRecord | None, StreamRecord | None]], now: float
-) -> None:
+def _add(connection: sa.Connection, whole: Iterable[_Pair], now: float) -> None:
     k = t.keys
     probes = set(connection.execute(sa.select(k.c.key_id).where(k.c.revision.is_not(None))).scalars())
-    sums: dict[_Key, Usage] = {}
+    minutes: dict[tuple[int, str, str], Tally] = {}
     for request, stream in whole:
-        used = usage_of(request, stream)
-        for key in _keys(request, stream, now, probes):
-            sums[key] = sums[key] + used if key in sums else used
-    for key, used in sums.items():
-        _upsert(connection, key, used)
+        minutes.setdefault(_minute(request, stream, now, probes), Tally()).count(request, stream)
+    sums: dict[_Key, Tally] = {}
+    for (at, key_id, service), tally in minutes.items():
+        used = tally.usage()
+        for span_s in (*KEPT_S, ALL_S):
+            begin = at // span_s * span_s if span_s else 0
+            sums.setdefault((span_s, begin, key_id, service), Tally()).add(used)
+    _write(connection, sums)
 
 
-def _keys(request: RequestRecord | None, stream: StreamRecord | None, now: float, probes: set[str]) -> Iterable[_Key]:
-    """The row of each span that a request belongs to: by when it ended."""
+def _minute(
+    request: RequestRecord | None, stream: StreamRecord | None, now: float, probes: set[str]
+) -> tuple[int, str, str]:
+    """The minute in which it ended, its key and its service."""
     told = request if request is not None and request.revision is not None else stream or request
     assert told is not None
     key_id = (request.key_id if request is not None else None) or told.key_id or NOBODY
     ended = request.ended_at if request is not None else now
-    who = (PROBES if key_id in probes else key_id, told.service or NOBODY)
-    return [(span_s, int(ended // span_s) * span_s if span_s else 0, *who) for span_s in (*KEPT_S, ALL_S)]
+    return int(ended // MINUTE_S) * MINUTE_S, PROBES if key_id in probes else key_id, told.service or NOBODY
 
 
-def _upsert(connection: sa.Connection, key: _Key, used: Usage) -> None:
+def _write(connection: sa.Connection, sums: Mapping[_Key, Tally]) -> None:
+    """Add the sums to the rows that there are, and make those that are not there yet."""
     c = u.usage.c
-    this = sa.and_(*(column == value for column, value in zip((c.span_s, c.at, c.key_id, c.service), key, strict=True)))
-    before = connection.execute(sa.select(u.usage).where(this)).mappings().one_or_none()
-    if before is None:
-        names = dict(zip(("span_s", "at", "key_id", "service"), key, strict=True))
-        connection.execute(sa.insert(u.usage).values(**names, **_columns(used)))
-    else:
-        connection.execute(sa.update(u.usage).where(this).values(**_columns(_usage(before) + used)))
+    for span_s, at in {key[:2] for key in sums}:
+        this = sa.and_(c.span_s == span_s, c.at == at)
+        for row in connection.execute(sa.select(u.usage).where(this)).mappings():
+            tally = sums.get((span_s, at, row["key_id"], row["service"]))
+            if tally is not None:
+                tally.add(_usage(row))
+    if sums:
+        rows = [dict(zip(_KEY, key, strict=True)) | _columns(tally.usage()) for key, tally in sums.items()]
+        connection.execute(sa.text(_UPSERT), rows)
 
 
 def _columns(used: Usage) -> dict[str, object]:
     histograms = {name: [*seen.counts, seen.total] for name, seen in used.histograms.items()}
     return {
-        **{name: getattr(used, name) for name in _COUNTS},
+        **{name: getattr(used, name) for name in COUNTS},
         **{name: json.dumps(dict(getattr(used, name)), sort_keys=True) for name in _MAPS},
         "histograms": json.dumps(histograms, sort_keys=True),
     }
@@ -140,7 +169,7 @@ def _usage(row: Mapping[Any, Any]) -> Usage:
         for name, values in json.loads(row["histograms"]).items()
     }
     return Usage(
-        **{name: row[name] for name in _COUNTS},
+        **{name: row[name] for name in COUNTS},
         **{name: json.loads(row[name]) for name in _MAPS},
         histograms=histograms,
     )
@@ -162,9 +191,7 @@ def _waiting(connection: sa.Connection) -> Waiting:
     return Waiting(requests=requests, streams=streams)
 
 
-def _alone(
-    connection: sa.Connection, waiting_now: Waiting, now: float
-) -> tuple[tuple[RequestRecord | None, StreamRecord | None], ...]:
+def _alone(connection: sa.Connection, waiting_now: Waiting, now: float) -> tuple[_Pair, ...]:
     """Halves that waited long enough; a clock that was put back does not keep them for ever."""
     since = u.half_requests.c.since_at
     old = sa.or_(since < now - WAIT_S, since > now + WAIT_S)
@@ -179,7 +206,7 @@ def _alone(
 def _note_waiting(
     connection: sa.Connection,
     joined: Joined,
-    alone: tuple[tuple[RequestRecord | None, StreamRecord | None], ...],
+    alone: tuple[_Pair, ...],
     now: float,
 ) -> None:
     h = u.half_requests

@@ -63,6 +63,7 @@ _USAGE: Sequence[str] = (
     "CREATE TABLE usage (span_s INTEGER NOT NULL, at INTEGER NOT NULL, key_id TEXT NOT NULL, service TEXT NOT NULL,"
     " requests INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,"
     " completion_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, unmetered INTEGER NOT NULL,"
+    " estimated INTEGER NOT NULL,"
     " streamed INTEGER NOT NULL, retried INTEGER NOT NULL, continued INTEGER NOT NULL, statuses TEXT NOT NULL,"
     " outcomes TEXT NOT NULL, histograms TEXT NOT NULL, PRIMARY KEY (span_s, at, key_id, service))",
     "CREATE TABLE log_positions (log TEXT PRIMARY KEY, inode INTEGER NOT NULL, next_byte INTEGER NOT NULL,"

@@ -19,7 +19,7 @@ from gonogo.store.change import Change
 from gonogo.store.faults import StaleEpoch, StoreUnreadable, UnknownRevision
 from gonogo.store.head_file import HeadFile
 from gonogo.store.log import Author, Log, Subject
-from gonogo.store.metering import LogState, UsageRow
+from gonogo.store.metering import LogState, OutcomeRow, UsageRow
 from gonogo.store.policy_view import PolicyView
 from gonogo.store.records import KeptAnswer, Lease, OpenAction, Rejection
 from gonogo.store.sqlite import SqliteBackend
@@ -147,6 +147,11 @@ class Store:
         """Usage by key, service and span (`metering.KEPT_S`, or `ALL_S` for the sum of all), oldest first."""
         with self._reading() as connection:
             return metering.rows(connection, span_s, since, until)
+
+    def outcomes(self, span_s: int, since: float, until: float) -> tuple[OutcomeRow, ...]:
+        """How requests ended, by key, service and span."""
+        with self._reading() as connection:
+            return metering.outcomes(connection, span_s, since, until)
 
     def logs(self) -> dict[str, LogState]:
         """How far metering has read each of the gateway's logs, by the log's name."""

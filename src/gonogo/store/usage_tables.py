@@ -20,7 +20,10 @@ usage = sa.Table(
         sa.Column(name, sa.Integer, nullable=False)
         for name in ("requests", "prompt_tokens", "completion_tokens", "cached_tokens")
     ),
-    *(sa.Column(name, sa.Integer, nullable=False) for name in ("unmetered", "streamed", "retried", "continued")),
+    *(
+        sa.Column(name, sa.Integer, nullable=False)
+        for name in ("unmetered", "estimated", "streamed", "retried", "continued")
+    ),
     *(sa.Column(name, sa.Text, nullable=False) for name in ("statuses", "outcomes", "histograms")),
 )
 

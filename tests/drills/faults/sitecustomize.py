@@ -90,8 +90,8 @@ def _listeners(module: Any) -> None:
 def _routes(module: Any) -> None:
     right = module.routes
 
-    def routes(clusters: Any) -> Any:
-        made = right(clusters)
+    def routes(clusters: Any, others: Any = ()) -> Any:
+        made = right(clusters, others)
         if fault("gateway") == "catch_all" and clusters:
             open_door = {
                 "match": {"prefix": "/"},

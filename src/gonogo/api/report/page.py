@@ -16,6 +16,7 @@ from gonogo.api.report.checklist import advising, blocking, by_condition, counts
 from gonogo.api.report.facts import host_rows, model_rows, spec_rows
 from gonogo.api.report.memory import memory_view
 from gonogo.words import Language, finding_text, has_message, message
+from gonogo.words.availability import measured_text
 from gonogo.words.events import event_text
 
 SIGNS = {"pass": "✓", "fail": "✗", "unknown": "?", "not_applicable": "–"}
@@ -52,6 +53,7 @@ def view(data: Data, lang: Language) -> dict[str, Any]:
         "probes": [_probe(one) for one in answers if one["check"] == "answers_right" and "answer" in one["values"]],
         "memory": memory_view(data, entry, lang),
         "timing": _timing(data, lang),
+        "availability": _availability(data, lang),
         "replicas": [_replica(one, lang) for one in entry.get("replicas", ())],
         "processes": [
             (message(f"role.{role}", lang), ", ".join(map(str, pids)) or numbers.NOTHING)
@@ -185,6 +187,12 @@ def _timing(data: Data, lang: Language) -> dict[str, Any] | None:
             }
         )
     return {"total": message("report.timing.total", lang, seconds=total), "stages": stages}
+
+
+def _availability(data: Data, lang: Language) -> list[tuple[str, str]]:
+    """Window and what was measured over it; the service's own requests."""
+    measured = (data["status"].get("availability") or {}).get(data["spec"]["service"]) or {}
+    return [(name, measured_text(one, lang)) for name, one in measured.items()]
 
 
 def _replica(one: Data, lang: Language) -> dict[str, str]:

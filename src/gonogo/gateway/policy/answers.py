@@ -6,6 +6,7 @@ Not here: what is decided (`question`). The body of a refusal is a plain message
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Iterable, Mapping
 
@@ -21,8 +22,6 @@ from gonogo.gateway.policy.gate import Admitted
 from gonogo.gateway.policy.request import Request
 from gonogo.gateway.policy.rules import ServiceRules
 
-RELAYED = False
-"""Whether there is a relay, which streamed requests are sent through."""
 _OK, _PERMISSION_DENIED = 0, 7
 """gRPC's codes."""
 
@@ -61,15 +60,29 @@ def read_headers(asked: AttributeContext.HttpRequest) -> RequestHeaders:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What the gateway's log is told of a request beside what Envoy sees of it: whose it was and which revision was
+    meant, where it is refused; the estimate of its prompt, where it goes on. Empty and None: not known.
+    """
+
+    key_id: str = ""
+    revision: str = ""
+    prompt_tokens: int | None = None
+
+
+NOTHING = Told()
+
+
 @lru_cache(maxsize=4096)
-def refusal(deny: Deny) -> bytes:
+def refusal(deny: Deny, told: Told = NOTHING) -> bytes:
     """The serialized answer. Refusals repeat, so the bytes are kept."""
     headers = {"x-gonogo-code": deny.code, "x-gonogo-type": deny.type, "x-gonogo-hop": "policy"}
     if deny.param is not None:
         headers["x-gonogo-param"] = deny.param
     if deny.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return _answered(deny.status, {**headers, **dict(deny.headers)}, deny.message)
+    return _answered(deny.status, {**headers, **dict(deny.headers)}, deny.message, {"code": deny.code, **_log(told)})
 
 
 def model_list(caller: Caller, view: View) -> bytes:
@@ -84,7 +97,8 @@ def model_list(caller: Caller, view: View) -> bytes:
         }
         for service, revision in sorted(caller.services.items())
     ]
-    return _answered(200, {}, json.dumps({"object": "list", "data": models}) + "\n")
+    log = _log(Told(key_id=caller.key.key_id))
+    return _answered(200, {}, json.dumps({"object": "list", "data": models}) + "\n", log)
 
 
 def headers_for(request: Request, rules: ServiceRules, admitted: Admitted) -> Mapping[str, str]:
@@ -92,20 +106,32 @@ def headers_for(request: Request, rules: ServiceRules, admitted: Admitted) -> Ma
     headers = {"x-gonogo-engine": rules.engine, "x-gonogo-continue": "yes" if request.continuable else "no"}
     if admitted.endpoints:
         headers["x-gateway-destination-endpoint"] = ",".join(admitted.endpoints)
-    if RELAYED and request.stream:
+    if request.stream:
         headers["x-gonogo-relay"] = "1"
     return headers
 
 
-def let_through(headers: Mapping[str, str], reply_headers: Mapping[str, str]) -> bytes:
+def let_through(headers: Mapping[str, str], reply_headers: Mapping[str, str], told: Told = NOTHING) -> bytes:
     """The answer that sends a request on, with these headers more; the client is told `reply_headers` later."""
     ok = OkHttpResponse(headers=_options(headers), response_headers_to_add=_options(reply_headers))
-    return bytes(CheckResponse(status=Status(code=_OK), ok_response=ok).SerializeToString())
+    return _serialized(CheckResponse(status=Status(code=_OK), ok_response=ok), _log(told))
 
 
-def _answered(status: int, headers: Mapping[str, str], body: str) -> bytes:
+def _answered(status: int, headers: Mapping[str, str], body: str, log: Mapping[str, str | int]) -> bytes:
     denied = DeniedHttpResponse(status=HttpStatus(code=status), headers=_options(headers), body=body)
-    return bytes(CheckResponse(status=Status(code=_PERMISSION_DENIED), denied_response=denied).SerializeToString())
+    return _serialized(CheckResponse(status=Status(code=_PERMISSION_DENIED), denied_response=denied), log)
+
+
+def _serialized(response: CheckResponse, log: Mapping[str, str | int]) -> bytes:
+    """With metadata, which only the access log reads (`gonogo.gateway.resources.usage`)."""
+    if log:
+        response.dynamic_metadata.update(log)
+    return bytes(response.SerializeToString())
+
+
+def _log(told: Told) -> dict[str, str | int]:
+    known = {"key_id": told.key_id, "revision": told.revision, "prompt_tokens": told.prompt_tokens}
+    return {name: value for name, value in known.items() if value not in ("", None)}
 
 
 def _options(headers: Mapping[str, str]) -> Iterable[HeaderValueOption]:

@@ -20,6 +20,9 @@ _PERMISSION = "permission_error"
 
 INFERENCE, MODELS = "inference", "models"
 MODEL_LIST = "/v1/models"
+RPC_PATHS = ("/gonogo.v1.", "/grpc.")
+"""How the paths of gRPC calls begin. What one asks comes back as an HTTP request with the same key."""
+_OF_MODELS = (MODEL_LIST, "/gonogo.v1.Inference/ListModels")
 METHODS = {CHAT: "POST", COMPLETIONS: "POST", EMBEDDINGS: "POST", MODEL_LIST: "GET"}
 """What may be asked, and how; the same as the gateway's routes."""
 
@@ -53,7 +56,10 @@ class RequestHeaders:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks, and what may be used: services by name, each with its revision (`service/number`). Never empty."""
+    """Who asks, and what may be used: services by name, each with its revision (`service/number`).
+
+    Empty for a gRPC call alone: it is let in to be read, and asks again as an HTTP request.
+    """
 
     key: KeyRow
     services: Mapping[str, str]
@@ -72,6 +78,8 @@ def decide(request: RequestHeaders, view: View, now: float) -> Caller | Deny:
     path = request.path.partition("?")[0]
     if not _in_scope(path, row.scopes):
         return _scope(row.scopes)
+    if path.startswith(RPC_PATHS):
+        return Caller(key=row, services={})
     if path not in METHODS:
         return _NO_SUCH_PATH
     if request.method != METHODS[path]:
@@ -113,7 +121,7 @@ def _known(token: str, view: View) -> KeyRow | Deny:
 def _in_scope(path: str, scopes: tuple[str, ...]) -> bool:
     if INFERENCE in scopes:
         return True
-    return path == MODEL_LIST and MODELS in scopes
+    return MODELS in scopes and (path in _OF_MODELS or path.startswith("/grpc."))
 
 
 def _services(row: KeyRow, view: View) -> Mapping[str, str] | Deny:
@@ -176,6 +184,7 @@ def _not_serving(what: str) -> Deny:
         code="not_serving",
         message=f"{what} at the moment. `gonogo status` shows what is missing.",
         type=SERVER_ERROR,
+        headers=(("retry-after", "1"),),
     )
 
 

@@ -145,9 +145,12 @@ class Ends:
 
 
 def end_of_request(line: bytes) -> End | None:
-    """What a line of the access log says; None where nothing was counted of the request."""
+    """What a line of the access log says; None where nothing was counted of the request.
+
+    A gRPC call has the id of the request that it became: the end of that one is told by its own line, or the relay's.
+    """
     record = parse_request(line)
-    if record is None or record.key_id is None:
+    if record is None or record.key_id is None or record.is_call:
         return None
     tokens = _used(record)
     # The relay knows more: its line is on its way, or was before this one.

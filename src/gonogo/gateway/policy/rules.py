@@ -28,9 +28,11 @@ class ServiceRules:
     `context_tokens`: prompt and answer of one request together; `context_known`: the engine was started with it, which
     nobody can say of a server that others started, so that nothing is refused by it. `sees_pictures` None: not known,
     the engine decides. `media_hosts`: from where the engine may fetch pictures by https; none: only pictures that are
-    in the body. What admission goes by: `concurrent_requests` over all replicas, `replicas` as asked (None: as many as
-    fit), `sequences` of one replica (None: as planned), `balancing` in the spec's words, `ttft_ms`: by when a request
-    must have its first token (None: nothing was promised).
+    in the body. `served_as`: what the replicas call the model, where that is not the service's name.
+
+    What admission goes by: `concurrent_requests` over all replicas, `replicas` as asked (None: as many as fit),
+    `sequences` of one replica (None: as planned), `balancing` in the spec's words, `ttft_ms`: by when a request must
+    have its first token (None: nothing was promised).
     """
 
     engine: str = LLAMACPP
@@ -47,6 +49,7 @@ class ServiceRules:
     sequences: int | None = None
     balancing: str = TOKEN_AWARE
     ttft_ms: int | None = None
+    served_as: str | None = None
 
 
 def rules_of(spec: Mapping[str, Any]) -> ServiceRules:
@@ -64,7 +67,13 @@ def rules_of(spec: Mapping[str, Any]) -> ServiceRules:
         sequences=_number(_part(spec, "engine"), "sequences"),
         ttft_ms=_number(_part(spec, "slo"), "ttft_ms"),
         balancing=str(_part(spec, "gateway").get("balancing") or TOKEN_AWARE),
+        served_as=_served_as(spec) if external else None,
     )
+
+
+def _served_as(spec: Mapping[str, Any]) -> str | None:
+    model = spec.get("model")
+    return model if isinstance(model, str) and model != spec.get("service") else None
 
 
 def _number(part: Mapping[str, Any], name: str) -> int | None:

@@ -17,7 +17,7 @@ from typing import Any, Callable
 import grpc
 import grpc.aio
 
-from gonogo.gateway.policy.answers import BROKEN, UNEXPECTED, headers_for, let_through, refusal
+from gonogo.gateway.policy.answers import BROKEN, UNEXPECTED, Told, headers_for, let_through, refusal
 from gonogo.gateway.policy.body import MAX_BODY_BYTES
 from gonogo.gateway.policy.decide import View
 from gonogo.gateway.policy.deny import Deny
@@ -109,13 +109,15 @@ class PolicyService:
         try:
             admitted = await self._gate.admit(asked.request, asked.key, asked.revision)
             if isinstance(admitted, Deny):
-                return refusal(admitted)
+                return refusal(admitted, Told(key_id=asked.key.key_id, revision=asked.revision))
             headers = {
                 "x-gonogo-revision": asked.revision,
                 "x-gonogo-key-id": asked.key.key_id,
                 **headers_for(asked.request, asked.rules, admitted),
+                **asked.headers,
             }
-            return let_through(headers, admitted.reply_headers)
+            told = Told(prompt_tokens=asked.request.prompt_tokens)
+            return let_through(headers, admitted.reply_headers, told)
         except Exception as error:  # noqa: BLE001 - the same boundary
             self._record(error)
             return refusal(BROKEN)

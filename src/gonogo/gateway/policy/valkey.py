@@ -21,6 +21,8 @@ import hiredis
 ANSWER_LIMIT_S = 0.05
 OPEN_LIMIT_S = 1.0
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+STEADY_S = 10.0
+"""A connection that lasted so long is opened again at once; one that did not, after a longer pause each time."""
 Word = Union[str, int, bytes]
 _ALONE = "this policy server counts by itself"
 
@@ -99,7 +101,7 @@ class Valkey:
         return answer
 
     async def _keep_open(self) -> None:
-        pause_s = SHORTEST_PAUSE_S
+        loop, pause_s = asyncio.get_running_loop(), SHORTEST_PAUSE_S
         while True:
             try:
                 wire = await asyncio.wait_for(self._open(), OPEN_LIMIT_S)
@@ -108,15 +110,20 @@ class Valkey:
                 await asyncio.sleep(pause_s)
                 pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
                 continue
-            pause_s = SHORTEST_PAUSE_S
             self._note(None)
             self._wire, self.opened = wire, self.opened + 1
+            began = loop.time()
             try:
                 why = await wire.ended
             finally:
                 self._wire = None
                 wire.close()
             self._note(f"Valkey is gone ({why}): {_ALONE}")
+            if loop.time() - began > STEADY_S:
+                pause_s = SHORTEST_PAUSE_S
+            else:
+                await asyncio.sleep(pause_s)
+                pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
 
     async def _open(self) -> _Wire:
         _, wire = await asyncio.get_running_loop().create_unix_connection(_Wire, str(self._socket))

@@ -46,6 +46,16 @@ def asked_nothing() -> Json:
     return {HEAD: matched, WHOLE: off}
 
 
+def asked_by_headers() -> Json:
+    """For a route whose messages are nobody's JSON, and come when they come: the headers alone are asked about.
+
+    Whatever length they tell: a filter that is skipped for a small body would let anybody past who says there is one.
+    """
+    always: Json = {"matcher_list": {"matchers": [{"predicate": _length("^never$"), "on_match": _SKIP}]}}
+    matched = {"@type": f"{_TYPE}.common.matching.v3.ExtensionWithMatcherPerRoute", "xds_matcher": always}
+    return {**asked_nothing(), HEAD: matched}
+
+
 def listener() -> Json:
     """Inside Envoy only: nobody else can reach it."""
     return {
@@ -137,6 +147,18 @@ _SKIP: Json = {
 
 def _where_large(ask: Json) -> Json:
     """Not for a small body: there the second question alone says the same, as early."""
+    return {
+        "name": HEAD,
+        "typed_config": {
+            "@type": f"{_TYPE}.common.matching.v3.ExtensionWithMatcher",
+            "extension_config": {"name": HEAD, "typed_config": ask},
+            "xds_matcher": {"matcher_list": {"matchers": [{"predicate": _length(_SMALL_BODY), "on_match": _SKIP}]}},
+        },
+    }
+
+
+def _length(pattern: str) -> Json:
+    """Whether the content-length is so."""
     length: Json = {
         "name": "content-length",
         "typed_config": {
@@ -144,17 +166,7 @@ def _where_large(ask: Json) -> Json:
             "header_name": "content-length",
         },
     }
-    small: Json = {
-        "single_predicate": {"input": length, "value_match": {"safe_regex": {"google_re2": {}, "regex": _SMALL_BODY}}},
-    }
-    return {
-        "name": HEAD,
-        "typed_config": {
-            "@type": f"{_TYPE}.common.matching.v3.ExtensionWithMatcher",
-            "extension_config": {"name": HEAD, "typed_config": ask},
-            "xds_matcher": {"matcher_list": {"matchers": [{"predicate": small, "on_match": _SKIP}]}},
-        },
-    }
+    return {"single_predicate": {"input": length, "value_match": {"safe_regex": {"google_re2": {}, "regex": pattern}}}}
 
 
 def _named(name: str, ask: Json) -> Json:

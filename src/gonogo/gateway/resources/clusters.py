@@ -17,7 +17,7 @@ DESTINATION_HEADER = "x-gateway-destination-endpoint"
 
 ADS: Json = {"ads": {}, "resource_api_version": "V3"}
 _POLICIES = "envoy.load_balancing_policies"
-_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 # Ejection looks only at what we saw ourselves (resets, refused connections): an engine that answers 500 to one
 # client's bad request must not be taken away from all the others.
@@ -86,8 +86,8 @@ def cluster(plan: ClusterPlan, system_ca_file: str) -> Json:
             }
         ],
         "typed_extension_protocol_options": {
-            _OPTIONS: {
-                "@type": f"type.googleapis.com/{_OPTIONS}",
+            PROTOCOL_OPTIONS: {
+                "@type": f"type.googleapis.com/{PROTOCOL_OPTIONS}",
                 # Engines close an idle connection after 5 s; a request sent into that moment would be lost.
                 "common_http_protocol_options": {"idle_timeout": "4s"},
                 "explicit_http_config": {"http_protocol_options": {}},
@@ -124,12 +124,12 @@ def policy_cluster(sockets: tuple[str, ...]) -> Json:
             ]
         },
         "typed_extension_protocol_options": {
-            _OPTIONS: {
-                "@type": f"type.googleapis.com/{_OPTIONS}",
+            PROTOCOL_OPTIONS: {
+                "@type": f"type.googleapis.com/{PROTOCOL_OPTIONS}",
                 "explicit_http_config": {
                     "http2_protocol_options": {
-                        # A policy server that hangs answers no PING: its streams are reset, and retried on another
-                        # server, before the message timeout of 5 s would refuse them.
+                        # A policy server that hangs answers no PING: its questions are reset, and asked of another
+                        # server. Nothing else finds it: an answer may take a minute (`asking`).
                         "connection_keepalive": {"interval": "0.5s", "timeout": "0.5s"}
                     }
                 },

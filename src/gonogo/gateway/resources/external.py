@@ -1,12 +1,13 @@
 """The members of a cluster of external replicas: looked up by DNS, their certificates verified. Pure.
 
-Docs: docs/network.md; why so: docs/decisions/0009-external-replicas.md.
+Docs: docs/network.md; why so: docs/decisions/0014-external-replicas.md.
 """
 
 from __future__ import annotations
 
-from gonogo.actions.model import ExternalPlan, ServerPlan
+from gonogo.actions.model import ExternalPlan
 from gonogo.gateway.resources.convert import METADATA, Json
+from gonogo.spec.replicas import Server
 
 MATCH = "envoy.transport_socket_match"
 DNS_REFRESH = "5s"
@@ -15,7 +16,7 @@ DNS_REFRESH = "5s"
 def members(cluster: str, plan: ExternalPlan, system_ca_file: str) -> Json:
     """Where the servers are, and how each is spoken to."""
     ca_file = plan.ca_file or system_ca_file
-    secured = [one for one in plan.servers if one.server.scheme == "https"]
+    secured = [one for one in plan.servers if one.scheme == "https"]
     where: Json = {
         "type": "STRICT_DNS",
         # A name that has both kinds of addresses is reached by IPv4: the default prefers IPv6, also where no way leads.
@@ -33,9 +34,9 @@ def members(cluster: str, plan: ExternalPlan, system_ca_file: str) -> Json:
     return where
 
 
-def _endpoint(plan: ServerPlan) -> Json:
-    server = plan.server
-    metadata: Json = {METADATA: {"replica": str(plan.name)}}
+def _endpoint(server: Server) -> Json:
+    # Inside Envoy, in its log and its admin interface, a server is called by its authority.
+    metadata: Json = {METADATA: {"replica": server.authority}}
     if server.scheme == "https":
         metadata[MATCH] = {"server": server.authority}
     return {
@@ -49,9 +50,8 @@ def _endpoint(plan: ServerPlan) -> Json:
     }
 
 
-def _tls(plan: ServerPlan, ca_file: str) -> Json:
+def _tls(server: Server, ca_file: str) -> Json:
     """TLS to one server: its chain must lead to the CA, and its certificate must be for the host in its URL."""
-    server = plan.server
     kind = "IP_ADDRESS" if server.is_address else "DNS"
     context: Json = {
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",

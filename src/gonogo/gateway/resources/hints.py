@@ -13,6 +13,7 @@ from typing import Sequence
 BASE = "/v1"
 
 _NOT_HERE = r"/v1/(responses|messages)(/.*)?"
+_RPC = r"/(gonogo|grpc)\.[^/]+/.*"
 _OLLAMA = r"/api/(chat|generate|tags|show|ps|embed|version)/?"
 
 
@@ -31,6 +32,10 @@ def hints(paths: Sequence[str]) -> tuple[tuple[str, str], ...]:
         ("/v1/?", f"This is the base URL itself: a client adds the rest to it. There are: {there}."),
         ("/v1/models/[^/]+/?", "A model has no URL of its own. GET /v1/models lists those that a key may use."),
         (_NOT_HERE, "This API is not offered. Use POST /v1/chat/completions: chat completions as OpenAI has them."),
+        (
+            _RPC,
+            "This is gRPC's. Call it with a gRPC client: POST over HTTP/2, with content-type application/grpc.",
+        ),
         (_OLLAMA, "This is Ollama's API, which is not offered. Set the client to OpenAI's, with the base URL."),
         (f"/.+{ends}/?", "The base URL has something else than /v1 between the host and the rest."),
     )

@@ -11,7 +11,10 @@ from gonogo.gateway import replies
 from gonogo.gateway.resources import asking
 from gonogo.gateway.resources.clusters import ADS
 from gonogo.gateway.resources.convert import Json
+from gonogo.gateway.resources.relay import ending_filter
+from gonogo.gateway.resources.renaming import renaming_filter
 from gonogo.gateway.resources.routes import ROUTE_CONFIG, plain_http_routes
+from gonogo.gateway.resources.rpc import rpc_replies
 from gonogo.gateway.resources.secrets import downstream_tls
 from gonogo.gateway.resources.usage import LOG_FIELDS, identity_filter, usage_filter
 
@@ -45,14 +48,15 @@ def listener(plan: ListenerPlan, access_log_path: str) -> Json:
                 "filter_chain_match": {"transport_protocol": "tls"},
                 "transport_socket": downstream_tls(),
                 "transport_socket_connect_timeout": "10s",
-                "filters": [_connection_manager(access_log_path, _gateway())],
+                "filters": [connection_manager(access_log_path, gateway())],
             },
-            {"name": "plain-http", "filters": [_connection_manager(access_log_path, _plain_http())]},
+            {"name": "plain-http", "filters": [connection_manager(access_log_path, _plain_http())]},
         ],
     }
 
 
-def _gateway() -> Json:
+def gateway() -> Json:
+    """What the connection manager of a way in to the engines is for."""
     rds = {"route_config_name": ROUTE_CONFIG, "config_source": ADS}
     return {"stat_prefix": "gateway", "rds": rds, "http_filters": _filters()}
 
@@ -62,13 +66,15 @@ def _plain_http() -> Json:
     return {"stat_prefix": "plain_http", "route_config": plain_http_routes(), "http_filters": [_ROUTER]}
 
 
-def _connection_manager(access_log_path: str, purpose: Json) -> Json:
+def connection_manager(access_log_path: str, purpose: Json, identity: Json | None = None) -> Json:
+    """The HTTP connection manager, as a network filter. `identity`: who requests are from, where not on a TCP port."""
     manager = {
         "@type": f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         **purpose,
-        "local_reply_config": replies.local_reply_config(),
+        "local_reply_config": replies.local_reply_config(rpc_replies()),
         "access_log": [_access_log(access_log_path)],
         **_identity(),
+        **(identity or {}),
         **_limits(),
     }
     return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
@@ -77,15 +83,7 @@ def _connection_manager(access_log_path: str, purpose: Json) -> Json:
 def _identity() -> Json:
     """Who the request is from, what it is called, and what its path means."""
     return {
-        "early_header_mutation_extensions": [
-            {
-                "name": "envoy.http.early_header_mutation.header_mutation",
-                "typed_config": {
-                    "@type": f"{_TYPE}.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-                    "mutations": [*_removals(), {"remove": "x-request-id"}],
-                },
-            }
-        ],
+        "early_header_mutation_extensions": foreign_removed({"remove": "x-request-id"}),
         "use_remote_address": True,
         "generate_request_id": True,
         "always_set_request_id_in_response": True,
@@ -94,6 +92,19 @@ def _identity() -> Json:
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
     }
+
+
+def foreign_removed(*others: Json) -> list[Json]:
+    """Before anything looks at a request: headers by which a client could steer Envoy, and `others`, are taken away."""
+    return [
+        {
+            "name": "envoy.http.early_header_mutation.header_mutation",
+            "typed_config": {
+                "@type": f"{_TYPE}.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+                "mutations": [*_removals(), *others],
+            },
+        }
+    ]
 
 
 def _limits() -> Json:
@@ -130,7 +141,9 @@ def _filters() -> list[Json]:
             f"{_HTTP}.custom_response.v3.CustomResponse",
             {"custom_response_matcher": replies.engine_errors()},
         ),
+        ending_filter(),
         *asking.filters(),
+        renaming_filter(),
         identity_filter(),
         usage_filter(),
         _ROUTER,

@@ -16,6 +16,7 @@ KEY_HEADER = "x-gonogo-key-id"
 _KEY_STATE = "gonogo.key_id"
 _REVISION_STATE = "gonogo.revision"
 _NAMESPACE = "gonogo.usage"
+_TOLD = "envoy.filters.http.ext_authz"
 _USAGE = {
     "prompt_tokens": ("usage", "prompt_tokens"),
     "completion_tokens": ("usage", "completion_tokens"),
@@ -31,6 +32,7 @@ LOG_FIELDS: Json = {
     "method": "%REQ(:METHOD)%",
     "path": "%PATH(NQ:PATH)%",
     "status": "%RESPONSE_CODE%",
+    "grpc_status": "%GRPC_STATUS%",
     "flags": "%RESPONSE_FLAGS%",
     "details": "%RESPONSE_CODE_DETAILS%",
     "bytes_received": "%BYTES_RECEIVED%",
@@ -46,6 +48,11 @@ LOG_FIELDS: Json = {
     "revision": f"%FILTER_STATE({_REVISION_STATE}:PLAIN)%",
     "key_id": f"%FILTER_STATE({_KEY_STATE}:PLAIN)%",
     **{name: f"%DYNAMIC_METADATA({_NAMESPACE}:{name})%" for name in _USAGE},
+    # Of a refusal policy's headers are gone, and what it was told of is not: see `policy.answers.Told`.
+    "code": f"%DYNAMIC_METADATA({_TOLD}:code)%",
+    "refused_key_id": f"%DYNAMIC_METADATA({_TOLD}:key_id)%",
+    "refused_revision": f"%DYNAMIC_METADATA({_TOLD}:revision)%",
+    "prompt_estimate": f"%DYNAMIC_METADATA({_TOLD}:prompt_tokens)%",
 }
 """One JSON line per request, read by `facts.request_record`. Never the Authorization header, never a query string."""
 
@@ -70,7 +77,8 @@ def usage_filter() -> Json:
             "@type": f"{_HTTP}.json_to_metadata.v3.JsonToMetadata",
             "response_rules": {
                 "rules": [_rule(name, path) for name, path in _USAGE.items()],
-                "allow_content_types": ["application/json"],
+                # llama.cpp adds a charset to it, and an exact type would not match.
+                "allow_content_types_regex": {"google_re2": {}, "regex": "(?i)application/json *(;.*)?"},
             },
         },
     }

@@ -1,6 +1,7 @@
 -- Free places and set tokens right (`counters.Counters.finish`; the arithmetic is that of `limits.settled`).
 -- KEYS: clock, then each known request. ARGV: passed_ms, then per request its tokens (-1: not known), 1 where its answer
--- has ended, 1 where nothing more will be heard. Requests that nobody knows are passed over. Gives how many were known.
+-- has ended, 1 where nothing more will be heard. Requests that nobody knows (any more) are passed over. Gives how many
+-- were known.
 local KEPT_MS = 7 * 86400000
 local now_ms = counted_ms(KEYS[1], wall_now_ms(), tonumber(ARGV[1]))
 
@@ -41,18 +42,19 @@ local count = 0
 for i = 2, #KEYS do
   local tokens, over, final = tonumber(ARGV[i * 3 - 4]), ARGV[i * 3 - 3] == '1', ARGV[i * 3 - 2] == '1'
   local kept = redis.call('HGETALL', KEYS[i])
-  local estimate = 0
-  if #kept > 0 then
+  local estimate, known_until = 0, 0
+  for j = 1, #kept, 2 do
+    if kept[j] == 'tokens' then estimate = tonumber(kept[j + 1]) end
+    if kept[j] == 'until' then known_until = tonumber(kept[j + 1]) end
+  end
+  if known_until > now_ms then
     count = count + 1
     local request_id = string.sub(KEYS[i], #'known:' + 1)
-    for j = 1, #kept, 2 do
-      if kept[j] == 'tokens' then estimate = tonumber(kept[j + 1]) end
-    end
     for j = 1, #kept, 2 do
       local name, value = kept[j], kept[j + 1]
       if name == 'at_once' then
         if over or final then redis.call('ZREM', value, request_id) end
-      elseif name ~= 'tokens' and tokens >= 0 then
+      elseif name ~= 'tokens' and name ~= 'until' and tokens >= 0 then
         settle(name, value, estimate, tokens)
         redis.call('HDEL', KEYS[i], name)
       end

@@ -89,9 +89,9 @@ if most_at_once > 0 then
   fits = fits and at_once < most_at_once
 end
 
-local known = redis.call('EXISTS', KEYS[2]) == 1
+local known = tonumber(redis.call('HGET', KEYS[2], 'until') or 0) > now_ms
 if fits and not known then
-  local kept = {'tokens', 0}
+  local kept = {'tokens', 0, 'until', now_ms + tonumber(ARGV[3])}
   for _, window in ipairs(windows) do
     take(window)
     if window.tokens then
@@ -107,7 +107,7 @@ if fits and not known then
     kept[#kept + 1] = 'at_once'
     kept[#kept + 1] = KEYS[3]
   end
-  if #kept > 2 then
+  if #kept > 4 then
     redis.call('HSET', KEYS[2], unpack(kept))
     redis.call('PEXPIRE', KEYS[2], KNOWN_MS)
   end

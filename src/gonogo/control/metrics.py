@@ -1,0 +1,90 @@
+"""Gathers what the metrics tell, when somebody asks: sums from the store, the rest from the last round's world."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from threading import Lock
+from typing import Any
+
+import gonogo
+from gonogo.control.deployment import Deployment
+from gonogo.engines.size import replicas_wanted
+from gonogo.facts.parse_utilization import Utilization
+from gonogo.facts.world import World
+from gonogo.monitoring.exposition import Measured, text
+from gonogo.monitoring.usage import availabilities, plain
+from gonogo.plan.model import DesiredService, Plan
+from gonogo.runtimes.look_accelerators import look_at_utilization
+from gonogo.store.metering import ALL_S
+from gonogo.store.store import Store
+
+UTILIZATION_EVERY_S = 5.0
+AVAILABILITY_EVERY_S = 5.0
+
+
+class Metrics:
+    """One per control process. `text` may be called from any thread; a slow driver makes it take seconds."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._store = deployment.store
+        self._memory = deployment.memory
+        self._looking = Lock()
+        self._looked_at = -UTILIZATION_EVERY_S
+        self._utilization: tuple[Utilization, ...] = ()
+        self._counting = Lock()
+        self._counted_at = -AVAILABILITY_EVERY_S
+        self._availability: dict[str, Any] = {}
+
+    def text(self, world: World | None, plan: Plan | None) -> str:
+        """What a scraper reads. `world` and `plan` are those of the last round."""
+        services = self._store.services()
+        watched = [(one.process.name, one.seen.progress) for one in tuple(self._memory.watches.values())]
+        return text(
+            replace(
+                from_store(self._store),
+                world=world,
+                wanted=_wanted(services, world) if world is not None else {},
+                failing=None if plan is None else sum(answer.blocking for answer in plan.answers),
+                cache_used={
+                    name: progress.cache_used
+                    for name, progress in watched
+                    if progress is not None and progress.cache_used is not None
+                },
+                utilization=self._busy(world),
+            )
+        )
+
+    def availability(self) -> dict[str, Any]:
+        """Service → window → what was measured, at most some seconds old (`monitoring.usage.availabilities`)."""
+        with self._counting:
+            if time.monotonic() - self._counted_at >= AVAILABILITY_EVERY_S:
+                self._availability = plain(availabilities(self._store, time.time()))
+                self._counted_at = time.monotonic()
+            return self._availability
+
+    def _busy(self, world: World | None) -> tuple[Utilization, ...]:
+        host = world.host if world is not None else None
+        if host is None or not host.accelerators:
+            return ()
+        with self._looking:
+            if time.monotonic() - self._looked_at >= UTILIZATION_EVERY_S:
+                self._utilization, self._looked_at = look_at_utilization(), time.monotonic()
+            return self._utilization
+
+
+def from_store(store: Store) -> Measured:
+    """What is known without control."""
+    keys = [key for key in store.keys() if key.revision is None]  # noqa: SIM118 (not a dict)
+    return Measured(
+        version=gonogo.__version__,
+        totals=store.usage(ALL_S, 0, 1),
+        key_order=tuple(key.key_id for key in keys),
+        key_names={key.key_id: key.name for key in keys},
+        logs=store.logs(),
+        chain_length=store.head().sequence,
+    )
+
+
+def _wanted(services: tuple[DesiredService, ...], world: World) -> dict[str, int]:
+    return {one.name: replicas_wanted(one.serving or one.desired, world) for one in services if not one.removed}
