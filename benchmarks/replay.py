@@ -1,6 +1,6 @@
 """Published traces against real llama.cpp, fed in four ways: `.venv/bin/python benchmarks/replay.py --traces DIR`.
 
-    .venv/bin/python benchmarks/replay.py --traces DIR [--trace code,conv,mooncake] [--seconds N] [--rounds N] [--json]
+    .venv/bin/python benchmarks/replay.py --traces DIR [--trace code,conv,mooncake] [--seconds N] [--load 0.9] [--json]
 
 Two replicas of SmolLM2-135M on this machine, one thread each. Three ways without a gateway, on llama.cpp with its own
 defaults (four slots, one context): one request at a time, batches of four, and round robin. And ours: `gonogo up` with
@@ -31,8 +31,10 @@ from pathlib import Path
 from typing import Any, Iterator, Sequence
 
 from contenders.process import NotReady, free_port, running
+from replaying import paper
 from replaying.client import Target
-from replaying.result import Outcome, Row, Slo, row_of
+from replaying.result import Row, Slo, row_of
+from replaying.speed import PAPER, Speed, measure
 from replaying.trace import BATCH_KEY, KEYS, SCALES, SOURCES, Scale, read
 from replaying.ways import Feed, as_they_come, fixed_batches, one_at_a_time, replay
 from rich.box import SIMPLE
@@ -43,7 +45,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.acceptance.deployment import Deployment
 
-SLO = Slo(ttft_s=2.0, itl_s=0.2)
+ITL_S = 0.2
 AIM = 1.5
 BLOCKED, WORLD = 3, 4
 ROUND_ROBIN, OURS = "engine default, round robin", "ours, through the gateway"
@@ -68,6 +70,9 @@ def main() -> int:
     parser.add_argument("--traces", type=Path, required=True, help="folder of the traces")
     parser.add_argument("--trace", default="code", help="which, with commas between: code, conv, mooncake")
     parser.add_argument("--seconds", type=float, default=75.0, help="how long one replay takes at most; default 75")
+    parser.add_argument("--load", type=float, default=0.9, help="of what two replicas get done; default 0.9")
+    parser.add_argument("--ttft-ms", type=int, default=2000, help="the SLO of the first token; default 2000")
+    parser.add_argument("--paper", action="store_true", help="simulated replicas, the same numbers on every machine")
     for name, what in (("every", "every n-th request of the window"), ("faster", "times faster than it was recorded"),
                        ("shorter", "prompts divided by"), ("shorter_answers", "answers divided by")):  # fmt: skip
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"for another machine: {what}")
@@ -88,29 +93,46 @@ def main() -> int:
     else:
         for name, result in results.items():
             _show(name, *result)
-    return 0 if all(_met(name, rows) for name, (_, rows) in results.items()) else BLOCKED
+    return 0 if all(_met(name, rows) for name, (_, _, rows) in results.items()) else BLOCKED
 
 
-def _compare(given: argparse.Namespace, name: str) -> tuple[Scale, list[Row]]:
-    asked = {each: getattr(given, each) for each in ("every", "faster", "shorter", "shorter_answers")}
-    scale = replace(SCALES[name], **{each: value for each, value in asked.items() if value is not None})
-    arrivals = [each for each in read(given.traces, name, scale) if each.at_s < given.seconds]
-    rows = []
+def _compare(given: argparse.Namespace, name: str) -> tuple[Scale, Slo, list[Row]]:
+    slo = Slo(ttft_s=given.ttft_ms / 1000, itl_s=ITL_S)
     with tempfile.TemporaryDirectory(prefix="gonogo-replay-") as folder:
+        scale = _scale(given, name, Path(folder))
+        arrivals = [each for each in read(given.traces, name, scale) if each.at_s < given.seconds]
+        if given.paper:
+            robin = row_of(ROUND_ROBIN, paper.on_paper(lambda: paper.round_robin(arrivals)), slo)
+            return scale, slo, [robin, row_of(OURS, paper.on_paper(lambda: paper.ours(arrivals, slo)), slo)]
+        rows = []
         for way, feed in WITHOUT.items():
             if given.only in way:
                 say.print(f"  {name}: {way}, {len(arrivals)} requests")
                 with _engines(Path(folder)) as targets:
-                    rows.append(_row(way, asyncio.run(replay(feed, targets, arrivals))))
+                    rows.append(row_of(way, asyncio.run(replay(feed, targets, arrivals)), slo))
         if given.only in OURS:
             say.print(f"  {name}: {OURS}, {len(arrivals)} requests")
-            with _gateway(Path(folder)) as target:
-                rows.append(_row(OURS, asyncio.run(replay(as_they_come, [target], arrivals))))
-    return scale, rows
+            with _gateway(Path(folder), slo) as target:
+                rows.append(row_of(OURS, asyncio.run(replay(as_they_come, [target], arrivals)), slo))
+    return scale, slo, rows
 
 
-def _row(name: str, outcomes: list[Outcome]) -> Row:
-    return row_of(name, outcomes, SLO)
+def _scale(given: argparse.Namespace, name: str, folder: Path) -> Scale:
+    """As asked; where `every` was not said, it is made to fit the machine."""
+    asked = {each: getattr(given, each) for each in ("every", "faster", "shorter", "shorter_answers")}
+    scale = replace(SCALES[name], **{each: value for each, value in asked.items() if value is not None})
+    if given.every is not None:
+        return scale
+    all_of_it = read(given.traces, name, replace(scale, every=1))
+    speed = PAPER if given.paper else _measured(folder)
+    every = speed.every(all_of_it, given.load, given.seconds)
+    say.print(f"  {name}: {speed}; every {every}. request")
+    return replace(scale, every=every)
+
+
+def _measured(folder: Path) -> Speed:
+    with _engines(folder) as targets:
+        return asyncio.run(measure(targets))
 
 
 @contextlib.contextmanager
@@ -141,12 +163,12 @@ def _await_health(process: subprocess.Popen[bytes], port: int, log: Path) -> Non
 
 
 @contextlib.contextmanager
-def _gateway(folder: Path) -> Iterator[Target]:
+def _gateway(folder: Path, slo: Slo) -> Iterator[Target]:
     """A deployment, with a key for each of the trace's."""
     state = folder / "state"
     deployment = Deployment(state, free_port())
     spec = folder / "gonogo.yaml"
-    spec.write_text(SPEC % (SLO.ttft_s * 1000, deployment.port))
+    spec.write_text(SPEC % (slo.ttft_s * 1000, deployment.port))
     try:
         deployment.up(str(spec))
         keys = {}
@@ -179,16 +201,16 @@ def _met(name: str, rows: Sequence[Row]) -> bool:
     return better and ours.lost == 0 and ours.doubled == 0
 
 
-def _as_json(scale: Scale, rows: Sequence[Row]) -> dict[str, Any]:
-    return {"scale": asdict(scale), "slo": asdict(SLO), "rows": [asdict(row) for row in rows], "load": os.getloadavg()}
+def _as_json(scale: Scale, slo: Slo, rows: Sequence[Row]) -> dict[str, Any]:
+    return {"scale": asdict(scale), "slo": asdict(slo), "rows": [asdict(row) for row in rows], "load": os.getloadavg()}
 
 
-def _show(name: str, scale: Scale, rows: Sequence[Row]) -> None:
+def _show(name: str, scale: Scale, slo: Slo, rows: Sequence[Row]) -> None:
     out = Console(highlight=False, width=200)
     out.print(
         f"\n{name} ({SOURCES[name]}): every {scale.every}. request of {scale.seconds:.0f} s from {scale.start_s:.0f} s "
         f"on, {scale.faster:g} times faster; prompts 1/{scale.shorter:g}, answers 1/{scale.shorter_answers:g} as long\n"
-        f"good: first token within {SLO.ttft_s:g} s of arrival, then {SLO.itl_s * 1000:.0f} ms a token at most (mean)"
+        f"good: first token within {slo.ttft_s:g} s of arrival, then {slo.itl_s * 1000:.0f} ms a token at most (mean)"
     )
     table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
     table.add_column("", no_wrap=True)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import ssl
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Mapping
@@ -38,11 +39,8 @@ class Client:
     async def send(self, target: Target, arrival: Arrival) -> Outcome:
         """Now; never raises for what goes wrong with the request."""
         outcome = Outcome(arrival=arrival, status=0)
-        try:
-            async with asyncio.timeout(ANSWER_LIMIT_S):
-                outcome = await self._send(target, arrival)
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
-            pass
+        with suppress(aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
+            outcome = await asyncio.wait_for(self._send(target, arrival), ANSWER_LIMIT_S)
         return replace(outcome, ended_s=self._since(arrival))
 
     async def _send(self, target: Target, arrival: Arrival) -> Outcome:

@@ -1,7 +1,7 @@
 """A program: llama.cpp's server with its own defaults (four slots that share one context), on one thread.
 
-Usage: engine.py MODEL PORT. What differs from the defaults: the port, one thread, no GPU, the counters, and as many
-connections as clients open (a request that waits takes one).
+Usage: engine.py MODEL PORT. What differs from the defaults: the port, one thread, no GPU, the counters, as many
+connections as clients open (a request that waits takes one), and the niceness that our replicas have.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ import threading
 import xllamacpp
 
 
+NICENESS = 5
+
+
 def main(model: str, port: int) -> None:
+    os.nice(NICENESS)
     parameters = xllamacpp.CommonParams()
     parameters.model.path = model
     parameters.model_alias = {"replay"}

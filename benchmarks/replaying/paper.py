@@ -1,17 +1,17 @@
 """Two replicas on paper, in a time of their own: the same ways of feeding them, the same numbers on every machine.
 
-For tuning, and for a test, where a machine is too busy to measure. Each replica is stepped as llama.cpp steps: one token
-for each slot that answers, and prompt tokens as far as a batch has room, all of it in turn on one thread. Ours is the
-real admission and picker of two policy servers, which hear of an end as late as they do from the log.
+For tuning, and for a test, where a machine is too busy to measure. Each replica is stepped as llama.cpp steps: one
+token for each slot that answers, and prompt tokens as far as a batch has room, all of it in turn on one thread. Ours is
+the real admission and picker of two policy servers, which hear of an end as late as they do from the log.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Awaitable, Callable, Sequence
+from itertools import pairwise
+from typing import Any, Callable, Coroutine, Sequence
 
 from gonogo.gateway.policy.admission import Admission
 from gonogo.gateway.policy.counters import End
@@ -83,7 +83,7 @@ class PaperEngine:
             arrival=arrival,
             status=200,
             ttft_s=moments[0],
-            gaps_s=tuple(later - earlier for earlier, later in zip(moments, moments[1:], strict=False)),
+            gaps_s=tuple(later - earlier for earlier, later in pairwise(moments)),
             tokens=len(moments),
             done=True,
             ended_s=moments[-1],
@@ -116,14 +116,13 @@ class PaperEngine:
                 task.ended.set()
 
 
-def on_paper(way: Callable[[], Awaitable[list[Outcome]]]) -> list[Outcome]:
+def on_paper(way: Callable[[], Coroutine[Any, Any, list[Outcome]]]) -> list[Outcome]:
     """Run it in paper's time."""
-    with asyncio.Runner(loop_factory=PaperLoop) as runner:
-        return runner.run(_awaited(way))
-
-
-async def _awaited(way: Callable[[], Awaitable[list[Outcome]]]) -> list[Outcome]:
-    return await way()
+    loop = PaperLoop()
+    try:
+        return loop.run_until_complete(way())
+    finally:
+        loop.close()
 
 
 async def round_robin(arrivals: Sequence[Arrival]) -> list[Outcome]:
@@ -171,8 +170,9 @@ async def ours(arrivals: Sequence[Arrival], slo: Slo, slots: int = 2) -> list[Ou
         return outcome
 
     outcomes = await _all(list(engines.values()), [one(arrival) for arrival in arrivals])
-    for task in ticking:
+    for task in (*ticking, *hearing):
         task.cancel()
+    await asyncio.gather(*ticking, *hearing, return_exceptions=True)
     return outcomes
 
 

@@ -70,9 +70,8 @@ async def _batch(queue: asyncio.Queue[Arrival | None], size: int) -> list[Arriva
     ends: float | None = None
     while len(batch) < size:
         try:
-            async with asyncio.timeout(None if ends is None else max(0.0, ends - time.monotonic())):
-                arrival = await queue.get()
-        except TimeoutError:
+            arrival = await asyncio.wait_for(queue.get(), None if ends is None else max(0.0, ends - time.monotonic()))
+        except asyncio.TimeoutError:
             break
         if arrival is None:
             queue.put_nowait(None)  # for the other workers

@@ -403,6 +403,40 @@ def test_what_is_larger_than_a_replica_holds_takes_all_of_it_and_no_more() -> No
     story(told)
 
 
+def test_where_a_first_token_is_promised_a_replica_takes_no_more_than_it_gets_done_in_that_time() -> None:
+    async def told(gate: Gate) -> None:
+        gate.seen = (gate.seen or ())[:1]
+        await gate.admit("one", 100)
+        gate.now += 1.0
+        await gate.end("one")  # 100 tokens in a second: 200 in the two that are promised
+        assert isinstance(await gate.admit("two", 100), Admitted)
+        assert isinstance(await gate.admit("three", 100), Admitted)
+        await gate.end("two", "three")
+        gate.now += 0.1
+        assert isinstance(await gate.admit("four", 150), Admitted)
+        fifth = await gate.waits("five", 100)
+        gate.now += 0.1
+        await gate.end("four")
+        assert isinstance(fifth.result(), Admitted)
+
+    story(told, rules=replace(RULES, ttft_ms=2000))
+
+
+def test_what_cannot_be_done_in_the_promised_time_gets_a_replica_to_itself() -> None:
+    async def told(gate: Gate) -> None:
+        gate.seen = (gate.seen or ())[:1]
+        await gate.admit("one", 100)
+        gate.now += 1.0
+        await gate.end("one")
+        assert isinstance(await gate.admit("large", 250), Admitted)
+        small = await gate.waits("small", 10)
+        gate.now += 0.1
+        await gate.end("large")
+        assert isinstance(small.result(), Admitted)
+
+    story(told, rules=replace(RULES, ttft_ms=2000))
+
+
 def test_two_policy_servers_that_share_a_ledger_never_hold_more_than_there_is() -> None:
     async def told(gate: Gate) -> None:
         other = Gate()

@@ -77,7 +77,7 @@ def test_what_was_seen_is_believed_for_a_while_and_then_nothing_is_known() -> No
         b"{}{",
         b'{"cluster_statuses":[7]}',
         b'{"cluster_statuses":[{"host_statuses":[{"address":{"socket_address":{}}}]}]}',
-        TimeoutError(),
+        asyncio.TimeoutError(),
     ],
 )
 def test_an_answer_that_is_none_leaves_what_was_seen(answer: bytes | Exception) -> None:

@@ -42,8 +42,10 @@ class _Known:
     """What was let in here: its end tells how long requests take."""
 
     revision: str
+    endpoint: str
     tokens: int
     since: float
+    together: int
 
 
 class _Service:
@@ -101,11 +103,8 @@ class Admission:
         """These requests have ended: what they held is free. Told twice, or of unknown ones, does no harm."""
         over = [end.request_id for end in ends if end.over]
         await self._ledger.release(over)
-        now = self._clocks.monotonic()
         for request_id in over:
-            known = self._known.pop(request_id, None)
-            if known is not None and known.revision in self._services:
-                self._services[known.revision].line.pace.note(known.tokens, now - known.since)
+            self._learn(request_id)
         for revision, service in self._services.items():
             service.placing.outdated()
             self._serve(service, revision)
@@ -134,7 +133,8 @@ class Admission:
     def _service(self, revision: str) -> _Service:
         service = self._services.get(revision)
         if service is None:
-            service = _Service(Line(self._bounds), Placing(revision, self._ledger, self._clocks))
+            placing = Placing(revision, self._ledger, self._clocks)
+            service = _Service(Line(self._bounds, placing.pace), placing)
             self._services[revision] = service
         return service
 
@@ -169,7 +169,7 @@ class Admission:
             await asyncio.wait((waiter.admitted,), timeout=longest_s)
             if waiter.admitted.done():
                 return waiter.admitted.result()
-            return service.line.too_long(_claim(place, wanted), place.room, place.well)
+            return service.line.too_long(_claim(place, wanted), place.well)
         finally:
             service.line.leave(name)
             del service.waiters[name]
@@ -208,14 +208,28 @@ class Admission:
         return True
 
     async def _reserve(self, service: _Service, place: Place, wanted: Wanted) -> Admitted | None:
-        admitted = await service.placing.reserve(place, wanted)
-        if admitted is not None:
-            since = self._clocks.monotonic()
-            known = _Known(revision=service.placing.revision, tokens=wanted.tokens, since=since)
-            self._known[wanted.request.request_id] = known
-            while len(self._known) > MOST_KNOWN:
-                self._known.popitem(last=False)
-        return admitted
+        reserved = await service.placing.reserve(place, wanted)
+        if reserved is None:
+            return None
+        self._known[wanted.request.request_id] = _Known(
+            revision=service.placing.revision,
+            endpoint=reserved.endpoint,
+            tokens=wanted.tokens,
+            since=self._clocks.monotonic(),
+            together=service.placing.together(reserved.endpoint),
+        )
+        while len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
+        return reserved.admitted
+
+    def _learn(self, request_id: str) -> None:
+        """How fast replicas are, from the end of a request that was let in here."""
+        known = self._known.pop(request_id, None)
+        service = None if known is None else self._services.get(known.revision)
+        if known is None or service is None:
+            return
+        together = (known.together + service.placing.together(known.endpoint)) / 2
+        service.placing.pace.note(known.tokens, self._clocks.monotonic() - known.since, together)
 
     def _release(self, request_id: str) -> None:
         self._known.pop(request_id, None)

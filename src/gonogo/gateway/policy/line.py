@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from gonogo.gateway.policy.deny import Deny
 from gonogo.gateway.policy.ledger import Room
+from gonogo.gateway.policy.pace import Pace
 from gonogo.plan.batching import Batch, DynamicBatchScheduler, Waiting
 
 RATE_LIMIT = "rate_limit_error"
 LONGEST_RETRY_S = 60
-SMOOTHING = 0.1
 SHORTEST_WAIT_S = 0.05
 
 
@@ -33,22 +33,6 @@ class Bounds:
     servers: int = 2
 
 
-class Pace:
-    """How long a request holds its room, in seconds for each token: smoothed over about the last ten that ended."""
-
-    def __init__(self) -> None:
-        self._token_s: float | None = None
-
-    def note(self, tokens: int, held_s: float) -> None:
-        """One ended."""
-        seen = max(0.0, held_s) / max(1, tokens)
-        self._token_s = seen if self._token_s is None else self._token_s + SMOOTHING * (seen - self._token_s)
-
-    def wait_s(self, tokens: int, sequences: int) -> float | None:
-        """Until so many tokens have gone through so many places; None: none ended yet."""
-        return None if self._token_s is None else tokens * self._token_s / max(1, sequences)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """What one wants in the line: tokens to hold, how many of them are its prompt, by when it needs its first token."""
@@ -61,12 +45,12 @@ class Claim:
 class Line:
     """Who waits for a revision."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, pace: Pace) -> None:
         self._bounds = bounds
+        self._pace = pace
         self._scheduler = DynamicBatchScheduler(1)
         self._tokens = 0
         self._costs: dict[str, int] = {}
-        self.pace = Pace()
 
     def __len__(self) -> int:
         return len(self._costs)
@@ -75,13 +59,13 @@ class Line:
         """How long it may wait: until its prompt could not be computed in time any more."""
         if claim.ttft_s is None:
             return self._bounds.longest_wait_s
-        prompt_s = self.pace.wait_s(min(claim.prompt_tokens, claim.tokens), 1) or 0.0
+        prompt_s = self._pace.takes_s(min(claim.prompt_tokens, claim.tokens)) or 0.0
         return min(self._bounds.longest_wait_s, max(SHORTEST_WAIT_S, claim.ttft_s - prompt_s))
 
     def refusal(self, claim: Claim, room: Room, replicas: int) -> Deny | None:
         """Why it may not join; None: it may. `replicas`: that are well."""
         bounds, tokens = self._bounds, self._tokens + claim.tokens
-        wait_s = self.pace.wait_s(self._tokens * bounds.servers, room.sequences * replicas)
+        wait_s = self._pace.takes_s(self._tokens * bounds.servers, replicas)
         if len(self) >= bounds.most_waiting or tokens > bounds.rooms * room.tokens * replicas:
             return self._overloaded(replicas, wait_s, "no more may wait")
         longest_s = self.longest_wait_s(claim)
@@ -89,9 +73,9 @@ class Line:
             return self._overloaded(replicas, wait_s, f"the next would wait {wait_s:.1f} s, and may {longest_s:.1f} s")
         return None
 
-    def too_long(self, claim: Claim, room: Room, replicas: int) -> Deny:
+    def too_long(self, claim: Claim, replicas: int) -> Deny:
         """What one is told that has waited as long as it may."""
-        wait_s = self.pace.wait_s(self._tokens * self._bounds.servers, room.sequences * replicas)
+        wait_s = self._pace.takes_s(self._tokens * self._bounds.servers, replicas)
         waited = f"this one waited {self.longest_wait_s(claim):g} s, the longest allowed"
         return self._overloaded(replicas, wait_s, waited)
 

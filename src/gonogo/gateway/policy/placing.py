@@ -1,16 +1,18 @@
 """Room for one request on one revision: which replicas there are, what they hold, which one gets it. One per revision.
 
 Each replica holds at most what it was started for (`room`). Where it is, the ledger says, which all policy servers
-share; which replica is tried first, the picker (`pick`). Not here: who may be next (`line`), and waiting (`admission`).
+share; which replica is tried first, the picker (`pick`). Where a first token was promised in time, a replica that holds
+something takes no more than it gets done in that time. Not here: who may be next (`line`), and waiting (`admission`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, Sequence
 
 from gonogo.gateway.policy.gate import Admitted
 from gonogo.gateway.policy.ledger import Held, Hold, Ledger, Room
+from gonogo.gateway.policy.pace import Pace
 from gonogo.gateway.policy.pick import HELD_WEIGHT, HELD_WEIGHT_ON_CPU, Ask, PrefixMemory, ReplicaLoad, pick
 from gonogo.gateway.policy.replicas import ReplicaSeen
 from gonogo.gateway.policy.request import Request
@@ -64,6 +66,14 @@ class Place:
             return self.room
         return Room(tokens=self.room.tokens * self.well, sequences=self.room.sequences * self.well)
 
+    def in_time(self, pace: Pace) -> int:
+        """Tokens that one of `endpoints` may hold so that a first token comes as promised."""
+        most = self.endpoint_room.tokens
+        if self.rules.ttft_ms is None:
+            return most
+        tokens = pace.tokens_in(self.rules.ttft_ms / 1000)
+        return most if tokens is None else min(most, tokens * (1 if self.picked else self.well))
+
 
 def place_of(rules: ServiceRules | None, seen: Sequence[ReplicaSeen] | None) -> Place | None:
     """None: nothing is known of the replicas, or none is well. Then Envoy says what happens."""
@@ -81,6 +91,14 @@ class Wanted:
     tokens: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserved:
+    """Room on `endpoint`, and what to say of it."""
+
+    endpoint: str
+    admitted: Admitted
+
+
 class Placing:
     """Reserves room for requests of one revision (`service/number`)."""
 
@@ -89,6 +107,7 @@ class Placing:
         self._ledger = ledger
         self._clocks = clocks
         self._memory = PrefixMemory(FEWEST_BLOCKS)
+        self.pace = Pace()
         self._held: dict[str, Held] = {}
         self._held_at = float("-inf")
 
@@ -96,14 +115,25 @@ class Placing:
         """What is known of the ledger is not true any more."""
         self._held_at = float("-inf")
 
+    def together(self, endpoint: str) -> int:
+        """How many requests this replica was last known to hold."""
+        return self._held.get(endpoint, _NOTHING).sequences
+
     async def free_tokens(self, place: Place) -> int:
         """The largest request that a replica has room for."""
         await self._look()
-        room = place.endpoint_room
+        room, in_time = place.endpoint_room, place.in_time(self.pace)
         held = [self._held.get(endpoint, _NOTHING) for endpoint in place.endpoints]
-        return max((room.tokens - each.tokens for each in held if each.sequences < room.sequences), default=0)
+        return max(
+            (
+                (in_time if each.sequences else room.tokens) - each.tokens
+                for each in held
+                if each.sequences < room.sequences
+            ),
+            default=0,
+        )
 
-    async def reserve(self, place: Place, wanted: Wanted) -> Admitted | None:
+    async def reserve(self, place: Place, wanted: Wanted) -> Reserved | None:
         """Room on the best replica that has it, in one step of the ledger; None: none has."""
         order = await self.order(place, wanted.request)
         hold = Hold(
@@ -113,16 +143,19 @@ class Placing:
             tokens=wanted.tokens,
             expires_at=self._clocks.wall() + HOLD_S,
         )
-        chosen = await self._ledger.reserve(hold, order or (ALL,), place.endpoint_room)
+        # What is larger than can be done in time gets a replica to itself.
+        tokens = max(wanted.tokens, place.in_time(self.pace))
+        room = replace(place.endpoint_room, tokens=tokens)
+        chosen = await self._ledger.reserve(hold, order or (ALL,), room)
         if chosen is None:
             self.outdated()
             return None
         before = self._held.get(chosen, _NOTHING)
         self._held[chosen] = Held(tokens=before.tokens + wanted.tokens, sequences=before.sequences + 1)
-        if not order:
-            return Admitted()
-        self._memory.enter(chosen, wanted.request.prefix)
-        return Admitted(endpoints=(chosen, *(each for each in order if each != chosen)))
+        if order:
+            self._memory.enter(chosen, wanted.request.prefix)
+        others = tuple(each for each in order if each != chosen)
+        return Reserved(endpoint=chosen, admitted=Admitted(endpoints=(chosen, *others) if order else ()))
 
     async def order(self, place: Place, request: Request) -> tuple[str, ...]:
         """The replicas that are well, best first; () where Envoy balances."""
