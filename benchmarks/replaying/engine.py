@@ -13,7 +13,6 @@ import threading
 
 import xllamacpp
 
-
 NICENESS = 5
 
 

@@ -426,7 +426,7 @@ def test_the_log_never_holds_a_key(deployment: Deployment) -> None:
     assert not re.search(r"gng_[0-9A-Za-z]", server.log())
     lines = server.log().splitlines()
     assert len(lines) == 4, (
-        "one for the start, one each for the Valkey and the Envoy that are not here, one for the end, none for a request"
+        "one for the start, one each for the Valkey and the Envoy that are not here, one for the end, no request"
     )
 
 
