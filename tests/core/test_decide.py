@@ -180,7 +180,11 @@ def test_a_hung_gateway_or_policy_server_gets_sigkill() -> None:
     parts = tuple(replace(part, hung=part.index == 1) for part in fine.parts or ())
     seen = replace(fine, gateway=replace(fine.gateway, hung=True), parts=parts)
     ended = [action for action in decide((service(OLD, OLD),), seen).actions if isinstance(action, EndPart)]
-    assert [(one.role, one.handle) for one in ended] == [("policy", "policy1:1:boot"), ("gateway", "1:1:boot")]
+    assert [(one.role, one.handle) for one in ended] == [
+        ("policy", "policy1:1:boot"),
+        ("relay", "relay1:1:boot"),
+        ("gateway", "1:1:boot"),
+    ]
 
 
 def test_of_two_replicas_with_one_name_the_younger_goes() -> None:

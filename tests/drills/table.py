@@ -169,6 +169,11 @@ DRILLS: Mapping[str, Drill] = {
         breaks="a folder where the socket of one of two policy servers should be",
         saves_from="the next death refuses everybody, with a key or without",
     ),
+    "relays": Drill(
+        test="test_relays",
+        breaks="a folder where the socket of one of two relays should be",
+        saves_from="the next death ends every streamed answer, and none is given until one is back",
+    ),
     "counters_shared": Drill(
         test="test_counters_shared",
         breaks="a folder where the socket of Valkey should be",

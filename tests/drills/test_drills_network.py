@@ -102,6 +102,25 @@ def test_policy_servers(yard: Yard) -> None:
     until(lambda: yard.ask_once().status_code == 200, "keys are checked again")
 
 
+def test_relays(yard: Yard) -> None:
+    """One of two relays cannot start: its socket's place is taken by a folder. Streams go through the other."""
+    yard.well()
+    place = yard.state_dir / "run" / "relay-1.sock"
+    pids = yard.control.status()["processes"]["relay"]
+    place.unlink()
+    place.mkdir()
+    try:
+        for pid in pids:
+            if b"relay-1.sock" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+        answers = yard.wait_known("relays", "RelaysMissing")
+        assert_only(answers, "relays", "RelaysMissing", "gateway")
+        assert yard.ask_once().status_code == 200
+    finally:
+        place.rmdir()
+    yard.wait_known("relays", None)
+
+
 def test_counters_shared(yard: Yard) -> None:
     """Valkey cannot start: its socket's place is taken by a folder. Advice only: requests go on."""
     yard.well()

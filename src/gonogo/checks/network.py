@@ -9,7 +9,7 @@ from gonogo.checks.finding import Check, Condition, Finding, Stage, Verdict
 from gonogo.engines.exits import FINAL
 from gonogo.engines.size import replicas_wanted
 from gonogo.engines.table import load_limit_s
-from gonogo.facts.part import PARTS, POLICY, RPC, VALKEY, PartFacts
+from gonogo.facts.part import PARTS, POLICY, RELAY, RPC, VALKEY, PartFacts
 from gonogo.facts.replica import LOADS_TOO_LONG, Deaths, Health
 from gonogo.facts.world import World
 from gonogo.spec import Revision
@@ -140,6 +140,21 @@ def policy_servers(_: Revision, world: World) -> Iterator[Finding]:
     )
 
 
+def relays(_: Revision, world: World) -> Iterator[Finding]:
+    """Do the relays run, through which every streamed answer goes?"""
+    if world.parts is None:
+        yield Finding(reason="RelaysUnknown", verdict=Verdict.UNKNOWN, subject="gateway")
+        return
+    running = sum(1 for part in world.parts if part.role == RELAY and part.running and part.listening is not False)
+    enough = running >= PARTS[RELAY]
+    yield Finding(
+        reason="RelaysReady" if enough else "RelaysMissing",
+        verdict=Verdict.PASS if enough else Verdict.FAIL,
+        subject="gateway",
+        values={"running": running, "wanted": PARTS[RELAY]},
+    )
+
+
 def counters_shared(_: Revision, world: World) -> Iterator[Finding]:
     """Do the policy servers count together? Without Valkey each counts by itself, and requests go on."""
     if world.parts is None:
@@ -215,6 +230,14 @@ CHECKS = (
         blocks=True,
         reasons=("PolicyServersReady", "PolicyServersMissing", "PolicyServersUnknown"),
         ask=policy_servers,
+    ),
+    Check(
+        name="relays",
+        condition=Condition.NETWORK,
+        stages=(Stage.DEPLOY, Stage.LIVE),
+        blocks=True,
+        reasons=("RelaysReady", "RelaysMissing", "RelaysUnknown"),
+        ask=relays,
     ),
     Check(
         name="counters_shared",

@@ -11,6 +11,7 @@ import typer
 
 from gonogo.cli.options import Json, Lang, StateDir, told
 from gonogo.cli.refusal import WRONG_INPUT, Outcome, Refusal
+from gonogo.facts.part import PARTS, RELAY
 
 if TYPE_CHECKING:
     from gonogo.cli.session import Session
@@ -50,12 +51,13 @@ def command(
 
 
 def log_files(paths: StatePaths) -> dict[str, Path]:
-    """Every log there is, by the name to ask for it: `control`, `policy-0`, `replica-svc-1-0`, `access`."""
+    """Every log there is, by the name to ask for it: `control`, `policy-0`, `replica-svc-1-0`, `access`,
+    `streams-0`."""
     found = {file.stem: file for file in sorted(paths.logs.glob("*.log"))} if paths.logs.is_dir() else {}
     named = {stem.removesuffix("-main"): file for stem, file in found.items()}
-    if paths.access_log.exists():
-        named["access"] = paths.access_log
-    return named
+    of_gateway = {"access": paths.access_log, "inner": paths.inner_log}
+    of_gateway |= {f"streams-{index}": paths.relay_log(index) for index in range(PARTS[RELAY])}
+    return {**named, **{name: file for name, file in of_gateway.items() if file.exists()}}
 
 
 def _find(name: str, known: dict[str, Path]) -> Path:

@@ -19,10 +19,12 @@ def rotate_logs(paths: StatePaths, limit_bytes: int = ROTATE_BYTES) -> None:
     for log in paths.logs.glob("*.log"):
         if not log.name.endswith(".1.log"):
             rotate(log)
+    of_envoy = (paths.access_log, paths.inner_log)
     for log in paths.gateway.glob("*.log"):
-        if log != paths.access_log and not _RENAMED.search(log.name):
+        if log not in of_envoy and not _RENAMED.search(log.name):
             rotate_log(log, limit_bytes)  # a relay sees for itself that the name is gone
-    if rotate_log(paths.access_log, limit_bytes):
+    told = [log for log in of_envoy if rotate_log(log, limit_bytes)]
+    if told:
         _reopen(paths)
 
 

@@ -6,7 +6,7 @@ import sys
 from typing import Callable, Mapping
 
 from gonogo.engines.model import Launch
-from gonogo.facts.part import POLICY, RPC, VALKEY
+from gonogo.facts.part import POLICY, RELAY, RPC, VALKEY
 from gonogo.runtimes.paths import StatePaths
 from gonogo.runtimes.valkey import valkey_command
 
@@ -34,12 +34,24 @@ def _rpc(index: int, paths: StatePaths) -> tuple[str, ...]:
     )
 
 
+def _relay(index: int, paths: StatePaths) -> tuple[str, ...]:
+    return (
+        *(sys.executable, "-m", "gonogo.gateway.relay.main"),
+        *("--socket", str(paths.part_socket(RELAY, index))),
+        *("--inner", str(paths.inner_socket)),
+        *("--admin", str(paths.admin_socket)),
+        *("--log", str(paths.relay_log(index))),
+        *("--index", str(index)),
+    )
+
+
 def _valkey(index: int, paths: StatePaths) -> tuple[str, ...]:
     return valkey_command(paths.part_socket(VALKEY, index), paths.valkey)
 
 
 _COMMANDS: Mapping[str, Callable[[int, StatePaths], tuple[str, ...]]] = {
     POLICY: _policy,
+    RELAY: _relay,
     RPC: _rpc,
     VALKEY: _valkey,
 }

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Awaitable, Callable, Iterable, Mapping
 
 import grpc
 import httpx
 
-from gonogo.facts.part import POLICY, RPC, VALKEY
+from gonogo.facts.part import POLICY, RELAY, RPC, VALKEY
 from gonogo.facts.replica import Health
 from gonogo.plan import health
 from gonogo.runtimes.local import LocalRuntime, Process
@@ -35,6 +36,7 @@ class PartsWatch:
         self._asks: Mapping[str, Callable[[Process], Awaitable[bool]]] = {
             "gateway": self._gateway_answers,
             POLICY: self._grpc_answers,
+            RELAY: self._relay_answers,
             RPC: self._grpc_answers,
             VALKEY: self._valkey_answers,
         }
@@ -73,13 +75,10 @@ class PartsWatch:
                 self._on_change()
 
     async def _gateway_answers(self, _: Process) -> bool:
-        transport = httpx.AsyncHTTPTransport(uds=str(self._paths.admin_socket))
-        try:
-            async with httpx.AsyncClient(transport=transport, timeout=ANSWER_LIMIT_S) as client:
-                await client.get("http://admin/ready")  # 503 while it drains: an answer too
-                return True
-        except httpx.HTTPError:
-            return False
+        return await _http_answers(self._paths.admin_socket, "/ready")  # 503 while it drains: an answer too
+
+    async def _relay_answers(self, process: Process) -> bool:
+        return await _http_answers(self._paths.part_socket(process.role, int(process.name)), "/healthz")
 
     async def _grpc_answers(self, process: Process) -> bool:
         socket = self._paths.part_socket(process.role, int(process.name))
@@ -100,6 +99,16 @@ class PartsWatch:
             return await asyncio.wait_for(_ping(str(socket)), ANSWER_LIMIT_S)
         except (OSError, asyncio.TimeoutError):
             return False
+
+
+async def _http_answers(socket: Path, path: str) -> bool:
+    transport = httpx.AsyncHTTPTransport(uds=str(socket))
+    try:
+        async with httpx.AsyncClient(transport=transport, timeout=ANSWER_LIMIT_S) as client:
+            await client.get(f"http://part{path}")
+            return True
+    except httpx.HTTPError:
+        return False
 
 
 async def _ping(socket: str) -> bool:

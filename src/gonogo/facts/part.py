@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Mapping
 
 POLICY = "policy"
+RELAY = "relay"
 RPC = "rpc"
 VALKEY = "valkey"
 
-PARTS: Mapping[str, int] = {VALKEY: 1, POLICY: 2, RPC: 1}
+PARTS: Mapping[str, int] = {VALKEY: 1, POLICY: 2, RELAY: 2, RPC: 1}
 """Role → how many run, in the order in which they are started; ended the other way round. Each has a unix socket."""
 
 COUNTERS_DB = 1

@@ -16,7 +16,17 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from gonogo.actions.model import ClusterPlan, ListenerPlan
 from gonogo.facts.request_record import RPC
 from gonogo.gateway import snapshot
-from gonogo.gateway.resources import asking, clusters, listeners, local_front, routes, rpc, secrets
+from gonogo.gateway.resources import (
+    asking,
+    clusters,
+    inner,
+    listeners,
+    local_front,
+    relay,
+    routes,
+    rpc,
+    secrets,
+)
 from gonogo.gateway.resources.convert import to_message
 
 
@@ -36,6 +46,10 @@ class GatewayInput:
     access_log_path: str
     rpc_socket: str
     front_socket: str
+    relay_sockets: tuple[str, ...] = ()
+    """Where the relays listen; empty: streamed requests go to the engines as the others do."""
+    inner_socket: str = ""
+    inner_log_path: str = ""
     system_ca_file: str = "/etc/ssl/certs/ca-certificates.crt"
 
 
@@ -54,15 +68,23 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
         )
         for plan in given.listeners
     }
+    relayed = bool(given.relay_sockets)
     rds, sds = {}, {}
     if given.listeners:
         lds[asking.ASKING] = to_message(asking.listener(), listener_pb2.Listener())
         front = local_front.local_front(given.front_socket, given.access_log_path)
         lds[local_front.NAME] = to_message(front, listener_pb2.Listener())
         # Without a listener nobody asks for these, and what nobody asks for is never acknowledged.
-        rds[routes.ROUTE_CONFIG] = to_message(routes.routes(plans, rpc.rpc_routes()), route_pb2.RouteConfiguration())
+        rds[routes.ROUTE_CONFIG] = to_message(
+            routes.routes(plans, rpc.rpc_routes(), relayed=relayed), route_pb2.RouteConfiguration()
+        )
         certificate = secrets.server_certificate(given.certificate_chain_pem, given.private_key_pem)
         sds[secrets.SERVER_SECRET] = to_message(certificate, secret_pb2.Secret())
+    if given.listeners and relayed:
+        cds[relay.RELAY_CLUSTER] = to_message(relay.relay_cluster(given.relay_sockets), cluster_pb2.Cluster())
+        listener = inner.inner_listener(given.inner_socket, given.inner_log_path)
+        lds[inner.INNER] = to_message(listener, listener_pb2.Listener())
+        rds[inner.INNER] = to_message(inner.inner_routes(plans), route_pb2.RouteConfiguration())
     return snapshot.Snapshot(
         types={
             snapshot.SECRET: snapshot.typed(sds),

@@ -83,6 +83,15 @@ class StatePaths:
         return self.gateway / "access.log"
 
     @property
+    def inner_log(self) -> Path:
+        """The access log of the listener that the relays ask engines through."""
+        return self.gateway / "inner.log"
+
+    def relay_log(self, index: int) -> Path:
+        """One relay's records, a JSON line for each stream."""
+        return self.gateway / f"relay-{index}.log"
+
+    @property
     def snapshot(self) -> Path:
         return self.gateway / "snapshot.bin"
 
@@ -118,6 +127,11 @@ class StatePaths:
     @property
     def admin_socket(self) -> Path:
         return self.run / "admin.sock"
+
+    @property
+    def inner_socket(self) -> Path:
+        """Envoy's listener for the relays."""
+        return self.run / "inner.sock"
 
     @property
     def front_socket(self) -> Path:

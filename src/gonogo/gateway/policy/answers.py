@@ -22,8 +22,6 @@ from gonogo.gateway.policy.gate import Admitted
 from gonogo.gateway.policy.request import Request
 from gonogo.gateway.policy.rules import ServiceRules
 
-RELAYED = False
-"""Whether there is a relay, which streamed requests are sent through."""
 _OK, _PERMISSION_DENIED = 0, 7
 """gRPC's codes."""
 
@@ -108,7 +106,7 @@ def headers_for(request: Request, rules: ServiceRules, admitted: Admitted) -> Ma
     headers = {"x-gonogo-engine": rules.engine, "x-gonogo-continue": "yes" if request.continuable else "no"}
     if admitted.endpoints:
         headers["x-gateway-destination-endpoint"] = ",".join(admitted.endpoints)
-    if RELAYED and request.stream:
+    if request.stream:
         headers["x-gonogo-relay"] = "1"
     return headers
 

@@ -6,7 +6,8 @@ It asks twice about a large body: by the headers alone, before it reads the body
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Mapping
 
 from envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
 from envoy.service.auth.v3.external_auth_pb2 import CheckRequest
@@ -15,6 +16,7 @@ from gonogo.gateway.policy.answers import STALE, Told, let_through, model_list, 
 from gonogo.gateway.policy.body import MAX_BODY_BYTES, parse
 from gonogo.gateway.policy.decide import MODEL_LIST, Caller, RequestHeaders, View, choose, decide
 from gonogo.gateway.policy.deny import INVALID_REQUEST, Deny
+from gonogo.gateway.policy.renaming import renaming
 from gonogo.gateway.policy.request import Head, Request, model_of, request_of
 from gonogo.gateway.policy.rules import ServiceRules
 from gonogo.security.keys import KeyRow
@@ -32,12 +34,16 @@ _TOO_LARGE = Deny(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A request that nothing is wrong with: what the gate is asked about. Nothing of its body is kept."""
+    """A request that nothing is wrong with: what the gate is asked about. Nothing of its body is kept.
+
+    `headers`: what the gateway is told of the body beside.
+    """
 
     request: Request
     key: KeyRow
     revision: str
     rules: ServiceRules
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def asked_by_head(message: bytes, view: View | None, now: float) -> bytes:
@@ -95,4 +101,5 @@ def _judged(headers: RequestHeaders, raw: bytes, caller: Caller, view: View) -> 
     request = request_of(head, fields, rules)
     if isinstance(request, Deny):
         return request
-    return Asked(request=request, key=caller.key, revision=revision, rules=rules)
+    told = {} if rules.served_as is None else renaming(raw, rules.served_as)
+    return Asked(request=request, key=caller.key, revision=revision, rules=rules, headers=told)

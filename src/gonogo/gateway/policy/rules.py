@@ -27,7 +27,7 @@ class ServiceRules:
     `context_tokens`: prompt and answer of one request together; `context_known`: the engine was started with it, which
     nobody can say of a server that others started, so that nothing is refused by it. `sees_pictures` None: not known,
     the engine decides. `media_hosts`: from where the engine may fetch pictures by https; none: only pictures that are
-    in the body.
+    in the body. `served_as`: what the replicas call the model, where that is not the service's name.
     """
 
     engine: str = LLAMACPP
@@ -39,6 +39,7 @@ class ServiceRules:
     most_sequences: int = MOST_SEQUENCES
     most_inputs: int = MOST_INPUTS
     media_hosts: tuple[str, ...] = ()
+    served_as: str | None = None
 
 
 def rules_of(spec: Mapping[str, Any]) -> ServiceRules:
@@ -51,7 +52,13 @@ def rules_of(spec: Mapping[str, Any]) -> ServiceRules:
         context_tokens=context if isinstance(context, int) else DEFAULT_CONTEXT_TOKENS,
         context_known=not external,
         sees_pictures=_sees_pictures(spec, str(engine)),
+        served_as=_served_as(spec) if external else None,
     )
+
+
+def _served_as(spec: Mapping[str, Any]) -> str | None:
+    model = spec.get("model")
+    return model if isinstance(model, str) and model != spec.get("service") else None
 
 
 def _sees_pictures(spec: Mapping[str, Any], engine: str) -> bool | None:

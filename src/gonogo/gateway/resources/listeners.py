@@ -11,6 +11,8 @@ from gonogo.gateway import replies
 from gonogo.gateway.resources import asking
 from gonogo.gateway.resources.clusters import ADS
 from gonogo.gateway.resources.convert import Json
+from gonogo.gateway.resources.relay import ending_filter
+from gonogo.gateway.resources.renaming import renaming_filter
 from gonogo.gateway.resources.routes import ROUTE_CONFIG, plain_http_routes
 from gonogo.gateway.resources.rpc import rpc_replies
 from gonogo.gateway.resources.secrets import downstream_tls
@@ -139,7 +141,9 @@ def _filters() -> list[Json]:
             f"{_HTTP}.custom_response.v3.CustomResponse",
             {"custom_response_matcher": replies.engine_errors()},
         ),
+        ending_filter(),
         *asking.filters(),
+        renaming_filter(),
         identity_filter(),
         usage_filter(),
         _ROUTER,

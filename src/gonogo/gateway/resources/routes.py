@@ -9,9 +9,12 @@ from gonogo.gateway.policy.body import MAX_BODY_BYTES
 from gonogo.gateway.policy.decide import METHODS
 from gonogo.gateway.policy.fields import EMBEDDINGS
 from gonogo.gateway.policy.gate import REPLY_HEADERS
+from gonogo.gateway.policy.renaming import SERVED_AS, SPAN
 from gonogo.gateway.resources.asking import asked_nothing
 from gonogo.gateway.resources.convert import Json
 from gonogo.gateway.resources.hints import hints
+from gonogo.gateway.resources.relay import relay_route
+from gonogo.gateway.resources.renaming import renamed
 
 ROUTE_CONFIG = "gateway"
 REVISION_HEADER = "x-gonogo-revision"
@@ -38,8 +41,15 @@ _REMOVED_FOR_ENGINES = [
     "x-gonogo-continue",
     "x-gonogo-relay",
     "x-gateway-destination-endpoint",
+    SERVED_AS,
+    SPAN,
     REVISION_HEADER,
 ]
+
+# A relay needs what policy decided, and not the client's secrets.
+_REMOVED_FOR_RELAYS = ["authorization", "api-key", "x-api-key", "cookie", "x-forwarded-for", "x-envoy-external-address"]
+RELAYED_PATHS = ("/v1/chat/completions", "/v1/completions")
+"""Where an answer can be streamed."""
 
 # What the gateway itself says in its answers (`replies`, and the limits); an engine must not be able to say it.
 _REMOVED_FROM_ENGINES = [
@@ -52,8 +62,10 @@ _REMOVED_FROM_ENGINES = [
 ]
 
 
-def routes(clusters: Sequence[ClusterPlan], others: Sequence[Json] = ()) -> Json:
-    """The route configuration of every listener. `others`: routes of what is not served by engines themselves."""
+def routes(clusters: Sequence[ClusterPlan], others: Sequence[Json] = (), *, relayed: bool = False) -> Json:
+    """The route configuration of every listener. `others`: routes of what is not served by engines themselves;
+    `relayed`: there are relays for streamed requests.
+    """
     return {
         "name": ROUTE_CONFIG,
         "virtual_hosts": [
@@ -63,7 +75,7 @@ def routes(clusters: Sequence[ClusterPlan], others: Sequence[Json] = ()) -> Json
                 "routes": [
                     *_health(),
                     *others,
-                    *(route for path in PATHS for route in _allowed(path, clusters)),
+                    *(route for path in PATHS for route in _allowed(path, clusters, relayed=relayed)),
                     *_hints(),
                 ],
             }
@@ -96,11 +108,12 @@ def _health() -> list[Json]:
     return [ok, _wrong_method(path, "GET, HEAD", "Use GET for /healthz.", asked_nothing())]
 
 
-def _allowed(path: str, clusters: Sequence[ClusterPlan]) -> list[Json]:
+def _allowed(path: str, clusters: Sequence[ClusterPlan], *, relayed: bool) -> list[Json]:
     method = PATHS[path]
     wrong = {"path": path, "headers": [{**_method(f"^{method}$"), "invert_match": True}]}
     return [
-        *(_to_cluster(path, method, cluster) for cluster in clusters),
+        *(_to_relay(path, method, cluster) for cluster in clusters if relayed and path in RELAYED_PATHS),
+        *(to_cluster(path, method, cluster) for cluster in clusters),
         # Both run policy first, so that nothing is told to a client without a key.
         _wrong_method(wrong, method, f"Use {method} for {path}."),
         # Envoy chooses the filters by this route: policy has not named the revision yet.
@@ -108,7 +121,15 @@ def _allowed(path: str, clusters: Sequence[ClusterPlan]) -> list[Json]:
     ]
 
 
-def _to_cluster(path: str, method: str, plan: ClusterPlan) -> Json:
+def _to_relay(path: str, method: str, plan: ClusterPlan) -> Json:
+    """For a revision that there is; what names another meets the same refusal as without relays."""
+    revision = {"name": REVISION_HEADER, "string_match": {"exact": plan.name}}
+    match = {"path": path, "headers": [_method(f"^{method}$"), revision]}
+    return relay_route(match, _RETRIES_OF_RELAYS, MAX_BODY_BYTES + 1024 * 1024, _REMOVED_FOR_RELAYS)
+
+
+def to_cluster(path: str, method: str, plan: ClusterPlan) -> Json:
+    """A path of one revision: to its replicas, with the retries that its kind of engine needs."""
     revision = {"name": REVISION_HEADER, "string_match": {"exact": plan.name}}
     return {
         "match": {"path": path, "headers": [_method(f"^{method}$"), revision]},
@@ -123,6 +144,7 @@ def _to_cluster(path: str, method: str, plan: ClusterPlan) -> Json:
         "response_headers_to_remove": _REMOVED_FROM_ENGINES,
         # What the router may keep to send it again: more than the body limit, or a large request dies with its replica.
         "request_body_buffer_limit": MAX_BODY_BYTES + 1024 * 1024,
+        **({"typed_per_filter_config": renamed()} if plan.external is not None else {}),
     }
 
 
@@ -152,6 +174,12 @@ _RETRIES: Json = {
     # again; a try costs nothing.
     "host_selection_retry_max_attempts": 64,
     "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+}
+# A relay that answered 503 has asked the replicas, more than once: its answer stands.
+_RETRIES_OF_RELAYS: Json = {
+    **_RETRIES,
+    "retry_on": "reset,connect-failure,refused-stream",
+    "retriable_status_codes": [],
 }
 # vLLM answers 500 at once to whatever is and comes in until it ends, 5 s after its engine process died.
 _RETRIES_OF_PARTS: Json = {**_RETRIES, "retriable_status_codes": [500, 503]}

@@ -1,0 +1,210 @@
+"""Kill and stop real llama.cpp replicas under streamed load, and print what clients got, and what the relay costs.
+
+    .venv/bin/python benchmarks/streams.py [--streams N] [--at-once N] [--seed N] [--no-cost] [--json]
+
+Two replicas of SmolLM2 (one thread each), the real Envoy, two relays; no policy server, no control: this program starts
+a killed replica again. A blow comes after a random number of tokens that all clients together got: kill -9, one in four
+a SIGSTOP of six seconds. `benchmarks/streams_cost.py` measures the relay without an engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+import aiohttp
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from streams_cost import cost
+from tests.acceptance.stream_verdict import judge, traces
+from tests.acceptance.stream_wishes import wishes
+from tests.acceptance.streams import Got, Pace, Replica, blows, load
+from tests.shell.gateway_parts import free_port
+from tests.shell.relay_parts import RelayedFront
+
+EVERY = (60, 240)
+"""Tokens between two blows."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One kind of request: how many, and how they ended. `continued`: those whose replica was lost in the middle."""
+
+    kind: str
+    asked: int
+    whole: int
+    failed: int
+    truncated: int
+    clean_errors: int
+    continued: int
+
+
+@dataclass(frozen=True)
+class Stalls:
+    """The longest wait of the client behind a lost replica, in milliseconds."""
+
+    what: str
+    count: int
+    p50_ms: float | None
+    p99_ms: float | None
+    limit_ms: float
+
+
+async def drill(root: Path, given: argparse.Namespace) -> Mapping[str, Any]:
+    """Everything that is to be known of one drill."""
+    async with AsyncExitStack() as stack:
+        replicas = [Replica(free_port(), root / f"replica-{index}.log") for index in range(2)]
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        for replica in replicas:
+            replica.start()
+            stack.callback(replica.end)
+        for replica in replicas:
+            await replica.ready(session)
+        front = RelayedFront(root, {"m/1": [replica.port for replica in replicas]}, traced=True)
+        await stack.enter_async_context(front)
+        pace, began = Pace(), time.monotonic()
+        striking = asyncio.create_task(blows(replicas, pace, random.Random(given.seed), EVERY))
+        got = await load(front, wishes(given.seed), at_once=given.at_once, count=given.streams, told=pace.told)
+        striking.cancel()
+        struck, took_s = await striking, time.monotonic() - began
+        for replica in replicas:
+            await replica.ready(session)
+        await asyncio.sleep(2)
+        records = {record["request_id"]: record for record in front.records()}
+        verdict = await judge(got, records, traces(root), replicas[0].port)
+        equal = await _equal(front, [one for one in got if _cut(one, records)], given.at_once)
+    return {
+        "took_s": round(took_s, 1),
+        "blows": dict(Counter(struck)),
+        "tokens": sum(one.pieces for one in got),
+        "outcomes": [asdict(one) for one in outcomes(got, records)],
+        "stalls": [asdict(one) for one in stalls(records)],
+        "seams": asdict(verdict),
+        "equal_to_undisturbed": equal,
+        "not_continued": dict(Counter(str(one["reason"]) for one in records.values() if one["status"] == "lost")),
+        "wrong": [_told(one, records) for one in got if not one.whole and one.wish.continues],
+    }
+
+
+def outcomes(got: Sequence[Got], records: Mapping[str, Any]) -> list[Outcome]:
+    """By kind of request, and all together."""
+    kinds = sorted({one.wish.kind for one in got})
+    groups = [(kind, [one for one in got if one.wish.kind == kind]) for kind in kinds] + [("all", list(got))]
+    return [
+        Outcome(
+            kind=kind,
+            asked=len(some),
+            whole=sum(one.whole for one in some),
+            failed=sum(not one.whole and not one.clean_error for one in some),
+            truncated=sum(one.broken is not None or (one.status == 200 and one.dones != 1) for one in some),
+            clean_errors=sum(one.clean_error for one in some),
+            continued=sum(records.get(one.request_id, {}).get("continued", 0) > 0 for one in some),
+        )
+        for kind, some in groups
+    ]
+
+
+def stalls(records: Mapping[str, Any]) -> list[Stalls]:
+    """On deaths and on hangs: of streams that were continued behind one kind of loss alone."""
+    found: dict[str, list[float]] = {"died": [], "hung": []}
+    for record in records.values():
+        ends = {attempt["end"] for attempt in record["attempts"][:-1]}
+        if record["stall_ms"] is not None and ends <= {"died", "error", "garbage"}:
+            found["died"].append(record["stall_ms"])
+        elif record["stall_ms"] is not None and "hung" in ends:
+            found["hung"].append(record["stall_ms"])
+    limits = {"died": 2000.0, "hung": 5000.0}
+    return [Stalls(what, len(some), _at(some, 0.5), _at(some, 0.99), limits[what]) for what, some in found.items()]
+
+
+async def _equal(front: RelayedFront, cut: Sequence[Got], at_once: int) -> Mapping[str, int]:
+    """Greedy answers that were cut, asked again without blows: how many have the same text."""
+    greedy = {json.dumps(one.wish.body, sort_keys=True): one for one in cut if one.wish.greedy}
+    again = await load(front, iter([one.wish for one in greedy.values()]), at_once=at_once, count=len(greedy))
+    texts = {json.dumps(one.wish.body, sort_keys=True): one.text for one in again if one.whole}
+    same = [key for key, one in greedy.items() if texts.get(key) == one.text]
+    return {"compared": len(texts), "equal": len(same)}
+
+
+def _cut(got: Got, records: Mapping[str, Any]) -> bool:
+    return got.whole and records.get(got.request_id, {}).get("continued", 0) > 0
+
+
+def _told(got: Got, records: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A stream that did not come whole: what is known of it."""
+    record = records.get(got.request_id)
+    return {"kind": got.wish.kind, "status": got.status, "error": got.error, "broken": got.broken, "record": record}
+
+
+def _at(some: Sequence[float], share: float) -> float | None:
+    ordered = sorted(some)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
+
+
+def show(console: Console, seen: Mapping[str, Any]) -> None:
+    """The tables."""
+    table = Table(title=f"{seen['tokens']} pieces in {seen['took_s']} s; blows: {seen['blows']}")
+    for name in ("kind", "asked", "whole", "failed", "truncated", "clean_errors", "continued"):
+        table.add_column(name.replace("_", " "), justify="left" if name == "kind" else "right")
+    for one in seen["outcomes"]:
+        table.add_row(*(str(value) for value in one.values()))
+    console.print(table)
+    seams, equal = seen["seams"], seen["equal_to_undisturbed"]
+    console.print(
+        f"seams: {seams['exact']} exact, {seams['approximate']} by text, {len(seams['wrong'])} wrong {seams['wrong']}"
+    )
+    console.print(f"greedy and cut: {equal['equal']} of {equal['compared']} have the text of an undisturbed run")
+    for one in seen["stalls"]:
+        console.print(
+            f"stall when a replica {one['what']}: p50 {one['p50_ms']} ms, p99 {one['p99_ms']} ms "
+            f"(limit {one['limit_ms']:.0f}) of {one['count']}"
+        )
+    console.print(f"not continued, ended by an error that can be read: {seen['not_continued']}")
+    for one in seen["wrong"]:
+        console.print("not whole:", one)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, default=1000)
+    parser.add_argument("--at-once", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--no-cost", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="gonogo-streams-"))
+    try:
+        seen = dict(asyncio.run(drill(root, given)))
+        if not given.no_cost:
+            (root / "cost").mkdir()
+            seen["cost"] = asyncio.run(cost(root / "cost"))
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    if given.json:
+        print(json.dumps(seen, indent=1))
+    else:
+        show(Console(), seen)
+        for line in seen.get("cost", {}).items():
+            print(*line)
+    total = seen["outcomes"][-1]
+    return (
+        0 if not total["failed"] and not total["truncated"] and not seen["wrong"] and not seen["seams"]["wrong"] else 1
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

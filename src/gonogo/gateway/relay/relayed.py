@@ -1,0 +1,262 @@
+"""The life of one relayed stream: attempts, one after the other, until the answer is whole or is ended cleanly.
+
+Not here: what events mean (`gonogo.engines.stream`), when silence is death (`silence`), the HTTP around it (`server`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from typing import Mapping, Protocol
+
+import aiohttp
+
+from gonogo.engines.stream import (
+    Continuation,
+    Finished,
+    NotContinued,
+    Transcript,
+    is_error,
+)
+from gonogo.gateway.relay.record import Attempt, Record
+from gonogo.gateway.relay.refusals import Refusal, replica_lost
+from gonogo.gateway.relay.silence import FIRST_TOKEN_S
+from gonogo.gateway.relay.sse import DONE, Event, Events, NotEvents, event_of, json_of
+from gonogo.gateway.relay.upstream import REPLICA_HEADER, Inner, NotAnswered
+from gonogo.gateway.relay.watch import Wait, Watch
+
+TAKE_OVER_WITHIN_S = 5.0
+"""From the loss of a replica until another must have taken the request."""
+ASK_AGAIN_S = 0.1
+PICK_HEADER = "x-gateway-destination-endpoint"
+HOP_BY_HOP = frozenset(
+    ["connection", "keep-alive", "transfer-encoding", "content-length", "server", "date", "upgrade", "te", "trailer"]
+)
+
+
+class Client(Protocol):
+    """The client's side: an answer that begins with the first write."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether its status is sent."""
+
+    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Send status and headers."""
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes; waits while the client is slower than the engine."""
+
+
+class _Lost(Exception):
+    """The running attempt broke off; the text is the word for the record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relay:
+    """What all streams share. `continuations`: how often one request may be continued."""
+
+    inner: Inner
+    watch: Watch
+    continuations: int
+
+
+class Relayed:
+    """One stream. `headers` go along with every request to the inner listener."""
+
+    def __init__(self, relay: Relay, transcript: Transcript, record: Record, headers: Mapping[str, str]) -> None:
+        self._relay = relay
+        self._transcript = transcript
+        self._record = record
+        self._headers = dict(headers)
+        self._lost_at: float | None = None
+        self._told = 0  # tokens that former attempts added
+        self.asked: list[Continuation] = []
+        """Every request to an engine, for a drill that holds them against the answer."""
+
+    async def run(self, path: str, client: Client) -> None:
+        """Relay it to its end. Raises what `client` raises, CancelledError when the client has gone."""
+        going: Continuation | Finished | NotContinued
+        going = Continuation(path=path, body=self._transcript.opening(), how="first")
+        while isinstance(going, Continuation):
+            self.asked.append(going)
+            attempt = Attempt(how=going.how)
+            self._record.attempts.append(attempt)
+            try:
+                await self._timed(going, attempt, client)
+                return
+            except _Lost as lost:
+                attempt.end = str(lost)
+            self._headers.pop(PICK_HEADER, None)  # the replica that policy picked is the one that was lost
+            going = await self._next(attempt, going)
+        if isinstance(going, Finished):
+            await self._finish(client, b"".join(event_of(event) for event in going.events))
+            return
+        await self.give_up(client, replica_lost(going.reason), going.reason)
+
+    async def give_up(self, client: Client, refusal: Refusal, reason: str) -> None:
+        """End the stream with an error that the client can read, as an answer of its own where none has begun."""
+        self._record.reason = reason
+        if client.begun:
+            self._record.status = "lost"
+            await client.write(refusal.events(self._record.request_id))
+            return
+        self._record.status, self._record.http_status = "refused", refusal.status
+        await client.begin(refusal.status, refusal.headers())
+        await client.write(refusal.body(self._record.request_id))
+
+    async def _timed(self, going: Continuation, attempt: Attempt, client: Client) -> None:
+        began = time.monotonic()
+        try:
+            await self._attempt(going, attempt, client)
+        except asyncio.CancelledError:
+            attempt.end = "cancelled"
+            raise
+        finally:
+            attempt.ms = round(1000 * (time.monotonic() - began), 1)
+            tokens = self._transcript.tokens
+            attempt.tokens = None if tokens is None else max(0, tokens - self._told)
+            self._told = tokens or 0
+
+    async def _attempt(self, going: Continuation, attempt: Attempt, client: Client) -> None:
+        body = json.dumps(going.body, ensure_ascii=False, separators=(",", ":")).encode()
+        try:
+            answer = await asyncio.wait_for(self._relay.inner.open(going.path, body, self._headers), FIRST_TOKEN_S)
+        except asyncio.TimeoutError as error:
+            raise _Lost("hung") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise _Lost("refused") from error
+        try:
+            attempt.replica = answer.headers.get(REPLICA_HEADER)
+            if answer.status == 200 and answer.content_type == "text/event-stream":
+                await self._stream(answer, attempt, client)
+            elif going.how == "first":
+                await self._pass(answer, attempt, client)
+            else:
+                raise _Lost("refused")
+        finally:
+            answer.close()  # not released: an answer that still runs must end at once, and free its slot
+
+    async def _pass(self, answer: aiohttp.ClientResponse, attempt: Attempt, client: Client) -> None:
+        """What is no stream (the engine's or Envoy's error) goes to the client as it is."""
+        self._record.status, self._record.http_status = ("done" if answer.status < 400 else "refused"), answer.status
+        attempt.end = f"status {answer.status}"
+        await client.begin(answer.status, _headers_of(answer))
+        try:
+            async for chunk in answer.content.iter_any():
+                await client.write(chunk)
+        except aiohttp.ClientError:
+            attempt.end = "died"
+
+    async def _stream(self, answer: aiohttp.ClientResponse, attempt: Attempt, client: Client) -> None:
+        events, begun = Events(), False
+        while True:
+            chunk = await self._read(answer, attempt.replica, begun)
+            if not chunk:
+                break
+            try:
+                out, ended = self._translated(events.feed(chunk))
+            except NotEvents as error:
+                raise _Lost("garbage") from error
+            if out:
+                begun = True
+                await self._give(answer, client, out)
+            if ended == "done":
+                return
+            if ended:
+                raise _Lost(ended)
+        if not self._transcript.finished:
+            raise _Lost("died")
+        await self._finish(client, b"".join(event_of(event) for event in self._transcript.ending()))
+
+    def _translated(self, events: list[Event]) -> tuple[bytes, str]:
+        """What the client gets for these events; and how the attempt ends with them, empty when it does not."""
+        out: list[bytes] = []
+        for event in events:
+            if event.done:
+                return b"".join(out) + DONE, "done"
+            if event.data is None and event.named is None:
+                continue  # a comment that kept a connection alive: Envoy's and ours need none
+            if event.named == "error":
+                return b"".join(out), "error"
+            try:
+                said = json_of(event)
+            except NotEvents:
+                return b"".join(out), "garbage"
+            if is_error(said):
+                return b"".join(out), "error"
+            told = self._transcript.event(said)
+            out += [event.raw] if self._transcript.verbatim else [event_of(one) for one in told]
+            if self._transcript.complete:
+                return b"".join(out) + DONE, "done"
+        return b"".join(out), ""
+
+    async def _give(self, answer: aiohttp.ClientResponse, client: Client, out: bytes) -> None:
+        if not client.begun:
+            await client.begin(200, _headers_of(answer))
+        self._record.piece(time.monotonic(), after_loss=self._lost_at is not None)
+        self._lost_at = None
+        await client.write(out)
+
+    async def _read(self, answer: aiohttp.ClientResponse, replica: str | None, begun: bool) -> bytes:
+        """The next bytes; empty at the end. Raises `_Lost` when the replica died or hangs."""
+        wait = Wait(
+            since=time.monotonic(),
+            replica=replica,
+            begun=begun,
+            longest_gap_s=self._record.longest_gap_s,
+            first_s=self._record.first_s,
+            give_up=answer.close,
+        )
+        try:
+            with self._relay.watch.over(wait):
+                return await answer.content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise _Lost("hung" if wait.hung else "died") from error
+
+    async def _finish(self, client: Client, out: bytes) -> None:
+        await client.write(out + DONE)
+
+    # between two attempts
+
+    async def _next(self, lost: Attempt, going: Continuation) -> Continuation | Finished | NotContinued:
+        now = time.monotonic()
+        if self._lost_at is None:
+            self._lost_at = now
+        if lost.end == "refused":  # nobody took it: that is no attempt of the budget, but it has an end
+            if now - self._lost_at > TAKE_OVER_WITHIN_S:
+                return NotContinued(reason="no_replica")
+            await asyncio.sleep(ASK_AGAIN_S)
+            self._record.attempts.pop()
+            if going.how == "first":
+                self._record.attempts.clear()
+                return going
+        elif self._record.continued >= self._relay.continuations:
+            return NotContinued(reason="budget")
+        while True:
+            try:
+                return await self._resumed()
+            except NotAnswered as error:
+                if error.refused:
+                    return NotContinued(reason="question_refused")
+                if time.monotonic() - self._lost_at > TAKE_OVER_WITHIN_S:
+                    return NotContinued(reason="no_replica")
+                await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _resumed(self) -> Continuation | Finished | NotContinued:
+        """Ask what the transcript must know, of any healthy replica. Raises `NotAnswered`."""
+        resume = self._transcript.resume()
+        try:
+            question = next(resume)
+            while True:
+                question = resume.send(await self._relay.inner.ask(question, self._headers))
+        except StopIteration as end:
+            result: Continuation | Finished | NotContinued = end.value
+            return result
+
+
+def _headers_of(answer: aiohttp.ClientResponse) -> Mapping[str, str]:
+    """The engine's headers, without those of the connection."""
+    return {name: value for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP}

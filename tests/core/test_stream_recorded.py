@@ -1,0 +1,78 @@
+"""What a real llama-server streamed, asked directly and asked as the relay asks: the client must see no difference.
+
+`python -m tests.shell.record_streams PORT` records the cases of tests/cases/streams/llamacpp anew.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gonogo.engines.llamacpp_stream import LlamaCppTranscript
+from gonogo.engines.stream import Asked
+from gonogo.gateway.relay.sse import Events, event_of, json_of
+
+FOLDER = Path(__file__).parents[1] / "cases" / "streams" / "llamacpp"
+FILES = sorted(FOLDER.glob("*.json"))
+TIMES = ("_ms", "_per_second")
+
+
+def settled(event: dict[str, Any]) -> dict[str, Any]:
+    """Without what differs from one request to the next: its name, and what depends on time and cache."""
+    event = {key: value for key, value in event.items() if key not in ("id", "created")}
+    if "timings" in event:
+        event["timings"] = sorted(event["timings"])
+    if event.get("usage"):
+        event["usage"] = {key: one for key, one in event["usage"].items() if key != "prompt_tokens_details"}
+    return event
+
+
+def lines(content: list[str]) -> list[dict[str, Any]]:
+    events = Events().feed("".join(f"{line}\n\n" for line in content).encode())
+    return [json_of(event) for event in events if not event.done]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_client_sees_what_the_engine_would_have_said_directly(path: Path) -> None:
+    case = json.loads(path.read_text(encoding="utf-8"))
+    transcript = LlamaCppTranscript(Asked(path=case["path"], body=case["body"]))
+    transcript.opening()
+    told = [one for event in lines(case["asked"]) for one in transcript.event(event)]
+    direct = lines(case["direct"])
+    by_choice = _by_choice if case["body"].get("n", 1) > 1 else list  # choices are told in no fixed order
+    assert by_choice([settled(one) for one in told]) == by_choice([settled(one) for one in direct])
+    assert transcript.finished
+    assert [list(one) for one in told] == [list(one) for one in direct] or by_choice is _by_choice, (
+        "the order of fields"
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_counts_and_ids_are_known_while_the_answer_runs(path: Path) -> None:
+    case = json.loads(path.read_text(encoding="utf-8"))
+    transcript = LlamaCppTranscript(Asked(path=case["path"], body=case["body"]))
+    transcript.opening()
+    events = lines(case["asked"])
+    for event in events:
+        transcript.event(event)
+    last = next(event for event in reversed(events) if "timings" in event)["timings"]
+    if case["body"].get("n", 1) == 1:
+        assert transcript.tokens == last["predicted_n"]
+        assert transcript.prompt_tokens == last["prompt_n"] + last["cache_n"]
+    if path.stem in ("plain", "until-the-end", "completion", "sampled", "probabilities-asked"):
+        assert transcript.ids, "each piece is a token whose id is told"
+
+
+def test_what_is_written_again_is_written_as_the_engine_wrote_it() -> None:
+    for path in FILES:
+        for line in json.loads(path.read_text(encoding="utf-8"))["direct"]:
+            if line != "data: [DONE]":
+                (event,) = Events().feed(f"{line}\n\n".encode())
+                assert event_of(json_of(event)) == event.raw
+
+
+def _by_choice(events: list[dict[str, Any]]) -> list[Any]:
+    return sorted((event["choices"][0]["index"] if event["choices"] else 99, json.dumps(event)) for event in events)
