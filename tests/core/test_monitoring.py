@@ -17,6 +17,7 @@ from gonogo.facts.replica import Health, MemoryMeasured, ReplicaFacts, ReplicaNa
 from gonogo.facts.request_record import LogPosition
 from gonogo.facts.usage import PROBES, usage_of
 from gonogo.facts.world import CertificateFacts, World
+from gonogo.gateway.policy.ledger import Held
 from gonogo.monitoring import file_text
 from gonogo.monitoring.exposition import MOST_KEYS, OTHER, Measured, text
 from gonogo.store.metering import LogState, UsageRow
@@ -96,6 +97,7 @@ def measured(times: int = 1) -> Measured:
         wanted={"svc": 2},
         failing=1,
         cache_used={"svc/1/0": 0.5},
+        held={"svc/1/0": Held(tokens=900, sequences=3), "svc/1/1": Held()},
         utilization=(busy,),
     )
 
@@ -146,6 +148,13 @@ def test_a_hung_or_missing_process_is_down() -> None:
     seen = {f"{dict(labels)['role']}-{dict(labels)['index']}": one for labels, one in up.items()}
     assert seen == {"policy-0": 1, "policy-1": 0, "valkey-0": 0, "gateway-0": 1}
     assert value(given, "gonogo_replicas_ready", service="svc") == 1
+
+
+def test_what_each_replica_holds_is_told_where_valkey_says() -> None:
+    given = measured()
+    assert value(given, "gonogo_replica_tokens_held", service="svc", replica="svc/1/0") == 900
+    assert value(given, "gonogo_replica_requests_held", service="svc", replica="svc/1/1") == 0
+    assert not [name for name, _ in samples(replace(given, held={})) if name.endswith("_held")]
 
 
 def test_a_thousand_keys_make_no_thousand_series() -> None:

@@ -9,9 +9,12 @@ from typing import Any
 
 import gonogo
 from gonogo.control.deployment import Deployment
+from gonogo.control.holdings import holdings
 from gonogo.engines.size import replicas_wanted
 from gonogo.facts.parse_utilization import Utilization
+from gonogo.facts.part import VALKEY
 from gonogo.facts.world import World
+from gonogo.gateway.policy.ledger import Held
 from gonogo.monitoring.exposition import Measured, text
 from gonogo.monitoring.usage import availabilities, plain
 from gonogo.plan.model import DesiredService, Plan
@@ -29,6 +32,7 @@ class Metrics:
     def __init__(self, deployment: Deployment) -> None:
         self._store = deployment.store
         self._memory = deployment.memory
+        self._valkey = deployment.paths.part_socket(VALKEY, 0)
         self._looking = Lock()
         self._looked_at = -UTILIZATION_EVERY_S
         self._utilization: tuple[Utilization, ...] = ()
@@ -51,6 +55,7 @@ class Metrics:
                     for name, progress in watched
                     if progress is not None and progress.cache_used is not None
                 },
+                held=self._held(world),
                 utilization=self._busy(world),
             )
         )
@@ -62,6 +67,18 @@ class Metrics:
                 self._availability = plain(availabilities(self._store, time.time()))
                 self._counted_at = time.monotonic()
             return self._availability
+
+    def _held(self, world: World | None) -> dict[str, Held]:
+        """By replica; empty where Valkey does not say."""
+        replicas = (world.replicas if world is not None else None) or ()
+        revisions = {f"{one.name.service}/{one.name.revision}" for one in replicas}
+        found = holdings(self._valkey, sorted(revisions)) if revisions else None
+        if found is None:
+            return {}
+        return {
+            str(one.name): found[f"{one.name.service}/{one.name.revision}"].get(f"{one.address}:{one.port}", Held())
+            for one in replicas
+        }
 
     def _busy(self, world: World | None) -> tuple[Utilization, ...]:
         host = world.host if world is not None else None

@@ -14,9 +14,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from gonogo.facts.parse_utilization import Utilization
-from gonogo.facts.replica import Health, ReplicaFacts
+from gonogo.facts.replica import Health, ReplicaFacts, ReplicaName
 from gonogo.facts.usage import BOUNDS, NOBODY, PROBES, Outcome, Usage
 from gonogo.facts.world import World
+from gonogo.gateway.policy.ledger import Held
 from gonogo.store.metering import LogState, UsageRow
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -30,7 +31,8 @@ _SERVICE, _MODEL = "service", "gen_ai_request_model"
 class Measured:
     """Everything that is told. `totals`: the rows of all time. `key_order`: key ids, oldest first: the first
     `MOST_KEYS` have a label of their own; `key_names` by id. `world` None: control does not run. `wanted`: replicas by
-    service. `failing`: answers that block. `cache_used`: by replica, 0 to 1.
+    service. `failing`: answers that block. `cache_used` (0 to 1) and `held`: by
+    replica.
     """
 
     version: str
@@ -43,6 +45,7 @@ class Measured:
     wanted: Mapping[str, int] = field(default_factory=dict)
     failing: int | None = None
     cache_used: Mapping[str, float] = field(default_factory=dict)
+    held: Mapping[str, Held] = field(default_factory=dict)
     utilization: Sequence[Utilization] = ()
 
 
@@ -163,12 +166,20 @@ def _replicas(given: Measured, world: World) -> Iterator[Metric]:
         if str(one.name) in given.cache_used
     ]
     yield _gauge("gonogo_replica_cache_used_ratio", "Share of the KV cache that is taken.", used, labels)
+    for name, told in {"tokens": "Tokens in flight: prompts and expected answers", "sequences": "Requests"}.items():
+        held = [((one.service, str(one)), float(getattr(seen_held, name))) for one, seen_held in _held(given, seen)]
+        unit = "requests" if name == "sequences" else name
+        yield _gauge(f"gonogo_replica_{unit}_held", f"{told} that policy sent to the replica.", held, labels)
     resident = [
         ((one.name.service, str(one.name)), float(one.memory.resident_bytes))
         for one in seen
         if one.memory is not None and one.memory.resident_bytes is not None
     ]
     yield _gauge("gonogo_replica_resident_memory_bytes", "Memory of the engine's processes.", resident, labels)
+
+
+def _held(given: Measured, seen: Iterable[ReplicaFacts]) -> list[tuple[ReplicaName, Held]]:
+    return [(one.name, given.held[str(one.name)]) for one in seen if str(one.name) in given.held]
 
 
 def _parts(world: World) -> Iterator[Metric]:
