@@ -11,6 +11,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from gonogo.facts.gateway import GatewayFacts
+from gonogo.facts.parse_gateway import GatewayNow
 from gonogo.facts.parse_utilization import Utilization
 from gonogo.facts.part import PartFacts
 from gonogo.facts.replica import Health, MemoryMeasured, ReplicaFacts, ReplicaName
@@ -98,6 +99,7 @@ def measured(times: int = 1) -> Measured:
         failing=1,
         cache_used={"svc/1/0": 0.5},
         held={"svc/1/0": Held(tokens=900, sequences=3), "svc/1/1": Held()},
+        gateway_now=GatewayNow(requests=11, connections=12, held_by_policy=3),
         utilization=(busy,),
     )
 
@@ -155,6 +157,12 @@ def test_what_each_replica_holds_is_told_where_valkey_says() -> None:
     assert value(given, "gonogo_replica_tokens_held", service="svc", replica="svc/1/0") == 900
     assert value(given, "gonogo_replica_requests_held", service="svc", replica="svc/1/1") == 0
     assert not [name for name, _ in samples(replace(given, held={})) if name.endswith("_held")]
+
+
+def test_who_waits_is_told_where_envoy_says() -> None:
+    assert value(measured(), "gonogo_gateway_requests_held_by_policy") == 3
+    silent = replace(measured(), gateway_now=GatewayNow())
+    assert not [name for name, _ in samples(silent) if name.startswith("gonogo_gateway_requests")]
 
 
 def test_a_thousand_keys_make_no_thousand_series() -> None:

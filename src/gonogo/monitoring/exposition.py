@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gonogo.facts.parse_gateway import GatewayNow
 from gonogo.facts.parse_utilization import Utilization
 from gonogo.facts.replica import Health, ReplicaFacts, ReplicaName
 from gonogo.facts.usage import BOUNDS, NOBODY, PROBES, Outcome, Usage
@@ -46,6 +47,7 @@ class Measured:
     failing: int | None = None
     cache_used: Mapping[str, float] = field(default_factory=dict)
     held: Mapping[str, Held] = field(default_factory=dict)
+    gateway_now: GatewayNow = field(default_factory=GatewayNow)
     utilization: Sequence[Utilization] = ()
 
 
@@ -68,6 +70,7 @@ class _Collected(Collector):
         if self._given.world is not None:
             yield from _replicas(self._given, self._given.world)
             yield from _parts(self._given.world)
+        yield from _gateway(self._given.gateway_now)
         yield from _accelerators(self._given.utilization)
 
 
@@ -195,6 +198,15 @@ def _parts(world: World) -> Iterator[Metric]:
     if world.certificate is not None:
         rows = [((), world.certificate.not_after)]
         yield _gauge("gonogo_certificate_not_after_timestamp_seconds", "When the gateway's certificate ends.", rows)
+
+
+def _gateway(now: GatewayNow) -> Iterator[Metric]:
+    for name, told, value in (
+        ("requests", "Requests of clients that have not ended.", now.requests),
+        ("requests_held_by_policy", "Requests that wait for room, or are being judged.", now.held_by_policy),
+        ("connections", "Connections of clients.", now.connections),
+    ):
+        yield _gauge(f"gonogo_gateway_{name}", told, [] if value is None else [((), float(value))])
 
 
 def _accelerators(seen: Sequence[Utilization]) -> Iterator[Metric]:
