@@ -25,6 +25,7 @@ def _policy(index: int, paths: StatePaths) -> tuple[str, ...]:
         *("--index", str(index)),
         *("--valkey", str(paths.part_socket(VALKEY, 0))),
         *("--access-log", str(paths.access_log)),
+        *("--envoy", str(paths.admin_socket)),
     )
 
 

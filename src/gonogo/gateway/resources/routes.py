@@ -28,7 +28,8 @@ HTTPS_WANTED = "https_wanted"
 
 USAGE = "envoy.filters.http.json_to_metadata"
 
-# What must never reach an engine: whose key it was, and what policy decided. The engine needs none of it.
+# What must never reach an engine: whose key it was, and what policy decided. The engine needs none of it. The replicas
+# that policy picked are taken away by the cluster (`clusters`): here it would be before a host is chosen.
 _REMOVED_FOR_ENGINES = [
     "authorization",
     "api-key",
@@ -40,7 +41,6 @@ _REMOVED_FOR_ENGINES = [
     "x-gonogo-engine",
     "x-gonogo-continue",
     "x-gonogo-relay",
-    "x-gateway-destination-endpoint",
     SERVED_AS,
     SPAN,
     REVISION_HEADER,
