@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -69,9 +71,6 @@ def test_a_batch_with_broken_lines_is_done_through_the_death_of_workers(deployme
 def test_the_guides_task_is_answered_through_the_ledger(deployment: Deployment) -> None:
     guide = Path(__file__).parents[2] / "examples" / "guide" / "celery" / "ask.py"
     environment = {"GONOGO_STATE_DIR": str(deployment.state_dir), "GONOGO_API_KEY": deployment.key}
-    import subprocess
-    import sys
-
     ran = subprocess.run(
         [sys.executable, str(guide), "Say the word hello."],
         capture_output=True,

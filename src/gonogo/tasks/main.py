@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     uvicorn.Server(config).run(sockets=[_bound(given.socket)])
     stopping.set()
     desk.writer.close()
+    bell.close()
     return 0
 
 
