@@ -24,6 +24,8 @@ from gonogo.plan.model import DesiredService, Plan
 from gonogo.runtimes.look_accelerators import look_at_utilization
 from gonogo.store.metering import ALL_S
 from gonogo.store.store import Store
+from gonogo.tasks.database import NAME
+from gonogo.tasks.summary import summary_of
 
 UTILIZATION_EVERY_S = 5.0
 ENVOY_LIMIT_S = 1.0
@@ -108,7 +110,7 @@ class Metrics:
 
 def from_store(store: Store) -> Measured:
     """What is known without control."""
-    keys = [key for key in store.keys() if key.revision is None]  # noqa: SIM118 (not a dict)
+    keys = [key for key in store.keys() if key.revision is None and key.acts_for is None]  # noqa: SIM118 (not a dict)
     return Measured(
         version=gonogo.__version__,
         totals=store.usage(ALL_S, 0, 1),
@@ -116,6 +118,7 @@ def from_store(store: Store) -> Measured:
         key_names={key.key_id: key.name for key in keys},
         logs=store.logs(),
         chain_length=store.head().sequence,
+        queue=summary_of(store.path.parent / "tasks" / NAME, time.time()),
     )
 
 

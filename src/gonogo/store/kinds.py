@@ -49,5 +49,6 @@ ACTORS: Mapping[str, str] = {
     "api": "the control process on behalf of a caller of its HTTP API",
     "keeper": "the process that restarts control",
     "policy": "a policy server",
+    "tasks": "the queue, on behalf of a key's owner",
 }
 """Which part of gonogo wrote; the principal says on whose behalf."""
