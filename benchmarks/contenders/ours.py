@@ -18,7 +18,7 @@ from typing import Iterator
 
 from contenders.process import Contender, NotReady, await_answer, free_port, refuses_without_key, running
 from gonogo.actions.model import ClusterPlan, EndpointPlan, ListenerPlan
-from gonogo.facts.part import POLICY, RPC
+from gonogo.facts.part import POLICY, RPC, TASKS
 from gonogo.facts.replica import ReplicaName
 from gonogo.gateway.ads import AdsServer
 from gonogo.gateway.bootstrap import Bootstrap, bootstrap_json, command
@@ -136,6 +136,7 @@ def _snapshot(paths: StatePaths, port: int, upstream_port: int, certificates: Ce
             certificate_chain_pem=certificates.chain_pem,
             private_key_pem=certificates.key_pem,
             access_log_path=str(paths.access_log),
+            queue_socket=str(paths.part_socket(TASKS, 0)),
             rpc_socket=str(paths.part_socket(RPC, 0)),
             front_socket=str(paths.front_socket),
         )

@@ -109,6 +109,9 @@ def test_the_metrics_of_a_deployment_say_that_it_is_well(deployed: Deployment) -
     assert now[f"gonogo_replicas_wanted['{service}']"] == 2
     assert now["gonogo_gateway_configuration_acknowledged[]"] == 1
     assert now["gonogo_audit_events_total[]"] > 10
+    assert now["gonogo_gateway_requests_held_by_policy[]"] >= 0
+    held = [value for name, value in now.items() if name.startswith("gonogo_replica_tokens_held")]
+    assert len(held) == 2, "Valkey says what each replica holds"
     parts = {name: value for name, value in now.items() if name.startswith("gonogo_part_up")}
     assert set(parts.values()) == {1.0}, parts
     assert len(parts) >= 3

@@ -144,6 +144,7 @@ class Edge:
             certificate_chain_pem=certificates.chain_pem,
             private_key_pem=certificates.key_pem,
             access_log_path=str(root / "access.log"),
+            queue_socket=str(root / "tasks-0.sock"),
             rpc_socket=str(root / "rpc-0.sock"),
             front_socket=str(root / "front.sock"),
         )

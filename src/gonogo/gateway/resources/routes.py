@@ -6,7 +6,7 @@ from typing import Sequence
 
 from gonogo.actions.model import ClusterPlan
 from gonogo.gateway.policy.body import MAX_BODY_BYTES
-from gonogo.gateway.policy.decide import METHODS
+from gonogo.gateway.policy.decide import METHODS, QUEUE_PATHS
 from gonogo.gateway.policy.fields import EMBEDDINGS
 from gonogo.gateway.policy.gate import REPLY_HEADERS
 from gonogo.gateway.policy.renaming import SERVED_AS, SPAN
@@ -186,7 +186,7 @@ _RETRIES_OF_PARTS: Json = {**_RETRIES, "retriable_status_codes": [500, 503]}
 
 
 def _hints() -> list[Json]:
-    listed = ", ".join(f"{method} {path}" for path, method in PATHS.items())
+    listed = ", ".join((*(f"{method} {path}" for path, method in PATHS.items()), *QUEUE_PATHS))
     known = (_unknown({"safe_regex": {"regex": pattern}}, message) for pattern, message in hints(tuple(PATHS)))
     return [*known, _unknown({"prefix": "/"}, f"There are: {listed}, GET /healthz.")]
 
