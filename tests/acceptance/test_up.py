@@ -20,6 +20,7 @@ import jsonschema
 import openai
 import pytest
 
+from gonogo.facts.part import PARTS
 from gonogo.spec.recipes import find_model
 from tests.acceptance.deployment import Deployment, free_port, wait_for
 from tests.acceptance.load import Load
@@ -52,7 +53,7 @@ def test_up_ends_with_a_proven_endpoint_within_fifteen_seconds(deployed: Deploym
         "keeper": 1,
         "control": 1,
         "gateway": 1,
-        "policy": 2,
+        **PARTS,
         "replica": 2,
     }
     assert Path(up["report"]).is_file()

@@ -115,7 +115,9 @@ def test_relays(yard: Yard) -> None:
                 os.kill(pid, signal.SIGKILL)
         answers = yard.wait_known("relays", "RelaysMissing")
         assert_only(answers, "relays", "RelaysMissing", "gateway")
-        assert yard.ask_once().status_code == 200
+        for _ in range(4):
+            streamed = yard.ask_once(stream=True)
+            assert streamed.status_code == 200 and streamed.text.endswith("data: [DONE]\n\n")
     finally:
         place.rmdir()
     yard.wait_known("relays", None)

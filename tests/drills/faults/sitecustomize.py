@@ -90,8 +90,8 @@ def _listeners(module: Any) -> None:
 def _routes(module: Any) -> None:
     right = module.routes
 
-    def routes(clusters: Any, others: Any = ()) -> Any:
-        made = right(clusters, others)
+    def routes(clusters: Any, *others: Any, **more: Any) -> Any:
+        made = right(clusters, *others, **more)
         if fault("gateway") == "catch_all" and clusters:
             open_door = {
                 "match": {"prefix": "/"},

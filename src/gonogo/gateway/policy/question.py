@@ -12,9 +12,9 @@ from typing import Mapping
 from envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
 from envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 
-from gonogo.gateway.policy.answers import STALE, Told, let_through, model_list, read_headers, refusal
+from gonogo.gateway.policy.answers import STALE, UNEXPECTED, Told, let_through, model_list, read_headers, refusal
 from gonogo.gateway.policy.body import MAX_BODY_BYTES, parse
-from gonogo.gateway.policy.decide import MODEL_LIST, Caller, RequestHeaders, View, choose, decide
+from gonogo.gateway.policy.decide import MODEL_LIST, Caller, RequestHeaders, View, choose, decide, is_queued
 from gonogo.gateway.policy.deny import INVALID_REQUEST, Deny
 from gonogo.gateway.policy.renaming import renaming
 from gonogo.gateway.policy.request import Head, Request, model_of, request_of
@@ -52,6 +52,8 @@ def asked_by_head(message: bytes, view: View | None, now: float) -> bytes:
     caller = STALE if view is None else decide(headers, view, now)
     if isinstance(caller, Deny):
         return refusal(caller)
+    if is_queued(_path(headers)):
+        return let_through({"x-gonogo-key-id": caller.key.key_id}, {})  # no other question is asked
     if (headers.content_length or 0) > MAX_BODY_BYTES:
         return refusal(_TOO_LARGE, Told(key_id=caller.key.key_id))
     # A gRPC call is asked about once, so that its line in the log can name the key now or never.
@@ -70,6 +72,8 @@ def asked_whole(message: bytes, view: View | None, now: float) -> Asked | bytes:
     caller = decide(headers, view, now)
     if isinstance(caller, Deny):
         return refusal(caller)
+    if is_queued(_path(headers)):
+        return refusal(UNEXPECTED)  # by Envoy's settings it is never asked: a body of the queue is not for here
     if _path(headers) == MODEL_LIST:
         return model_list(caller, view)
     asked = _judged(headers, http.raw_body, caller, view)

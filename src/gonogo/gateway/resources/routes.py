@@ -6,7 +6,7 @@ from typing import Sequence
 
 from gonogo.actions.model import ClusterPlan
 from gonogo.gateway.policy.body import MAX_BODY_BYTES
-from gonogo.gateway.policy.decide import METHODS
+from gonogo.gateway.policy.decide import METHODS, QUEUE_PATHS
 from gonogo.gateway.policy.fields import EMBEDDINGS
 from gonogo.gateway.policy.gate import REPLY_HEADERS
 from gonogo.gateway.policy.renaming import SERVED_AS, SPAN
@@ -28,7 +28,8 @@ HTTPS_WANTED = "https_wanted"
 
 USAGE = "envoy.filters.http.json_to_metadata"
 
-# What must never reach an engine: whose key it was, and what policy decided. The engine needs none of it.
+# What must never reach an engine: whose key it was, and what policy decided. The engine needs none of it. The replicas
+# that policy picked are taken away by the cluster (`clusters`): here it would be before a host is chosen.
 _REMOVED_FOR_ENGINES = [
     "authorization",
     "api-key",
@@ -40,7 +41,6 @@ _REMOVED_FOR_ENGINES = [
     "x-gonogo-engine",
     "x-gonogo-continue",
     "x-gonogo-relay",
-    "x-gateway-destination-endpoint",
     SERVED_AS,
     SPAN,
     REVISION_HEADER,
@@ -186,7 +186,7 @@ _RETRIES_OF_PARTS: Json = {**_RETRIES, "retriable_status_codes": [500, 503]}
 
 
 def _hints() -> list[Json]:
-    listed = ", ".join(f"{method} {path}" for path, method in PATHS.items())
+    listed = ", ".join((*(f"{method} {path}" for path, method in PATHS.items()), *QUEUE_PATHS))
     known = (_unknown({"safe_regex": {"regex": pattern}}, message) for pattern, message in hints(tuple(PATHS)))
     return [*known, _unknown({"prefix": "/"}, f"There are: {listed}, GET /healthz.")]
 
