@@ -48,6 +48,7 @@ from tests.acceptance.deployment import Deployment
 ITL_S = 0.2
 AIM = 1.5
 BLOCKED, WORLD = 3, 4
+START_LIMIT_S = 300.0
 ROUND_ROBIN, OURS = "engine default, round robin", "ours, through the gateway"
 WITHOUT: dict[str, Feed] = {
     "one at a time": one_at_a_time,
@@ -170,7 +171,10 @@ def _gateway(folder: Path, slo: Slo) -> Iterator[Target]:
     spec = folder / "gonogo.yaml"
     spec.write_text(SPEC % (slo.ttft_s * 1000, deployment.port))
     try:
-        deployment.up(str(spec))
+        words = ("up", str(spec), "--json", "--yes", *deployment.settings())
+        brought_up = deployment.run(*words, timeout_s=START_LIMIT_S)
+        if brought_up.code != 0:
+            raise NotReady(f"gonogo up ended with exit code {brought_up.code}: {brought_up.err[-300:]}")
         keys = {}
         for name in KEYS:
             priority = "batch" if name == BATCH_KEY else "interactive"
