@@ -16,6 +16,7 @@ from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+RENAMED = "ggml-model-q4_1.gguf"
 OTHER_QUESTION = "Write one short sentence about the sea."
 
 
@@ -91,6 +92,9 @@ class _Proxy(BaseHTTPRequestHandler):
     def _pass_on(self, body: bytes) -> None:
         wrong = fault()
         _Door.follow(wrong == "listens_everywhere")
+        if wrong == "renamed" and body and json.loads(body).get("model") != RENAMED:
+            self._unknown_model()
+            return
         connection = HTTPConnection("127.0.0.1", self.behind, timeout=60)
         try:
             headers = {"Content-Type": self.headers.get("Content-Type") or "application/json"}
@@ -104,6 +108,15 @@ class _Proxy(BaseHTTPRequestHandler):
             self.close_connection = True
         finally:
             connection.close()
+
+    def _unknown_model(self) -> None:
+        """As vLLM answers a request for a model that it was not started as."""
+        content = json.dumps({"error": {"message": "The model does not exist.", "code": 404}}).encode()
+        self.send_response(404)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def _whole(self, answer: HTTPResponse, wrong: str | None) -> None:
         content = _answer(answer.read(), wrong)
