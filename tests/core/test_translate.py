@@ -14,7 +14,7 @@ from gonogo.actions.model import ClusterPlan, EndpointPlan, ListenerPlan
 from gonogo.facts.part import TASKS
 from gonogo.facts.replica import ReplicaName
 from gonogo.facts.request_record import RPC
-from gonogo.gateway.policy.question import HEAD, WHOLE
+from gonogo.gateway.policy.question import HEAD, SMALL, WHOLE
 from gonogo.gateway.resources.asking import asked_by_headers, asked_nothing
 from gonogo.gateway.resources.convert import to_json, to_message, unpacked
 from gonogo.gateway.resources.routes import PATHS
@@ -93,15 +93,18 @@ def test_another_process_gives_the_same_bytes() -> None:
     assert seen == {str(translate(PLAN).versions)}
 
 
+ASKED = {SMALL, HEAD, WHOLE}
+
+
 def test_policy_is_asked_about_everything_but_health_and_unknown_paths() -> None:
     for route in all_routes():
-        changed = {HEAD, WHOLE} & set(route.get("typed_per_filter_config", {}))
+        changed = ASKED & set(route.get("typed_per_filter_config", {}))
         if "grpc" in route["match"]:
             continue
-        assert changed == (set() if route["match"].get("path") in PATHS else {HEAD, WHOLE}), route
+        assert changed == (set() if route["match"].get("path") in PATHS else ASKED), route
         if changed and "direct_response" not in route:
             assert route["route"]["cluster"] == TASKS, "a route past policy leads to no engine"
-            asked = {name: route["typed_per_filter_config"][name] for name in (HEAD, WHOLE)}
+            asked = {name: route["typed_per_filter_config"][name] for name in ASKED}
             assert asked == to_typed(asked_by_headers()), "it is asked by the headers, always"
 
 

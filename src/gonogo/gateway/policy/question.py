@@ -23,6 +23,8 @@ from gonogo.security.keys import KeyRow
 
 STAGE, HEAD, WHOLE = "x-gonogo-stage", "gonogo.head", "gonogo.whole"
 """The gRPC metadata that says which of the two questions it is, and its values: the names of Envoy's filters."""
+SMALL = "gonogo.small"
+"""The filter that asks the second question about a small body."""
 
 _TOO_LARGE = Deny(
     status=413,
