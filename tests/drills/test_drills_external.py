@@ -64,9 +64,9 @@ def test_external_servers_all(yard: Yard) -> None:
 
         live = wait_for(told, 30, "the silent server is told")
         assert_only(live, "external_servers_all", "ExternalSilent", f"server/{first.url}")
-        assert {yard.chat(client).status_code for _ in range(8)} == {200}
+        assert {yard.chat(client, model=FAR).status_code for _ in range(8)} == {200}
         second.kill()
-        until(lambda: yard.chat(client).status_code == 503, "the next death takes the whole service")
+        until(lambda: yard.chat(client, model=FAR).status_code == 503, "the next death takes the whole service")
 
 
 def test_external_encrypted(yard: Yard) -> None:
@@ -78,7 +78,10 @@ def test_external_encrypted(yard: Yard) -> None:
         assert found["values"]["urls"] == url
         with deployed(yard, wanted) as service, service.client(yard) as client:
             until(
-                lambda: yard.chat(client, "my card is 4111").status_code == 200 and b"my card is 4111" in overheard,
+                lambda: (
+                    yard.chat(client, "my card is 4111", model=FAR).status_code == 200
+                    and b"my card is 4111" in overheard
+                ),
                 "the prompt was read on the way",
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 from collections import Counter
@@ -56,8 +57,7 @@ class Load:
 def test_replicas_of_two_services_come_and_go_without_a_failed_request(tmp_path: Path) -> None:
     chance = random.Random(SEED)
 
-    async def story() -> None:
-        engines = [OutsideEngine("m").start() for _ in range(6)]
+    async def story(engines: list[OutsideEngine]) -> None:
         mine, theirs = engines[:3], engines[3:]
 
         def own(chosen: list[OutsideEngine]) -> ClusterPlan:
@@ -82,10 +82,9 @@ def test_replicas_of_two_services_come_and_go_without_a_failed_request(tmp_path:
             await load.end()
             assert load.wrong == []
             assert len(load.served) == len(engines), f"each had its turn: {load.served}"
-        for engine in engines:
-            engine.kill()
 
-    asyncio.run(story())
+    with contextlib.ExitStack() as stack:
+        asyncio.run(story([stack.enter_context(OutsideEngine("m")) for _ in range(6)]))
 
 
 def _one_changed(chance: random.Random, chosen: list[OutsideEngine], every: list[OutsideEngine]) -> list[OutsideEngine]:
