@@ -18,7 +18,7 @@ from typing import Iterator
 
 from contenders.process import Contender, NotReady, await_answer, free_port, refuses_without_key, running
 from gonogo.actions.model import ClusterPlan, EndpointPlan, ListenerPlan
-from gonogo.facts.part import POLICY, RPC
+from gonogo.facts.part import POLICY, RPC, TASKS
 from gonogo.facts.replica import ReplicaName
 from gonogo.gateway.ads import AdsServer
 from gonogo.gateway.bootstrap import Bootstrap, bootstrap_json, command
@@ -30,9 +30,17 @@ from gonogo.runtimes.valkey import valkey_command
 from gonogo.security.certificates import CertificateFiles
 from gonogo.security.keys import LIMITS, RANDOM_BYTES, KeyRow, mint
 from gonogo.spec import Spec
+from gonogo.spec.model import EngineChoice, Expect
 from gonogo.store import open_store
 
 SERVICE = "bench"
+# An engine that takes as many requests at once as the load has: admission counts each, and lets none of them wait.
+_SPEC = Spec(
+    service=SERVICE,
+    model="fake",
+    engine=EngineChoice(name="vllm"),
+    expect=Expect(concurrent_requests=256),
+)
 POLICY_SERVERS = 2
 
 
@@ -93,7 +101,7 @@ def _fill_store(paths: StatePaths) -> str:
         **dict.fromkeys(LIMITS, 10**9),
     )
     with store.change(epoch=store.acquire_lease("bench"), actor="control", principal="bench") as change:
-        change.set_serving(SERVICE, change.add_revision(Spec(service=SERVICE, model="fake.gguf")).number)
+        change.set_serving(SERVICE, change.add_revision(_SPEC).number)
     with store.change(epoch=None, actor="cli", principal="bench") as change:
         change.add_key(row)
     store.close()
@@ -106,6 +114,7 @@ def _policy_server(paths: StatePaths, index: int) -> Iterator[subprocess.Popen[b
     words = (
         *("--socket", str(socket), "--database", str(paths.database), "--index", str(index)),
         *("--valkey", str(paths.part_socket("valkey", 0)), "--access-log", str(paths.access_log)),
+        *("--envoy", str(paths.admin_socket)),
     )
     with running((sys.executable, "-m", "gonogo.gateway.policy.main", *words), log) as process:
         ends = time.monotonic() + 20
@@ -127,6 +136,7 @@ def _snapshot(paths: StatePaths, port: int, upstream_port: int, certificates: Ce
             certificate_chain_pem=certificates.chain_pem,
             private_key_pem=certificates.key_pem,
             access_log_path=str(paths.access_log),
+            queue_socket=str(paths.part_socket(TASKS, 0)),
             rpc_socket=str(paths.part_socket(RPC, 0)),
             front_socket=str(paths.front_socket),
         )

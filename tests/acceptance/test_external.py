@@ -148,6 +148,31 @@ def test_control_killed_serves_on_and_the_next_one_sees_the_same(far: Deployment
     assert load.failed == []
 
 
+def test_servers_that_call_the_model_otherwise_hear_their_own_name(
+    far: Deployment, engines: list[OutsideEngine], spec_file: Path
+) -> None:
+    name = 'Org/Phone "9B"'
+    picture = "x" * 1_300_000
+    with OutsideEngine(name) as one, OutsideEngine(name) as two:
+        far.up(write(spec_file, one.url, two.url, model=name))
+        with far.client() as client:
+            listed = client.get("/v1/models").json()
+            assert [model["id"] for model in listed["data"]] == [MODEL]
+            bodies = (
+                f'{{"model": "{MODEL}", "messages": [{{"role": "user", "content": "\\"model\\": \\"no\\""}}]}}',
+                f'{{"messages": [{{"role": "user", "content": "{picture}"}}], "mod\u0065l" : "{MODEL}" }}',
+            )
+            for body in bodies:
+                answer = client.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+                assert (answer.status_code, answer.json()["model"]) == (200, name)
+            one.kill()
+            assert {far.ask(client).status_code for _ in range(6)} == {200}, "repeated with the same name"
+        with Streams(far, workers=2, tokens=20) as streams:
+            streams.wait_for_more(4)
+        assert streams.failed == []
+        far.up(write(spec_file, engines[1].url, engines[2].url))
+
+
 def test_a_second_envoy_serves_with_what_render_prints(far: Deployment, tmp_path: Path) -> None:
     refused = far.run("render", "envoy", "no-such-service")
     assert refused.code == 4
@@ -169,7 +194,7 @@ def test_a_second_envoy_serves_with_what_render_prints(far: Deployment, tmp_path
                 return False
 
             wait_for(answered, 20, f"an answer through the second Envoy: {(tmp_path / 'log').read_text()}")
-            assert ports_that_answer(beside, 4) == ports_that_answer(far, 4)
+            assert ports_that_answer(beside) == ports_that_answer(far)
             with httpx.Client(verify=False, trust_env=False) as stranger:
                 assert stranger.get(f"https://127.0.0.1:{port}/v1/models").status_code == 401
         finally:

@@ -183,7 +183,7 @@ def _lists(deployment: Deployment, stub: Any) -> bool:
 
 
 def test_nothing_listens_on_tcp_but_the_front_door_and_engines_on_loopback(served: Deployment) -> None:
-    """All of control's own traffic, xDS and ext_proc and gRPC and the store's, goes over unix sockets."""
+    """All of control's own traffic, xDS and ext_authz and gRPC and the store's, goes over unix sockets."""
     engines = {one["port"] for one in served.status()["services"][0]["replicas"]}
     found = {
         (one.laddr.ip, one.laddr.port)

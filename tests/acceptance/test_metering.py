@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -52,13 +53,46 @@ def test_what_clients_were_told_is_what_is_counted_though_control_is_killed_at_a
         load.wait_for_more(5)
     assert load.failed == []
     told = (len(load.used), sum(one for one, _ in load.used), sum(one for _, one in load.used))
-
-    def counted() -> tuple[int, ...]:
-        return tuple(now - then for now, then in zip(usage(deployed), before, strict=True))
-
-    wait_for(lambda: counted()[0] >= told[0], 60, f"{told} are counted")
+    wait_for(lambda: counted(deployed, before)[0] >= told[0], 60, f"{told} are counted")
     time.sleep(2.0)  # what would be counted twice would be by now
-    assert counted() == told
+    assert counted(deployed, before) == told
+
+
+class Streamed(Told):
+    """The same with streams; one without its usage and its `[DONE]` has failed."""
+
+    def _ask(self, client: httpx.Client) -> tuple[int, str]:
+        question = {
+            "model": self.deployment.last_up["service"],
+            "messages": [{"role": "user", "content": f"Tell a story about {len(self.answers)}."}],
+            "max_tokens": 24,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        with client.stream("POST", "/v1/chat/completions", json=question) as answer:
+            events = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
+        if answer.status_code != 200 or events[-1:] != ["[DONE]"]:
+            return answer.status_code or -1, str(events[-3:])
+        usage = next(found for one in reversed(events[:-1]) if (found := json.loads(one).get("usage")))
+        self.used.append((usage["prompt_tokens"], usage["completion_tokens"]))
+        return 200, ""
+
+
+def test_streams_that_lost_their_replica_are_counted_as_their_clients_were_told(deployed: Deployment) -> None:
+    before = usage(deployed)
+    with Streamed(deployed, workers=3) as load:
+        load.wait_for_more(3)
+        (service,) = deployed.status()["services"]
+        victim = next(one for one in service["replicas"] if one["health"] == "ready")
+        os.kill(victim["pid"], signal.SIGKILL)
+        load.wait_for_more(6)
+    assert load.failed == []
+    told = (len(load.used), sum(one for one, _ in load.used), sum(one for _, one in load.used))
+    wait_for(lambda: counted(deployed, before) == told, 60, f"{told} are counted, not {counted(deployed, before)}")
+    events = deployed.run("report", "--json").json["events"]
+    continued = [one for one in events if one["kind"] == "StreamContinued"]
+    assert len(continued) <= len(load.used)
+    assert all(len(one["detail"]["attempts"]) > 1 for one in continued)
 
 
 def test_the_metrics_of_a_deployment_say_that_it_is_well(deployed: Deployment) -> None:
@@ -75,6 +109,9 @@ def test_the_metrics_of_a_deployment_say_that_it_is_well(deployed: Deployment) -
     assert now[f"gonogo_replicas_wanted['{service}']"] == 2
     assert now["gonogo_gateway_configuration_acknowledged[]"] == 1
     assert now["gonogo_audit_events_total[]"] > 10
+    assert now["gonogo_gateway_requests_held_by_policy[]"] >= 0
+    held = [value for name, value in now.items() if name.startswith("gonogo_replica_tokens_held")]
+    assert len(held) == 2, "Valkey says what each replica holds"
     parts = {name: value for name, value in now.items() if name.startswith("gonogo_part_up")}
     assert set(parts.values()) == {1.0}, parts
     assert len(parts) >= 3
@@ -97,6 +134,10 @@ def control(deployment: Deployment) -> list[int] | None:
         return deployment.pids("control") or None
     except (KeyError, ValueError):
         return None
+
+
+def counted(deployment: Deployment, before: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(now - then for now, then in zip(usage(deployment), before, strict=True))
 
 
 def usage(deployment: Deployment) -> tuple[int, ...]:

@@ -123,6 +123,16 @@ def test_one_that_went_away_is_not_taken() -> None:
     assert names(scheduler.take(0.0)) == ["b"]
 
 
+def test_what_is_proposed_waits_on_until_it_is_said_to_have_gone() -> None:
+    scheduler = filled(DynamicBatchScheduler(20), *(waiting(name) for name in "abc"))
+    proposed = scheduler.propose(0.0)
+    assert names(proposed) == names(scheduler.propose(0.0)) == ["a", "b"]
+    assert len(scheduler) == 3
+    scheduler.remove("a")
+    scheduler.went(proposed)
+    assert names(scheduler.take(0.0)) == ["c"]
+
+
 def test_the_same_id_does_not_wait_twice() -> None:
     scheduler = filled(DynamicBatchScheduler(100), waiting("a"))
     with pytest.raises(ValueError, match="request a waits already"):

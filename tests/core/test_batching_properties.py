@@ -82,7 +82,9 @@ class History:
 
     def take(self, tokens: int | None, most: int | None) -> Batch:
         count, oldest = len(self.waiting), min((each.since for each in self.waiting.values()), default=0.0)
+        proposed = self.scheduler.propose(self.now, tokens=tokens, most=most)
         batch = self.scheduler.take(self.now, tokens=tokens, most=most)
+        assert batch == proposed
         room = BUDGET if tokens is None else min(tokens, BUDGET)
         assert batch.tokens == sum(self.scheduler.cost(request) for request in batch.requests)
         assert batch.tokens <= max(0, room), "the budget is never exceeded"

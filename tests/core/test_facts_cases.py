@@ -12,6 +12,7 @@ import pytest
 from gonogo.facts import (
     gateway_hosts,
     parse_accelerators,
+    parse_gateway,
     parse_network,
     parse_programs,
     parse_sysfs,
@@ -44,6 +45,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "cpu_max": parse_system.parse_cpu_max,
     "cpuinfo": parse_system.parse_cpuinfo,
     "envoy_version": parse_programs.parse_envoy_version,
+    "gateway_now": parse_gateway.parse_gateway_now,
     "limits": parse_system.parse_limits,
     "lock": parse_programs.parse_lock,
     "meminfo": parse_system.parse_meminfo,

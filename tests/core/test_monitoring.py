@@ -11,15 +11,19 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from gonogo.facts.gateway import GatewayFacts
+from gonogo.facts.parse_gateway import GatewayNow
 from gonogo.facts.parse_utilization import Utilization
 from gonogo.facts.part import PartFacts
 from gonogo.facts.replica import Health, MemoryMeasured, ReplicaFacts, ReplicaName
 from gonogo.facts.request_record import LogPosition
 from gonogo.facts.usage import PROBES, usage_of
 from gonogo.facts.world import CertificateFacts, World
+from gonogo.gateway.policy.ledger import Held
 from gonogo.monitoring import file_text
 from gonogo.monitoring.exposition import MOST_KEYS, OTHER, Measured, text
 from gonogo.store.metering import LogState, UsageRow
+from gonogo.tasks.nouns import Counts
+from gonogo.tasks.summary import Summary
 from tests.core.test_usage import ANSWERED, RELAYED, STREAM
 
 KEYS = tuple(f"{number:010d}" for number in range(MOST_KEYS + 20))
@@ -92,10 +96,20 @@ def measured(times: int = 1) -> Measured:
         key_names={KEYS[0]: 'a "quoted" \\ name\nof two lines'},
         logs={"access": LogState(position=position, lines=7 * times, malformed=1, gaps=0)},
         chain_length=41 + times,
+        queue=Summary(
+            counts=Counts(queued=7, leased=2, done=5, dead=1),
+            oldest_age_s=12.5,
+            ended_per_s=0.5,
+            workers=1,
+            batches=3,
+            draining=False,
+        ),
         world=world(),
         wanted={"svc": 2},
         failing=1,
         cache_used={"svc/1/0": 0.5},
+        held={"svc/1/0": Held(tokens=900, sequences=3), "svc/1/1": Held()},
+        gateway_now=GatewayNow(requests=11, connections=12, held_by_policy=3),
         utilization=(busy,),
     )
 
@@ -146,6 +160,26 @@ def test_a_hung_or_missing_process_is_down() -> None:
     seen = {f"{dict(labels)['role']}-{dict(labels)['index']}": one for labels, one in up.items()}
     assert seen == {"policy-0": 1, "policy-1": 0, "valkey-0": 0, "gateway-0": 1}
     assert value(given, "gonogo_replicas_ready", service="svc") == 1
+
+
+def test_the_queue_is_told_by_state_with_its_oldest_and_its_pace() -> None:
+    given = measured()
+    states = [value(given, "gonogo_queue_tasks", state=one) for one in ("queued", "leased", "done", "dead")]
+    told = ("oldest_seconds", "ended_per_second", "batches", "workers", "draining")
+    assert (states, [value(given, f"gonogo_queue_{one}") for one in told]) == ([7, 2, 5, 1], [12.5, 0.5, 3, 1, 0])
+
+
+def test_what_each_replica_holds_is_told_where_valkey_says() -> None:
+    given = measured()
+    assert value(given, "gonogo_replica_tokens_held", service="svc", replica="svc/1/0") == 900
+    assert value(given, "gonogo_replica_requests_held", service="svc", replica="svc/1/1") == 0
+    assert not [name for name, _ in samples(replace(given, held={})) if name.endswith("_held")]
+
+
+def test_who_waits_is_told_where_envoy_says() -> None:
+    assert value(measured(), "gonogo_gateway_requests_held_by_policy") == 3
+    silent = replace(measured(), gateway_now=GatewayNow())
+    assert not [name for name, _ in samples(silent) if name.startswith("gonogo_gateway_requests")]
 
 
 def test_a_thousand_keys_make_no_thousand_series() -> None:

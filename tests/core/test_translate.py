@@ -11,9 +11,10 @@ import pytest
 from envoy.config.route.v3 import route_components_pb2
 
 from gonogo.actions.model import ClusterPlan, EndpointPlan, ListenerPlan
+from gonogo.facts.part import TASKS
 from gonogo.facts.replica import ReplicaName
 from gonogo.facts.request_record import RPC
-from gonogo.gateway.policy.question import HEAD, WHOLE
+from gonogo.gateway.policy.question import HEAD, SMALL, WHOLE
 from gonogo.gateway.resources.asking import asked_by_headers, asked_nothing
 from gonogo.gateway.resources.convert import to_json, to_message, unpacked
 from gonogo.gateway.resources.routes import PATHS
@@ -50,6 +51,7 @@ PLAN = GatewayInput(
     certificate_chain_pem="chain",
     private_key_pem="the private key",
     access_log_path="/log",
+    queue_socket="/run/tasks-0.sock",
     rpc_socket="/run/rpc-0.sock",
     front_socket="/run/front.sock",
 )
@@ -91,13 +93,19 @@ def test_another_process_gives_the_same_bytes() -> None:
     assert seen == {str(translate(PLAN).versions)}
 
 
+ASKED = {SMALL, HEAD, WHOLE}
+
+
 def test_policy_is_asked_about_everything_but_health_and_unknown_paths() -> None:
     for route in all_routes():
-        unasked = {HEAD, WHOLE} & set(route.get("typed_per_filter_config", {}))
+        changed = ASKED & set(route.get("typed_per_filter_config", {}))
         if "grpc" in route["match"]:
             continue
-        assert unasked == (set() if route["match"].get("path") in PATHS else {HEAD, WHOLE}), route
-        assert not unasked or "direct_response" in route, "a route past policy leads to no engine"
+        assert changed == (set() if route["match"].get("path") in PATHS else ASKED), route
+        if changed and "direct_response" not in route:
+            assert route["route"]["cluster"] == TASKS, "a route past policy leads to no engine"
+            asked = {name: route["typed_per_filter_config"][name] for name in ASKED}
+            assert asked == to_typed(asked_by_headers()), "it is asked by the headers, always"
 
 
 def test_grpc_calls_are_let_in_by_their_headers_and_keep_their_key_for_the_way_back() -> None:
@@ -125,7 +133,7 @@ def all_routes() -> list[dict[str, Any]]:
 
 
 def test_every_way_to_an_engine_names_its_revision_and_takes_the_key_away() -> None:
-    ways = [route for route in all_routes() if route.get("route", {}).get("cluster", RPC) != RPC]
+    ways = [route for route in all_routes() if route.get("route", {}).get("cluster", RPC) not in (RPC, TASKS)]
     assert len(ways) == len(PATHS) * len(PLAN.clusters)
     for route in ways:
         (revision,) = [h for h in route["match"]["headers"] if h["name"] == "x-gonogo-revision"]

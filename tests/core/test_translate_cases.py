@@ -46,6 +46,7 @@ def read(path: Path) -> GatewayInput:
         certificate_chain_pem="-----BEGIN CERTIFICATE-----\n(the chain)\n-----END CERTIFICATE-----\n",
         private_key_pem="-----BEGIN PRIVATE KEY-----\n(the key)\n-----END PRIVATE KEY-----\n",
         access_log_path="/state/gateway/access.log",
+        queue_socket="/state/run/tasks-0.sock",
         relay_sockets=tuple(content.get("relays", ())),
         inner_socket="/state/run/inner.sock",
         inner_log_path="/state/gateway/inner.log",

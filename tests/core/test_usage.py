@@ -109,7 +109,7 @@ def test_where_nobody_told_the_prompts_tokens_policys_estimate_stands_and_is_cou
         ({}, Outcome.ANSWERED),
         ({"status": 500, "details": ""}, Outcome.FAILED),
         ({"status": 503, "flags": "URX,UC", "details": "upstream_reset_before_response_started"}, Outcome.FAILED),
-        ({"status": 503, "revision": None, "details": "ext_proc_error_grpc_error_14"}, Outcome.FAILED),
+        ({"status": 503, "revision": None, "details": "ext_authz_error"}, Outcome.FAILED),
         ({"flags": "UC", "details": "upstream_reset_after_response_started{connection_termination}"}, Outcome.FAILED),
         ({"flags": "SI", "details": "stream_idle_timeout"}, Outcome.FAILED),
         ({"status": 0, "flags": "", "details": ""}, Outcome.FAILED),

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, ClassVar
+from urllib.parse import unquote
 
 import grpc
 from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
@@ -85,6 +86,8 @@ class Policy(auth_grpc.AuthorizationServicer):  # type: ignore[misc]
             headers = {"x-gonogo-revision": said.get("rev", "svc/1"), "x-gonogo-key-id": "kid-7"}
             for name in ("x-gonogo-engine", "x-gonogo-continue"):
                 headers[name] = "llama.cpp"
+            if "pick" in said:
+                headers["x-gateway-destination-endpoint"] = unquote(said["pick"])
             ok = auth.OkHttpResponse(headers=_headers(headers), response_headers_to_add=_headers(told))
             return auth.CheckResponse(status=Status(code=0), ok_response=ok)
         headers = {
@@ -141,6 +144,7 @@ class Edge:
             certificate_chain_pem=certificates.chain_pem,
             private_key_pem=certificates.key_pem,
             access_log_path=str(root / "access.log"),
+            queue_socket=str(root / "tasks-0.sock"),
             rpc_socket=str(root / "rpc-0.sock"),
             front_socket=str(root / "front.sock"),
         )

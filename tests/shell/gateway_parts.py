@@ -241,6 +241,7 @@ class Front:
             certificate_chain_pem=self._certificates.chain_pem,
             private_key_pem=self._certificates.key_pem,
             access_log_path=str(self.access_log),
+            queue_socket=str(self.deployment.root / "run" / "tasks-0.sock"),
             rpc_socket=str(self.deployment.root / "run" / "rpc-0.sock"),
             front_socket=str(self.deployment.root / "run" / "front.sock"),
         )

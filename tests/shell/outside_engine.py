@@ -2,7 +2,7 @@
 
     with OutsideEngine("phone") as engine: engine.url; engine.kill()
 
-Usage: outside_engine.py PORT MODEL [--gap-ms 1.5] [--no-health] [--certificate FILE --key FILE]. It counts: the answer
+Usage: outside_engine.py PORT MODEL [--gap-ms 3] [--no-health] [--certificate FILE --key FILE]. It counts: the answer
 is `one two three …`, one word per token, cut by `max_tokens` and `stop`. Each answer names the server's port in
 `system_fingerprint`; the Host header that came is in `x-host`.
 """
@@ -217,7 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("model")
-    parser.add_argument("--gap-ms", type=float, default=1.5)
+    parser.add_argument("--gap-ms", type=float, default=3.0)
     parser.add_argument("--no-health", action="store_true")
     parser.add_argument("--certificate")
     parser.add_argument("--key")

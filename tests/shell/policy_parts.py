@@ -114,6 +114,7 @@ class PolicyProcess:
         self._log = root / "logs" / f"policy-{index}.log"
         words = ["--socket", str(socket), "--database", str(root / "gonogo.db"), "--index", str(index)]
         words += ["--valkey", str(root / "run" / "valkey-0.sock"), "--access-log", str(root / "logs" / "access.log")]
+        words += ["--envoy", str(root / "run" / "admin.sock")]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gonogo.gateway.policy.main", *words],

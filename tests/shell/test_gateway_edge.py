@@ -134,7 +134,10 @@ def test_what_policy_says_arrives_word_for_word(tmp_path: Path) -> None:
 
 # path: what the message says after "There is no POST PATH. "
 LACKS, TWICE, WHOLE = "The base URL lacks /v1", "The base URL has /v1 more than once", "is the whole URL of a request"
-LISTED = "POST /v1/chat/completions, POST /v1/completions, POST /v1/embeddings, GET /v1/models, GET /healthz"
+LISTED = (
+    "POST /v1/chat/completions, POST /v1/completions, POST /v1/embeddings, GET /v1/models, /v1/tasks, /v1/files, "
+    "/v1/batches, GET /healthz"
+)
 HINTS = {
     "/chat/completions": LACKS,
     "/models": LACKS,

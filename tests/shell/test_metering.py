@@ -11,7 +11,6 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
-from gonogo.control import metering
 from gonogo.control.metering import Meter, logs_of
 from gonogo.facts.usage import PROBES, Usage
 from gonogo.gateway.access_log import KEPT_FILES, rotate_log
@@ -87,8 +86,7 @@ class Clock:
 
 
 @pytest.fixture
-def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StatePaths:
-    monkeypatch.setattr(metering, "PARTS", {"relay": 2})
+def paths(tmp_path: Path) -> StatePaths:
     found = StatePaths.of(tmp_path / "state")
     found.make()
     return found
@@ -256,12 +254,8 @@ def test_what_was_rotated_while_control_was_dead_is_counted(
     assert all(log.gaps == 0 for log in store.logs().values())
 
 
-def test_killed_at_any_moment_it_loses_nothing_and_doubles_nothing(
-    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_at_any_moment_it_loses_nothing_and_doubles_nothing(tmp_path: Path, clock: Clock) -> None:
     """SIGKILL at every statement, before and after it, before and after the commit; then it is started again."""
-
-    monkeypatch.setattr(metering, "PARTS", {"relay": 2})
 
     def fill(folder: Path) -> None:
         paths = StatePaths.of(folder)
@@ -276,7 +270,7 @@ def test_killed_at_any_moment_it_loses_nothing_and_doubles_nothing(
         access.write(relayed_line(8))
 
     def victim(*numbers: int) -> list[str]:
-        words = [sys.executable, "-c", _VICTIM_WITH_RELAYS, str(tmp_path), *map(str, numbers)]
+        words = [sys.executable, str(VICTIM), str(tmp_path), *map(str, numbers)]
         return subprocess.run(words, capture_output=True, text=True, check=True, timeout=240).stdout.split()
 
     fill(tmp_path / "0")
@@ -300,11 +294,3 @@ def test_killed_at_any_moment_it_loses_nothing_and_doubles_nothing(
         seen.add(json.dumps([used.requests, used.outcomes, used.prompt_tokens, used.completion_tokens, told]))
         opened.close()
     assert seen == {json.dumps([9, {"answered": 9}, 6 * 5 + 3 * 3, 6 * 7 + 3 * 11, 1])}
-
-
-_VICTIM_WITH_RELAYS = f"""
-import runpy
-import gonogo.control.metering as metering
-metering.PARTS = {{"relay": 2}}
-runpy.run_path({str(VICTIM)!r}, run_name="__main__")
-"""

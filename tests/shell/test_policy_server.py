@@ -425,8 +425,8 @@ def test_the_log_never_holds_a_key(deployment: Deployment) -> None:
     server.terminate()
     assert not re.search(r"gng_[0-9A-Za-z]", server.log())
     lines = server.log().splitlines()
-    assert len(lines) == 3, (
-        "one for the start, one for the Valkey that is not here, one for the end, none for a request"
+    assert len(lines) == 4, (
+        "one for the start, one each for the Valkey and the Envoy that are not here, one for the end, no request"
     )
 
 

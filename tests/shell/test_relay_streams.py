@@ -301,6 +301,24 @@ async def test_a_slow_client_holds_the_engine_back_and_not_the_relays_memory(tmp
 
 
 @in_loop
+async def test_the_model_is_called_as_its_servers_call_it(tmp_path: Path) -> None:
+    async with bench(tmp_path, "fine") as one:
+        reply = await one.ask(
+            {
+                "x-gonogo-engine": "external",
+                "x-gonogo-served-as": '"Org\\u006d \\"7B\\""',
+                "x-gonogo-model-span": "1-2",
+            },
+            model="svc",
+        )
+    assert reply.text == TEXT
+    assert one.inner.requests[0][1]["model"] == 'Orgm "7B"'
+    assert not {"x-gonogo-served-as", "x-gonogo-model-span"} & {name.lower() for name in one.inner.headers[0]}, (
+        "the place is of the body that policy saw"
+    )
+
+
+@in_loop
 async def test_the_picked_endpoint_is_asked_first_and_not_again(tmp_path: Path) -> None:
     async with bench(tmp_path, "die after 3", "fine") as one:
         await one.ask({"x-gateway-destination-endpoint": "127.0.0.1:1"})

@@ -548,3 +548,25 @@ def test_the_database_itself_refuses_to_change_events(store: Store, epoch: int, 
     with pytest.raises(sa.exc.IntegrityError, match="append-only"), store._backend.writing() as connection:
         connection.exec_driver_sql(statement)
     assert len(store.events()) == 1
+
+
+def test_a_key_that_acts_for_another_is_kept_only_within_the_others_bounds(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "gonogo.db", clock=lambda: 100.0)
+    owner = replace(KEY, key_id="owner00000", service="svc")
+    good = replace(KEY, key_id="child00000", service="svc", expires_at=200.0, acts_for="owner00000")
+    wrong = (
+        replace(good, acts_for="nobody0000"),
+        replace(good, service=None),
+        replace(good, service="other"),
+        replace(good, expires_at=None),
+        replace(good, concurrent=1),
+        replace(good, key_id="third00000", acts_for="child00000"),
+    )
+    with store.change(epoch=None, actor="tasks", principal="owner00000") as change:
+        change.add_key(owner)
+        change.add_key(good)
+        for row in wrong:
+            with pytest.raises(ValueError, match="acts for"):
+                change.add_key(row)
+    assert store.policy_view().keys["child00000"] == good
+    assert store.latest_events(1)[0].detail["acts_for"] == "owner00000"

@@ -94,7 +94,7 @@ def list_keys(state_dir: StateDir = None, json: Json = False, lang: Lang = None)
 
     session = open_session(state_dir, json, lang)
     with _store(session) as store:
-        rows = [row for row in store.keys() if row.revision is None]  # noqa: SIM118 (not a dict)
+        rows = [row for row in store.keys() if row.revision is None and row.acts_for is None]  # noqa: SIM118 (not a dict)
     now = time.time()
     if not rows:
         session.say("keys.none")
@@ -193,7 +193,8 @@ def _chosen(asked: str, store: Store) -> KeyRow:
     for row in rows:
         if row.key_id == key_id:
             return row
-    live = [row for row in rows if row.name == asked and row.revoked_at is None and row.revision is None]
+    named = [row for row in rows if row.name == asked and row.revoked_at is None]
+    live = [row for row in named if row.revision is None and row.acts_for is None]
     if len(live) == 1:
         return live[0]
     shown = "…" if isinstance(parsed, ParsedKey) else asked

@@ -32,6 +32,7 @@ from gonogo.cli import (
     render,
     report,
     status,
+    tasks,
     up,
     usage,
 )
@@ -107,6 +108,7 @@ def application() -> typer.Typer:
     made.add_typer(env.application(), name="env", help=told("env"))
     made.add_typer(models.application(), name="models", help=told("models"))
     made.add_typer(keys.application(), name="keys", help=told("keys"))
+    made.add_typer(tasks.application(), name="tasks", help=told("tasks"))
     made.add_typer(render.application(), name="render", help=told("render"))
     made.callback()(_options)
     return made

@@ -57,6 +57,7 @@ def command(  # noqa: PLR0913, PLR0917 (one parameter is one option)
         session.say("usage.none", since=since)
     else:
         session.out.print(_table(session, shown, by))
+        session.say("usage.legend")
         print_availability(session, measured)
     return Outcome(result={"since": now - seconds, "until": now, "lines": shown, "availability": measured})
 
@@ -106,7 +107,10 @@ def _table(session: Session, shown: Sequence[Mapping[str, Any]], by: str | None)
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
     left = (*(("at",) if by else ()), "service", "key")
     for name in (*left, *COLUMNS, *_TIMES):
-        table.add_column(session.told(f"usage.{name}"), justify="left" if name in left else "right")
+        text = name in left
+        table.add_column(
+            session.told(f"usage.{name}"), justify="left" if text else "right", no_wrap=not text, overflow="fold"
+        )
     for one in shown:
         who = [Text(one["service"] or session.told("usage.no_service")), Text(_key(session, one))]
         when = [_moment(one["at"])] if by else []

@@ -34,7 +34,7 @@ from gonogo.control.probe import FrontDoor, ask_everything, not_asked
 from gonogo.control.sight import given_pair, names_for
 from gonogo.engines.model import Launch
 from gonogo.engines.table import engine_for
-from gonogo.facts.part import PARTS, POLICY, RELAY, RPC
+from gonogo.facts.part import PARTS, POLICY, RELAY, RPC, TASKS
 from gonogo.facts.probe import ProbeFacts
 from gonogo.facts.world import World
 from gonogo.gateway.ads import AdsServer
@@ -201,6 +201,7 @@ class Hands:
                 certificate_chain_pem=certificate.chain_pem,
                 private_key_pem=certificate.key_pem,
                 access_log_path=str(self._paths.access_log),
+                queue_socket=self._sockets(TASKS)[0],
                 relay_sockets=self._sockets(RELAY),
                 inner_socket=str(self._paths.inner_socket),
                 inner_log_path=str(self._paths.inner_log),

@@ -97,7 +97,7 @@ class Meter:
 
 def logs_of(paths: StatePaths) -> dict[str, Path]:
     """The logs that are metered, by name; the gateway's first, so that a relay's line of a request is there already."""
-    relays = {f"{RELAY}-{index}": paths.gateway / f"{RELAY}-{index}.log" for index in range(PARTS.get(RELAY, 0))}
+    relays = {f"{RELAY}-{index}": paths.relay_log(index) for index in range(PARTS.get(RELAY, 0))}
     return {ACCESS: paths.access_log, **relays}
 
 

@@ -7,19 +7,28 @@ from dataclasses import replace
 from threading import Lock
 from typing import Any
 
+import httpx
+
 import gonogo
 from gonogo.control.deployment import Deployment
+from gonogo.control.holdings import holdings
 from gonogo.engines.size import replicas_wanted
+from gonogo.facts.parse_gateway import FILTER, GatewayNow, parse_gateway_now
 from gonogo.facts.parse_utilization import Utilization
+from gonogo.facts.part import VALKEY
 from gonogo.facts.world import World
+from gonogo.gateway.policy.ledger import Held
 from gonogo.monitoring.exposition import Measured, text
 from gonogo.monitoring.usage import availabilities, plain
 from gonogo.plan.model import DesiredService, Plan
 from gonogo.runtimes.look_accelerators import look_at_utilization
 from gonogo.store.metering import ALL_S
 from gonogo.store.store import Store
+from gonogo.tasks.database import NAME
+from gonogo.tasks.summary import summary_of
 
 UTILIZATION_EVERY_S = 5.0
+ENVOY_LIMIT_S = 1.0
 AVAILABILITY_EVERY_S = 5.0
 
 
@@ -29,6 +38,8 @@ class Metrics:
     def __init__(self, deployment: Deployment) -> None:
         self._store = deployment.store
         self._memory = deployment.memory
+        self._envoy = deployment.paths.admin_socket
+        self._valkey = deployment.paths.part_socket(VALKEY, 0)
         self._looking = Lock()
         self._looked_at = -UTILIZATION_EVERY_S
         self._utilization: tuple[Utilization, ...] = ()
@@ -51,6 +62,8 @@ class Metrics:
                     for name, progress in watched
                     if progress is not None and progress.cache_used is not None
                 },
+                held=self._held(world),
+                gateway_now=self._gateway_now(),
                 utilization=self._busy(world),
             )
         )
@@ -62,6 +75,28 @@ class Metrics:
                 self._availability = plain(availabilities(self._store, time.time()))
                 self._counted_at = time.monotonic()
             return self._availability
+
+    def _gateway_now(self) -> GatewayNow:
+        transport = httpx.HTTPTransport(uds=str(self._envoy))
+        try:
+            with httpx.Client(transport=transport, timeout=ENVOY_LIMIT_S) as client:
+                answer = client.get("http://admin/stats", params={"format": "json", "filter": FILTER})
+                return parse_gateway_now(answer.text)
+        except httpx.HTTPError:
+            return GatewayNow()
+
+    def _held(self, world: World | None) -> dict[str, Held]:
+        """By replica; empty where Valkey does not say."""
+        seen = (world.replicas if world is not None else None) or ()
+        replicas = [one for one in seen if one.url is None]  # what others run is not ours to fill
+        revisions = {f"{one.name.service}/{one.name.revision}" for one in replicas}
+        found = holdings(self._valkey, sorted(revisions)) if revisions else None
+        if found is None:
+            return {}
+        return {
+            str(one.name): found[f"{one.name.service}/{one.name.revision}"].get(f"{one.address}:{one.port}", Held())
+            for one in replicas
+        }
 
     def _busy(self, world: World | None) -> tuple[Utilization, ...]:
         host = world.host if world is not None else None
@@ -75,7 +110,7 @@ class Metrics:
 
 def from_store(store: Store) -> Measured:
     """What is known without control."""
-    keys = [key for key in store.keys() if key.revision is None]  # noqa: SIM118 (not a dict)
+    keys = [key for key in store.keys() if key.revision is None and key.acts_for is None]  # noqa: SIM118 (not a dict)
     return Measured(
         version=gonogo.__version__,
         totals=store.usage(ALL_S, 0, 1),
@@ -83,8 +118,11 @@ def from_store(store: Store) -> Measured:
         key_names={key.key_id: key.name for key in keys},
         logs=store.logs(),
         chain_length=store.head().sequence,
+        queue=summary_of(store.path.parent / "tasks" / NAME, time.time()),
     )
 
 
 def _wanted(services: tuple[DesiredService, ...], world: World) -> dict[str, int]:
-    return {one.name: replicas_wanted(one.serving or one.desired, world) for one in services if not one.removed}
+    """Replicas by service: of servers that others run all that the spec names."""
+    shown = [one.serving or one.desired for one in services if not one.removed]
+    return {one.service: len(one.spec.external) or replicas_wanted(one, world) for one in shown}

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Callable, Mapping
 
 from gonogo.engines.model import Launch
-from gonogo.facts.part import POLICY, RELAY, RPC, VALKEY
+from gonogo.facts.part import POLICY, RELAY, RPC, TASKS, VALKEY, WORKER
 from gonogo.runtimes.paths import StatePaths
 from gonogo.runtimes.valkey import valkey_command
 
 
 def launch_of(role: str, index: int, paths: StatePaths) -> Launch:
     """The command that starts this part. Raises KeyError for a role that there is not."""
-    return Launch(command=_COMMANDS[role](index, paths), environment={}, niceness=0)
+    return Launch(command=_COMMANDS[role](index, paths), environment={}, niceness=_NICENESS.get(role, 0))
 
 
 def _policy(index: int, paths: StatePaths) -> tuple[str, ...]:
@@ -24,6 +25,7 @@ def _policy(index: int, paths: StatePaths) -> tuple[str, ...]:
         *("--index", str(index)),
         *("--valkey", str(paths.part_socket(VALKEY, 0))),
         *("--access-log", str(paths.access_log)),
+        *("--envoy", str(paths.admin_socket)),
     )
 
 
@@ -49,9 +51,25 @@ def _valkey(index: int, paths: StatePaths) -> tuple[str, ...]:
     return valkey_command(paths.part_socket(VALKEY, index), paths.valkey)
 
 
+def _tasks(index: int, paths: StatePaths) -> tuple[str, ...]:
+    return _of_queue("gonogo.tasks.main", paths, paths.part_socket(TASKS, index))
+
+
+def _worker(index: int, paths: StatePaths) -> tuple[str, ...]:
+    return _of_queue("gonogo.tasks.worker", paths, paths.part_socket(WORKER, index))
+
+
+def _of_queue(module: str, paths: StatePaths, socket: Path) -> tuple[str, ...]:
+    return (sys.executable, "-m", module, "--state-dir", str(paths.root), "--socket", str(socket))
+
+
 _COMMANDS: Mapping[str, Callable[[int, StatePaths], tuple[str, ...]]] = {
     POLICY: _policy,
     RELAY: _relay,
     RPC: _rpc,
     VALKEY: _valkey,
+    TASKS: _tasks,
+    WORKER: _worker,
 }
+_NICENESS: Mapping[str, int] = {TASKS: 2, WORKER: 4}
+"""Whoever waits for an answer goes before whoever left a task."""

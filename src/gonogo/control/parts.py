@@ -13,7 +13,7 @@ from typing import Awaitable, Callable, Iterable, Mapping
 import grpc
 import httpx
 
-from gonogo.facts.part import POLICY, RELAY, RPC, VALKEY
+from gonogo.facts.part import POLICY, RELAY, RPC, TASKS, VALKEY, WORKER
 from gonogo.facts.replica import Health
 from gonogo.plan import health
 from gonogo.runtimes.local import LocalRuntime, Process
@@ -39,6 +39,8 @@ class PartsWatch:
             RELAY: self._relay_answers,
             RPC: self._grpc_answers,
             VALKEY: self._valkey_answers,
+            TASKS: self._http_answers,
+            WORKER: self._hangs_up,
         }
 
     def follow(self, processes: Iterable[Process]) -> None:
@@ -91,6 +93,29 @@ class PartsWatch:
             except grpc.aio.AioRpcError:
                 return False
             return True
+
+    async def _http_answers(self, process: Process) -> bool:
+        """Any answer counts."""
+        socket = self._paths.part_socket(process.role, int(process.name))
+        transport = httpx.AsyncHTTPTransport(uds=str(socket))
+        try:
+            async with httpx.AsyncClient(transport=transport, timeout=ANSWER_LIMIT_S) as client:
+                await client.get("http://part/healthz")
+                return True
+        except httpx.HTTPError:
+            return False
+
+    async def _hangs_up(self, process: Process) -> bool:
+        """It accepts a connection and closes it."""
+        socket = self._paths.part_socket(process.role, int(process.name))
+        try:
+            reader, writer = await asyncio.open_unix_connection(str(socket))
+            try:
+                return await asyncio.wait_for(reader.read(1), ANSWER_LIMIT_S) == b""
+            finally:
+                writer.close()
+        except (OSError, asyncio.TimeoutError):
+            return False
 
     async def _valkey_answers(self, process: Process) -> bool:
         """Any answer to a PING counts: while it loads what it kept it says so, and is not hung."""

@@ -143,7 +143,7 @@ class Recorder:
                 self.mark(f"{name.service}/{name.revision}", "replicas ready", world.at)
             with self._change() as change:
                 change.event(
-                    "ServerWell" if well else "ServerSilent",
+                    "ServerRecovered" if well else "ServerFailed",
                     service=name.service,
                     revision=name.revision,
                     replica=str(name),

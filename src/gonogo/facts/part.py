@@ -9,8 +9,10 @@ POLICY = "policy"
 RELAY = "relay"
 RPC = "rpc"
 VALKEY = "valkey"
+TASKS = "tasks"
+WORKER = "worker"
 
-PARTS: Mapping[str, int] = {VALKEY: 1, POLICY: 2, RELAY: 2, RPC: 1}
+PARTS: Mapping[str, int] = {VALKEY: 1, POLICY: 2, RELAY: 2, RPC: 1, TASKS: 1, WORKER: 1}
 """Role → how many run, in the order in which they are started; ended the other way round. Each has a unix socket."""
 
 COUNTERS_DB = 1

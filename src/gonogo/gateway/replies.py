@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Sequence
 
+from gonogo.gateway.policy.decide import QUEUE_PATHS
 from gonogo.gateway.resources.convert import Json
 from gonogo.gateway.resources.hints import BASE
 from gonogo.gateway.resources.routes import HTTPS_WANTED, UNKNOWN_PATH
@@ -50,6 +51,14 @@ _REPLIES = (
         code="policy_unavailable",
         hop="policy",
         message="The server that checks keys did not answer, so nobody is let in. Try again.",
+        retry_after_s=1,
+    ),
+    Reply(
+        when=f"response.code >= 500 && request.url_path.matches('^({'|'.join(QUEUE_PATHS)})(/.*)?$')",
+        status=503,
+        code="queue_unavailable",
+        hop="tasks",
+        message="The queue's process did not take the request, or went away before it answered. Try again.",
         retry_after_s=1,
     ),
     Reply(

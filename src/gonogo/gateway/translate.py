@@ -14,6 +14,7 @@ from envoy.config.route.v3 import route_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
 from gonogo.actions.model import ClusterPlan, ListenerPlan
+from gonogo.facts.part import TASKS
 from gonogo.facts.request_record import RPC
 from gonogo.gateway import snapshot
 from gonogo.gateway.resources import (
@@ -22,6 +23,7 @@ from gonogo.gateway.resources import (
     inner,
     listeners,
     local_front,
+    queue,
     relay,
     routes,
     rpc,
@@ -34,7 +36,8 @@ from gonogo.gateway.resources.convert import to_message
 class GatewayInput:
     """Everything that the gateway's configuration is made of. Paths are absolute; the PEM chain is leaf first.
 
-    `rpc_socket`: where the gRPC server listens; `front_socket`: where it comes back to Envoy with HTTP.
+    `rpc_socket`: where the gRPC server listens; `queue_socket`: where the queue's HTTP interface does; `front_socket`:
+    where the gRPC server and the queue's workers come back to Envoy with HTTP.
     `system_ca_file`: the CAs that this system trusts, for external servers whose spec names no CA.
     """
 
@@ -46,6 +49,7 @@ class GatewayInput:
     access_log_path: str
     rpc_socket: str
     front_socket: str
+    queue_socket: str
     relay_sockets: tuple[str, ...] = ()
     """Where the relays listen; empty: streamed requests go to the engines as the others do."""
     inner_socket: str = ""
@@ -59,6 +63,7 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
     cds = {plan.name: to_message(clusters.cluster(plan, given.system_ca_file), cluster_pb2.Cluster()) for plan in plans}
     cds[asking.POLICY_CLUSTER] = to_message(clusters.policy_cluster(given.policy_sockets), cluster_pb2.Cluster())
     cds[asking.ASKING] = to_message(asking.cluster(), cluster_pb2.Cluster())
+    cds[TASKS] = to_message(queue.queue_cluster(given.queue_socket), cluster_pb2.Cluster())
     cds[RPC] = to_message(rpc.rpc_cluster(given.rpc_socket), cluster_pb2.Cluster())
     ours = [plan for plan in plans if plan.external is None]
     eds = {plan.name: to_message(clusters.endpoints(plan), endpoint_pb2.ClusterLoadAssignment()) for plan in ours}
@@ -75,8 +80,9 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
         front = local_front.local_front(given.front_socket, given.access_log_path)
         lds[local_front.NAME] = to_message(front, listener_pb2.Listener())
         # Without a listener nobody asks for these, and what nobody asks for is never acknowledged.
+        others = [*rpc.rpc_routes(), *queue.queue_routes()]
         rds[routes.ROUTE_CONFIG] = to_message(
-            routes.routes(plans, rpc.rpc_routes(), relayed=relayed), route_pb2.RouteConfiguration()
+            routes.routes(plans, others, relayed=relayed), route_pb2.RouteConfiguration()
         )
         certificate = secrets.server_certificate(given.certificate_chain_pem, given.private_key_pem)
         sds[secrets.SERVER_SECRET] = to_message(certificate, secret_pb2.Secret())

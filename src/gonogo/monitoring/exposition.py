@@ -6,18 +6,21 @@ label has few values: keys above `MOST_KEYS` are one, `other`; a replica or a pa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gonogo.facts.parse_gateway import GatewayNow
 from gonogo.facts.parse_utilization import Utilization
-from gonogo.facts.replica import Health, ReplicaFacts
+from gonogo.facts.replica import Health, ReplicaFacts, ReplicaName
 from gonogo.facts.usage import BOUNDS, NOBODY, PROBES, Outcome, Usage
 from gonogo.facts.world import World
+from gonogo.gateway.policy.ledger import Held
 from gonogo.store.metering import LogState, UsageRow
+from gonogo.tasks.summary import Summary
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MOST_KEYS = 100
@@ -29,8 +32,9 @@ _SERVICE, _MODEL = "service", "gen_ai_request_model"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """Everything that is told. `totals`: the rows of all time. `key_order`: key ids, oldest first: the first
-    `MOST_KEYS` have a label of their own; `key_names` by id. `world` None: control does not run. `wanted`: replicas by
-    service. `failing`: answers that block. `cache_used`: by replica, 0 to 1.
+    `MOST_KEYS` have a label of their own; `key_names` by id. `world` None: control does not run. `queue` None: there is
+    none, or it cannot be read. `wanted`: replicas by service. `failing`: answers that block. `cache_used` (0 to 1) and
+    `held`: by replica.
     """
 
     version: str
@@ -43,7 +47,10 @@ class Measured:
     wanted: Mapping[str, int] = field(default_factory=dict)
     failing: int | None = None
     cache_used: Mapping[str, float] = field(default_factory=dict)
+    held: Mapping[str, Held] = field(default_factory=dict)
+    gateway_now: GatewayNow = field(default_factory=GatewayNow)
     utilization: Sequence[Utilization] = ()
+    queue: Summary | None = None
 
 
 def text(given: Measured) -> str:
@@ -62,9 +69,12 @@ class _Collected(Collector):
         yield from _requests(self._given)
         yield from _histograms(self._given)
         yield from _metering(self._given)
+        if self._given.queue is not None:
+            yield from _queue(self._given.queue)
         if self._given.world is not None:
             yield from _replicas(self._given, self._given.world)
             yield from _parts(self._given.world)
+        yield from _gateway(self._given.gateway_now)
         yield from _accelerators(self._given.utilization)
 
 
@@ -125,6 +135,21 @@ def _histograms(given: Measured) -> Iterator[Metric]:
     yield family
 
 
+def _queue(seen: Summary) -> Iterator[Metric]:
+    states = [((name,), count) for name, count in asdict(seen.counts).items()]
+    yield _gauge("gonogo_queue_tasks", "Tasks in the queue, those that ended and are kept too.", states, ("state",))
+    if seen.oldest_age_s is not None:
+        told = "How long the oldest task has waited that still waits."
+        yield _gauge("gonogo_queue_oldest_seconds", told, [((), seen.oldest_age_s)])
+    for name, told, value in (
+        ("ended_per_second", "Tasks that ended, over the last minute.", seen.ended_per_s),
+        ("batches", "Batches that are not finished.", seen.batches),
+        ("workers", "Workers that hold tasks.", seen.workers),
+        ("draining", "Whether nothing new begins.", seen.draining),
+    ):
+        yield _gauge(f"gonogo_queue_{name}", told, [((), float(value))])
+
+
 def _metering(given: Measured) -> Iterator[Metric]:
     for name, told in {
         "lines": "Lines that metering has read.",
@@ -163,12 +188,20 @@ def _replicas(given: Measured, world: World) -> Iterator[Metric]:
         if str(one.name) in given.cache_used
     ]
     yield _gauge("gonogo_replica_cache_used_ratio", "Share of the KV cache that is taken.", used, labels)
+    for name, told in {"tokens": "Tokens in flight: prompts and expected answers", "sequences": "Requests"}.items():
+        held = [((one.service, str(one)), float(getattr(seen_held, name))) for one, seen_held in _held(given, seen)]
+        unit = "requests" if name == "sequences" else name
+        yield _gauge(f"gonogo_replica_{unit}_held", f"{told} that policy sent to the replica.", held, labels)
     resident = [
         ((one.name.service, str(one.name)), float(one.memory.resident_bytes))
         for one in seen
         if one.memory is not None and one.memory.resident_bytes is not None
     ]
     yield _gauge("gonogo_replica_resident_memory_bytes", "Memory of the engine's processes.", resident, labels)
+
+
+def _held(given: Measured, seen: Iterable[ReplicaFacts]) -> list[tuple[ReplicaName, Held]]:
+    return [(one.name, given.held[str(one.name)]) for one in seen if str(one.name) in given.held]
 
 
 def _parts(world: World) -> Iterator[Metric]:
@@ -184,6 +217,15 @@ def _parts(world: World) -> Iterator[Metric]:
     if world.certificate is not None:
         rows = [((), world.certificate.not_after)]
         yield _gauge("gonogo_certificate_not_after_timestamp_seconds", "When the gateway's certificate ends.", rows)
+
+
+def _gateway(now: GatewayNow) -> Iterator[Metric]:
+    for name, told, value in (
+        ("requests", "Requests of clients that have not ended.", now.requests),
+        ("requests_held_by_policy", "Requests that wait for room, or are being judged.", now.held_by_policy),
+        ("connections", "Connections of clients.", now.connections),
+    ):
+        yield _gauge(f"gonogo_gateway_{name}", told, [] if value is None else [((), float(value))])
 
 
 def _accelerators(seen: Sequence[Utilization]) -> Iterator[Metric]:

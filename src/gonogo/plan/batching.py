@@ -162,6 +162,12 @@ class DynamicBatchScheduler:
 
     def take(self, now: float, *, tokens: int | None = None, most: int | None = None) -> Batch:
         """The next batch, which waits no longer. `tokens`: the room, where less than the budget; `most` requests."""
+        batch = self.propose(now, tokens=tokens, most=most)
+        self.went(batch)
+        return batch
+
+    def propose(self, now: float, *, tokens: int | None = None, most: int | None = None) -> Batch:
+        """What `take` would give. All of it waits on, until the same batch is said to have gone (`went`)."""
         room = self.max_tokens if tokens is None else min(tokens, self.max_tokens)
         most = len(self._waiting) if most is None else min(most, len(self._waiting))
         if most <= 0:
@@ -169,11 +175,17 @@ class DynamicBatchScheduler:
         wait_s = self._wait_s(now)
         if wait_s > 0:
             return Batch(wait_s=wait_s)
-        taken = list(self._chosen(room, most))
-        if taken:
+        chosen = tuple(self._chosen(room, most))
+        return Batch(requests=chosen, tokens=sum(self.cost(request) for request in chosen))
+
+    def went(self, batch: Batch) -> None:
+        """These wait no longer, and count as given to their keys. One that was removed meanwhile counts too."""
+        for request in batch.requests:
+            self._served[request.key] = self._served.get(request.key, self._floor) + self.cost(request)
+            self.remove(request.request_id)
+        if batch.requests:
             self._batches += 1
             self._raise_floor()
-        return Batch(requests=tuple(taken), tokens=sum(self.cost(request) for request in taken))
 
     def batches(self, requests: Sequence[Waiting]) -> tuple[tuple[Batch, ...], tuple[TooLarge, ...]]:
         """All of them in batches, nothing waited for, and who was refused. Takes what waited before along."""
@@ -190,47 +202,46 @@ class DynamicBatchScheduler:
         return self._longest_wait_s - (now - oldest)
 
     def _chosen(self, room: int, most: int) -> Iterator[Waiting]:
-        """Takes them out of the queue one by one."""
+        served = dict(self._served)
+        first: Waiting | None = None
         if (self._batches + 1) % self._turn == 0:
-            oldest = next(iter(self._waiting.values()))
-            if self.cost(oldest) > room:
+            first = next(iter(self._waiting.values()))
+            cost = self.cost(first)
+            if cost > room:
                 return
-            room, most = room - self.cost(oldest), most - 1
-            yield self._give(oldest)
+            room, most = room - cost, most - 1
+            served[first.key] += cost
+            yield first
         for priority in Priority:
-            for request in self._fair(priority):
+            for request in self._fair(priority, served):
                 if most == 0 or room == 0:
                     return
                 cost = self.cost(request)
-                if cost <= room:
+                if cost <= room and request is not first:
                     room, most = room - cost, most - 1
-                    yield self._give(request)
+                    served[request.key] += cost
+                    yield request
 
-    def _fair(self, priority: Priority) -> Iterator[Waiting]:
+    def _fair(self, priority: Priority, served: Mapping[str, int]) -> Iterator[Waiting]:
         """Those of this priority, each time the next of the key that was given least, whether or not the last one went.
 
         A key that is a whole budget ahead fills no gaps: where the others' requests are large it would for ever.
         """
         heads = [
-            (self._served[key], number, key, iter(tuple(queue.values())))
+            (served[key], number, key, iter(queue.values()))
             for number, ((of, key), queue) in enumerate(self._queues.items())
             if of is priority
         ]
         heapq.heapify(heads)
         furthest = heads[0][0] + self.max_tokens if heads else 0
         while heads:
-            served, number, key, requests = heads[0]
-            request = next(requests, None) if served <= furthest else None
+            given, number, key, requests = heads[0]
+            request = next(requests, None) if given <= furthest else None
             if request is None:
                 heapq.heappop(heads)
                 continue
             yield request
-            heapq.heapreplace(heads, (self._served.get(key, 0), number, key, requests))
-
-    def _give(self, request: Waiting) -> Waiting:
-        self._served[request.key] += self.cost(request)
-        self.remove(request.request_id)
-        return request
+            heapq.heapreplace(heads, (served[key], number, key, requests))
 
     def _raise_floor(self) -> None:
         """The floor is what the least served of those that wait was given; who is below it and away is forgotten."""

@@ -21,7 +21,7 @@ def valkey_command(socket: Path, directory: Path) -> tuple[str, ...]:
     # Through env: a program that is not there must be a part that dies with a word in its log, and no failed action,
     # which would hold up everything else. Without it each policy server counts by itself.
     return (
-        *("env", valkey_binary(), "--port", "0"),
+        *("/usr/bin/env", valkey_binary(), "--port", "0"),
         *("--unixsocket", str(socket), "--unixsocketperm", "600"),
         *("--dir", str(directory), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
         # A full one refuses to write: what is forgotten silently would be a limit that does not hold, or a lost task.

@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import re
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Mapping
 
@@ -80,7 +80,8 @@ class KeyRow:
     """One key as it is kept. Times are Unix seconds.
 
     `service` None: good for every service. `revision` set: pinned to that revision of the service, for probes.
-    Limits are those of `LIMITS`, `priority` is one of `PRIORITIES`.
+    Limits are those of `LIMITS`, `priority` is one of `PRIORITIES`. `acts_for`: the id of the key on whose behalf this
+    one is used (`acting`); a worker has it, which runs what that key's owner left in the queue.
     """
 
     key_id: str
@@ -97,6 +98,7 @@ class KeyRow:
     tokens_per_day: int | None = None
     concurrent: int | None = None
     priority: str = INTERACTIVE
+    acts_for: str | None = None
 
     @property
     def limits(self) -> Mapping[str, int]:
@@ -159,6 +161,28 @@ def usable(row: KeyRow, now: float) -> bool:
     A revocation counts at once, whatever its time says: a clock set back must not bring a key to life.
     """
     return row.revoked_at is None and (row.expires_at is None or now < row.expires_at)
+
+
+def acting(row: KeyRow, keys: Mapping[str, KeyRow]) -> KeyRow | None:
+    """Whom a key stands for: itself, or the key that it acts for, which is never allowed more by it.
+
+    That one's id and limits count, with the priority, the end and the narrower scopes of `row`. None: it is gone.
+    """
+    if row.acts_for is None:
+        return row
+    owner = keys.get(row.acts_for)
+    if owner is None or owner.acts_for is not None:
+        return None
+    ends = [one.expires_at for one in (row, owner) if one.expires_at is not None]
+    revoked = [one.revoked_at for one in (row, owner) if one.revoked_at is not None]
+    return replace(
+        owner,
+        service=owner.service or row.service,
+        scopes=tuple(scope for scope in row.scopes if scope in owner.scopes),
+        priority=row.priority,
+        expires_at=min(ends, default=None),
+        revoked_at=min(revoked, default=None),
+    )
 
 
 def _hash(text: str) -> str:

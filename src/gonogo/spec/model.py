@@ -142,6 +142,20 @@ class Expect(Part):
     ] = 2048
 
 
+class Slo(Part):
+    """What requests are held to."""
+
+    ttft_ms: Annotated[
+        int | None,
+        Field(
+            ge=50,
+            le=600_000,
+            description="Milliseconds to the first token: a request that would miss it is refused at once with 429. "
+            "Absent: 30 s of waiting at most.",
+        ),
+    ] = None
+
+
 class Balancing(str, Enum):
     """Who of a service's replicas gets the next request. `token_aware`: as policy picks, by what each holds; where it
     is silent, the one with the fewest requests.
@@ -242,6 +256,7 @@ class Spec(Part):
         ),
     ] = None
     expect: Annotated[Expect, Field(description="The load that the plan must hold.")] = Expect()
+    slo: Annotated[Slo, Field(description="What clients are promised.")] = Slo()
     hosts: Annotated[Literal["local"], Field(description="Where replicas run: `local` is this machine.")] = "local"
     gateway: Annotated[Gateway, Field(description="Where the gateway listens, and its certificate.")] = Gateway()
     probes: Annotated[

@@ -16,8 +16,8 @@ from gonogo.facts.metered import Metered
 from gonogo.security.chain import Event, canonical
 from gonogo.security.keys import LIMITS, SCOPES, KeyRow, check_limits
 from gonogo.spec import Revision, Spec
+from gonogo.store import acting, journal, metering, queries
 from gonogo.store import answers as kept_answers
-from gonogo.store import journal, metering, queries
 from gonogo.store import tables as t
 from gonogo.store.faults import LeaseNeeded, UnknownKey, UnknownRevision
 from gonogo.store.log import Log, Subject
@@ -125,7 +125,7 @@ class Change:
     def add_key(self, row: KeyRow) -> None:
         """Keep a key. Needs no lease. Raises ValueError for a scope, a pin or a limit that cannot be.
 
-        Pinned keys that expired more than an hour ago are dropped on the way.
+        Pinned keys and those that act for others are dropped on the way, an hour after they expired.
         """
         unknown = [scope for scope in row.scopes if scope not in SCOPES]
         if unknown or not row.scopes:
@@ -133,15 +133,19 @@ class Change:
         if row.revision is not None and (row.service is None or row.expires_at is None):
             raise ValueError("a key pinned to a revision names its service and expires")
         check_limits({name: getattr(row, name) for name in (*LIMITS, "priority")})
+        if row.acts_for is not None:
+            acting.check(self._connection, row)
         k = t.keys
-        stale = sa.and_(k.c.revision.is_not(None), k.c.expires_at < self._now - PROBE_KEY_KEPT_S)
+        passing = sa.or_(k.c.revision.is_not(None), k.c.acts_for.is_not(None))
+        stale = sa.and_(passing, k.c.expires_at < self._now - PROBE_KEY_KEPT_S)
         self._connection.execute(sa.delete(k).where(stale))
         columns = {name: getattr(row, name) for name in k.c.keys() if name != "scopes"}  # noqa: SIM118 (not a dict)
         self._connection.execute(sa.insert(k).values(**columns, scopes=json.dumps(row.scopes)))
         self._policy_changed()
         shown = {"key_id": row.key_id, "name": row.name, "scopes": row.scopes, "expires_at": row.expires_at}
         limited = {"limits": row.limits, "priority": row.priority}
-        self._told("KeyAdded", row.service, row.revision, {**shown, **limited})
+        acts = {} if row.acts_for is None else {"acts_for": row.acts_for}
+        self._told("KeyAdded", row.service, row.revision, {**shown, **limited, **acts})
 
     def change_key(self, key_id: str, values: Mapping[str, int | str | None]) -> None:
         """Set limits (`gonogo.security.keys.LIMITS`; None: unlimited) and `priority` of a key. Needs no lease.

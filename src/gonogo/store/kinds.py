@@ -30,8 +30,8 @@ KINDS: Mapping[str, str] = {
     "ReplicaHung": "a replica neither answered nor worked",
     "ReplicaDied": "a replica ended without being asked to",
     "StreamContinued": "a replica was lost in the middle of a stream, and another one went on with it",
-    "ServerWell": "the gateway's health checks found an external server well",
-    "ServerSilent": "the gateway's health checks found an external server well no more",
+    "ServerRecovered": "the gateway's health checks found an external server well",
+    "ServerFailed": "the gateway's health checks found an external server well no more",
     "GatewayDied": "Envoy ended without being asked to",
     "PolicyDied": "a policy server ended without being asked to",
     "SnapshotAcknowledged": "Envoy acknowledged all of a published configuration",
@@ -49,5 +49,6 @@ ACTORS: Mapping[str, str] = {
     "api": "the control process on behalf of a caller of its HTTP API",
     "keeper": "the process that restarts control",
     "policy": "a policy server",
+    "tasks": "the queue, on behalf of a key's owner",
 }
 """Which part of gonogo wrote; the principal says on whose behalf."""

@@ -73,7 +73,9 @@ _USAGE: Sequence[str] = (
     "CREATE INDEX half_requests_by_age ON half_requests (since_at)",
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_VERSION_1, _VERSION_2, _VERSION_3, _USAGE)
+_ACTING_KEYS: Sequence[str] = ("ALTER TABLE keys ADD COLUMN acts_for TEXT",)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_VERSION_1, _VERSION_2, _VERSION_3, _USAGE, _ACTING_KEYS)
 """`MIGRATIONS[n]` leads from schema version n to n + 1."""
 
 SCHEMA_VERSION = len(MIGRATIONS)

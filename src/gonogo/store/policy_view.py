@@ -11,7 +11,7 @@ from gonogo.security.keys import KeyRow
 VERSION_SQL = "SELECT version FROM policy_version"
 KEYS_SQL = (
     "SELECT key_id, secret_hash, name, service, revision, scopes, created_at, expires_at, revoked_at,"
-    " requests_per_minute, tokens_per_minute, tokens_per_day, concurrent, priority"
+    " requests_per_minute, tokens_per_minute, tokens_per_day, concurrent, priority, acts_for"
     " FROM keys ORDER BY key_id"
 )
 SERVING_SQL = "SELECT name, serving FROM services WHERE removed = 0 AND serving IS NOT NULL ORDER BY name"
@@ -48,7 +48,7 @@ class PolicyView:
 def key_row(row: Iterable[Any]) -> KeyRow:
     """A row in the order of `KEYS_SQL`."""
     key_id, secret_hash, name, service, revision, scopes, created_at, expires_at, revoked_at, *limits = row
-    requests_per_minute, tokens_per_minute, tokens_per_day, concurrent, priority = limits
+    requests_per_minute, tokens_per_minute, tokens_per_day, concurrent, priority, acts_for = limits
     return KeyRow(
         key_id=key_id,
         secret_hash=secret_hash,
@@ -64,6 +64,7 @@ def key_row(row: Iterable[Any]) -> KeyRow:
         tokens_per_day=tokens_per_day,
         concurrent=concurrent,
         priority=priority,
+        acts_for=acts_for,
     )
 
 

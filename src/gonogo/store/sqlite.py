@@ -20,19 +20,14 @@ import sqlalchemy as sa
 from sqlalchemy import event as sa_event
 from sqlalchemy.exc import DBAPIError
 
-from gonogo.store.faults import StoreBusy, StoreError, StoreFull, StoreFuture, StoreNotWritable, StoreUnreadable
+from gonogo.store.explained import BUSY_TIMEOUT_S, explained, free_bytes
+from gonogo.store.faults import StoreFull, StoreFuture, StoreNotWritable, StoreUnreadable
 from gonogo.store.migrations import MIGRATIONS, SCHEMA_VERSION
 
-BUSY_TIMEOUT_S = 5.0
 _WAL_LIMIT_BYTES = 4 * 2**20
-_SCARCE_BYTES = 256 * 1024
-"""With less free than this an input/output error is taken for a full disk: SQLite reports some of them so."""
 
 APPLICATION_ID = 0x676E676F
 """`gngo`: SQLite files of ours carry it."""
-
-_DAMAGED = ("not a database", "malformed", "unable to open", "disk I/O error", "no such table")
-_READ_ONLY = ("readonly", "read-only", "access permission denied")
 
 
 class SqliteBackend:
@@ -135,33 +130,6 @@ def reported(path: Path) -> Iterator[None]:
         if translated is None:
             raise
         raise translated from error
-
-
-def explained(path: Path, words: str) -> StoreError | None:
-    """The `StoreError` for what SQLite said; None when it is a mistake of ours.
-
-    By its words, because Python 3.10 does not pass on SQLite's error codes.
-    """
-    if "disk is full" in words:
-        return StoreFull(path, free_bytes(path))
-    if "disk I/O error" in words and free_bytes(path) < _SCARCE_BYTES:
-        return StoreFull(path, free_bytes(path))
-    if "locked" in words:
-        return StoreBusy(path, BUSY_TIMEOUT_S)
-    if any(sign in words for sign in _READ_ONLY):
-        return StoreNotWritable(path, words)
-    if any(sign in words for sign in _DAMAGED):
-        return StoreUnreadable(path, words)
-    return None
-
-
-def free_bytes(path: Path) -> int:
-    """Bytes that this user may still write where `path` lies; 0 when that cannot be asked."""
-    try:
-        seen = os.statvfs(path.parent)
-    except OSError:
-        return 0
-    return seen.f_bavail * seen.f_frsize
 
 
 def _make_private(path: Path) -> None:

@@ -61,6 +61,7 @@ keys = sa.Table(
     sa.Column("revoked_at", sa.Float),
     *(sa.Column(name, sa.Integer) for name in LIMITS),
     sa.Column("priority", sa.Text, nullable=False),
+    sa.Column("acts_for", sa.Text),
 )
 
 answers = sa.Table(

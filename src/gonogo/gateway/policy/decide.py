@@ -13,7 +13,7 @@ from typing import Mapping, Protocol
 from gonogo.gateway.policy.deny import INVALID_REQUEST, SERVER_ERROR, Deny
 from gonogo.gateway.policy.fields import CHAT, COMPLETIONS, EMBEDDINGS
 from gonogo.gateway.policy.rules import ServiceRules
-from gonogo.security.keys import KeyProblem, KeyRow, matches, parse, usable
+from gonogo.security.keys import KeyProblem, KeyRow, acting, matches, parse, usable
 
 _AUTHENTICATION = "authentication_error"
 _PERMISSION = "permission_error"
@@ -25,6 +25,8 @@ RPC_PATHS = ("/gonogo.v1.", "/grpc.")
 _OF_MODELS = (MODEL_LIST, "/gonogo.v1.Inference/ListModels")
 METHODS = {CHAT: "POST", COMPLETIONS: "POST", EMBEDDINGS: "POST", MODEL_LIST: "GET"}
 """What may be asked, and how; the same as the gateway's routes."""
+QUEUE_PATHS = ("/v1/tasks", "/v1/files", "/v1/batches")
+"""What is the queue's (`gonogo.tasks`), with all below it: let in by the headers alone, and nobody here reads it."""
 
 
 class View(Protocol):
@@ -58,7 +60,7 @@ class RequestHeaders:
 class Caller:
     """Who asks, and what may be used: services by name, each with its revision (`service/number`).
 
-    Empty for a gRPC call alone: it is let in to be read, and asks again as an HTTP request.
+    Empty for the queue, whose tasks ask when they run, and for a gRPC call, which asks again as an HTTP request.
     """
 
     key: KeyRow
@@ -70,15 +72,18 @@ def decide(request: RequestHeaders, view: View, now: float) -> Caller | Deny:
     token = _bearer(request.authorization)
     if isinstance(token, Deny):
         return token
-    row = _known(token, view)
-    if isinstance(row, Deny):
-        return row
+    known = _known(token, view)
+    if isinstance(known, Deny):
+        return known
+    row = acting(known, view.keys)
+    if row is None:
+        return _REVOKED
     if not usable(row, now):
         return _EXPIRED if row.revoked_at is None else _REVOKED
     path = request.path.partition("?")[0]
     if not _in_scope(path, row.scopes):
         return _scope(row.scopes)
-    if path.startswith(RPC_PATHS):
+    if is_queued(path) or path.startswith(RPC_PATHS):
         return Caller(key=row, services={})
     if path not in METHODS:
         return _NO_SUCH_PATH
@@ -86,6 +91,11 @@ def decide(request: RequestHeaders, view: View, now: float) -> Caller | Deny:
         return _wrong_method(path)
     services = _services(row, view)
     return services if isinstance(services, Deny) else Caller(key=row, services=services)
+
+
+def is_queued(path: str) -> bool:
+    """Whether this path, without its query, is the queue's."""
+    return any(path == one or path.startswith(f"{one}/") for one in QUEUE_PATHS)
 
 
 def choose(caller: Caller, model: str) -> str | Deny:

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Sequence
 
 from gonogo.gateway.policy.counting import Counting, Places
-from gonogo.gateway.policy.gate import OpenGate
-from gonogo.gateway.policy.gate_limits import LimitsGate
 from gonogo.gateway.policy.server import PolicyService, build_server, tell_stderr
 from gonogo.gateway.policy.snapshot import SnapshotSource
 from gonogo.gateway.policy.view import open_ruled
@@ -36,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--valkey", type=Path, required=True, help="unix socket of the Valkey that all count in")
     parser.add_argument("--access-log", type=Path, required=True, help="Envoy's log, which tells of ends")
     parser.add_argument("--relay-log", type=Path, action="append", default=[], help="a relay's log, which does too")
+    parser.add_argument(
+        "--envoy", type=Path, help="Envoy's admin socket, which tells of replicas; absent: Envoy balances"
+    )
     given = parser.parse_args(arguments)
     os.umask(0o077)
     source = SnapshotSource(given.database, open_ruled, clock=time.monotonic, tell=tell_stderr)
@@ -44,8 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     poller = threading.Thread(target=source.run, name="snapshot", daemon=True)
     poller.start()
     try:
-        places = Places(valkey=given.valkey, access_log=given.access_log, relay_logs=tuple(given.relay_log))
-        asyncio.run(_serve(given.socket, source, given.index, Counting(places, tell_stderr)))
+        places = Places(
+            valkey=given.valkey, access_log=given.access_log, relay_logs=tuple(given.relay_log), envoy=given.envoy
+        )
+        asyncio.run(_serve(given.socket, source, given.index, Counting(places, source.fresh, tell_stderr)))
     except SocketRefused as error:
         tell_stderr(str(error))
     finally:
@@ -59,7 +62,7 @@ async def _serve(socket: Path, source: SnapshotSource, index: int, counting: Cou
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
     await counting.start()
-    service = PolicyService(source.fresh, tell=tell_stderr, gate=LimitsGate(counting.counters, OpenGate()))
+    service = PolicyService(source.fresh, tell=tell_stderr, gate=counting.gate)
     server = build_server(service)
     place = Place.find(socket)
     server.add_insecure_port(f"unix:{place.temporary}")

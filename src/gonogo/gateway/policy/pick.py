@@ -70,7 +70,7 @@ class PrefixMemory:
     """Which blocks each replica was sent, the last `most_blocks` of each: about as many as its cache can hold."""
 
     def __init__(self, most_blocks: int) -> None:
-        self._most_blocks = most_blocks
+        self.most_blocks = most_blocks
         self._sent: dict[str, OrderedDict[int, None]] = {}
         self._followers: OrderedDict[int, set[int]] = OrderedDict()
 
@@ -95,7 +95,7 @@ class PrefixMemory:
         for block in reversed(prefix):
             sent[block] = None
             sent.move_to_end(block)
-        while len(sent) > self._most_blocks:
+        while len(sent) > self.most_blocks:
             sent.popitem(last=False)
         self._note_followers(prefix)
 
@@ -119,7 +119,7 @@ class PrefixMemory:
             self._followers.move_to_end(block)
             if len(followers) < SHARED_BY:
                 followers.add(following)
-        while len(self._followers) > self._most_blocks:
+        while len(self._followers) > self.most_blocks:
             self._followers.popitem(last=False)
 
 

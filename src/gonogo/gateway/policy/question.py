@@ -6,21 +6,25 @@ It asks twice about a large body: by the headers alone, before it reads the body
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Mapping
 
 from envoy.service.auth.v3.attribute_context_pb2 import AttributeContext
 from envoy.service.auth.v3.external_auth_pb2 import CheckRequest
 
-from gonogo.gateway.policy.answers import STALE, Told, let_through, model_list, read_headers, refusal
+from gonogo.gateway.policy.answers import STALE, UNEXPECTED, Told, let_through, model_list, read_headers, refusal
 from gonogo.gateway.policy.body import MAX_BODY_BYTES, parse
-from gonogo.gateway.policy.decide import MODEL_LIST, Caller, RequestHeaders, View, choose, decide
+from gonogo.gateway.policy.decide import MODEL_LIST, Caller, RequestHeaders, View, choose, decide, is_queued
 from gonogo.gateway.policy.deny import INVALID_REQUEST, Deny
+from gonogo.gateway.policy.renaming import renaming
 from gonogo.gateway.policy.request import Head, Request, model_of, request_of
 from gonogo.gateway.policy.rules import ServiceRules
 from gonogo.security.keys import KeyRow
 
 STAGE, HEAD, WHOLE = "x-gonogo-stage", "gonogo.head", "gonogo.whole"
 """The gRPC metadata that says which of the two questions it is, and its values: the names of Envoy's filters."""
+SMALL = "gonogo.small"
+"""The filter that asks the second question about a small body."""
 
 _TOO_LARGE = Deny(
     status=413,
@@ -32,12 +36,16 @@ _TOO_LARGE = Deny(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A request that nothing is wrong with: what the gate is asked about. Nothing of its body is kept."""
+    """A request that nothing is wrong with: what the gate is asked about. Nothing of its body is kept.
+
+    `headers`: what the gateway is told of the body beside.
+    """
 
     request: Request
     key: KeyRow
     revision: str
     rules: ServiceRules
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def asked_by_head(message: bytes, view: View | None, now: float) -> bytes:
@@ -46,6 +54,8 @@ def asked_by_head(message: bytes, view: View | None, now: float) -> bytes:
     caller = STALE if view is None else decide(headers, view, now)
     if isinstance(caller, Deny):
         return refusal(caller)
+    if is_queued(_path(headers)):
+        return let_through({"x-gonogo-key-id": caller.key.key_id}, {})  # no other question is asked
     if (headers.content_length or 0) > MAX_BODY_BYTES:
         return refusal(_TOO_LARGE, Told(key_id=caller.key.key_id))
     # A gRPC call is asked about once, so that its line in the log can name the key now or never.
@@ -64,6 +74,8 @@ def asked_whole(message: bytes, view: View | None, now: float) -> Asked | bytes:
     caller = decide(headers, view, now)
     if isinstance(caller, Deny):
         return refusal(caller)
+    if is_queued(_path(headers)):
+        return refusal(UNEXPECTED)  # by Envoy's settings it is never asked: a body of the queue is not for here
     if _path(headers) == MODEL_LIST:
         return model_list(caller, view)
     asked = _judged(headers, http.raw_body, caller, view)
@@ -95,4 +107,5 @@ def _judged(headers: RequestHeaders, raw: bytes, caller: Caller, view: View) -> 
     request = request_of(head, fields, rules)
     if isinstance(request, Deny):
         return request
-    return Asked(request=request, key=caller.key, revision=revision, rules=rules)
+    told = {} if rules.served_as is None else renaming(raw, rules.served_as)
+    return Asked(request=request, key=caller.key, revision=revision, rules=rules, headers=told)

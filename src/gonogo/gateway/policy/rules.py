@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Mapping
 
 LLAMACPP, VLLM, VLLM_CPU, SGLANG, EXTERNAL = "llama.cpp", "vllm", "vllm-cpu", "sglang", "external"
-DEFAULT_CONTEXT_TOKENS = 2048
+TOKEN_AWARE = "token_aware"  # noqa: S105 (no secret)
+DEFAULT_CONTEXT_TOKENS, DEFAULT_CONCURRENT_REQUESTS = 2048, 4
 MOST_CHOICES, MOST_LOGPROBS = 8, 20
 """Answers per prompt (`n`, `best_of`) and alternatives per token. The same numbers as the engines that can be told
 (`gonogo.engines.settings`, held together by a test); SGLang and vLLM before 0.19 cannot, so policy is their bound."""
@@ -27,7 +28,11 @@ class ServiceRules:
     `context_tokens`: prompt and answer of one request together; `context_known`: the engine was started with it, which
     nobody can say of a server that others started, so that nothing is refused by it. `sees_pictures` None: not known,
     the engine decides. `media_hosts`: from where the engine may fetch pictures by https; none: only pictures that are
-    in the body.
+    in the body. `served_as`: what the replicas call the model, where that is not the service's name.
+
+    What admission goes by: `concurrent_requests` over all replicas, `replicas` as asked (None: as many as fit),
+    `sequences` of one replica (None: as planned), `balancing` in the spec's words, `ttft_ms`: by when a request must
+    have its first token (None: nothing was promised).
     """
 
     engine: str = LLAMACPP
@@ -39,19 +44,41 @@ class ServiceRules:
     most_sequences: int = MOST_SEQUENCES
     most_inputs: int = MOST_INPUTS
     media_hosts: tuple[str, ...] = ()
+    concurrent_requests: int = DEFAULT_CONCURRENT_REQUESTS
+    replicas: int | None = None
+    sequences: int | None = None
+    balancing: str = TOKEN_AWARE
+    ttft_ms: int | None = None
+    served_as: str | None = None
 
 
 def rules_of(spec: Mapping[str, Any]) -> ServiceRules:
     """The rules of a spec, given as its JSON. What is absent is as the spec's class has it by default."""
-    external = bool(_part(spec, "replicas").get("external"))
+    expect, replicas = _part(spec, "expect"), _part(spec, "replicas")
+    external = bool(replicas.get("external"))
     engine = EXTERNAL if external else _part(spec, "engine").get("name") or LLAMACPP
-    context = _part(spec, "expect").get("context_tokens")
     return ServiceRules(
         engine=str(engine),
-        context_tokens=context if isinstance(context, int) else DEFAULT_CONTEXT_TOKENS,
+        context_tokens=_number(expect, "context_tokens") or DEFAULT_CONTEXT_TOKENS,
         context_known=not external,
         sees_pictures=_sees_pictures(spec, str(engine)),
+        concurrent_requests=_number(expect, "concurrent_requests") or DEFAULT_CONCURRENT_REQUESTS,
+        replicas=_number(replicas, "min"),
+        sequences=_number(_part(spec, "engine"), "sequences"),
+        ttft_ms=_number(_part(spec, "slo"), "ttft_ms"),
+        balancing=str(_part(spec, "gateway").get("balancing") or TOKEN_AWARE),
+        served_as=_served_as(spec) if external else None,
     )
+
+
+def _served_as(spec: Mapping[str, Any]) -> str | None:
+    model = spec.get("model")
+    return model if isinstance(model, str) and model != spec.get("service") else None
+
+
+def _number(part: Mapping[str, Any], name: str) -> int | None:
+    value = part.get(name)
+    return value if isinstance(value, int) else None
 
 
 def _sees_pictures(spec: Mapping[str, Any], engine: str) -> bool | None:

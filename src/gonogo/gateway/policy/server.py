@@ -114,6 +114,7 @@ class PolicyService:
                 "x-gonogo-revision": asked.revision,
                 "x-gonogo-key-id": asked.key.key_id,
                 **headers_for(asked.request, asked.rules, admitted),
+                **asked.headers,
             }
             told = Told(prompt_tokens=asked.request.prompt_tokens)
             return let_through(headers, admitted.reply_headers, told)

@@ -18,6 +18,7 @@ from aiohttp import web
 
 from gonogo.engines.stream import CHAT, COMPLETIONS, Asked, Transcript
 from gonogo.engines.stream_table import transcript_for
+from gonogo.gateway.policy.renaming import SERVED_AS
 from gonogo.gateway.relay.record import Counts, Record
 from gonogo.gateway.relay.refusals import BROKEN, DRAINED, NOT_A_STREAM, OVERLOADED, TOO_LARGE, UNKNOWN_PATH, Refusal
 from gonogo.gateway.relay.relayed import PICK_HEADER, Relay, Relayed
@@ -198,13 +199,16 @@ def _traced(record: Record, relayed: Relayed, transcript: Transcript) -> Mapping
 
 
 def _asked(request: web.Request, body: bytes) -> Asked | None:
-    """The request as the client meant it; None: it is no streamed one."""
+    """The request as the client meant it, its model called as the replicas call it; None: it is no streamed one."""
+    served_as = request.headers.get(SERVED_AS)
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or content.get("stream") is not True:
         return None
+    if served_as is not None:
+        content["model"] = json.loads(served_as)
     return Asked(path=request.path, body=content, continuable=request.headers.get(CONTINUE, "yes") != "no")
 
 

@@ -12,7 +12,11 @@ from gonogo.gateway.resources.asking import POLICY_CLUSTER
 from gonogo.gateway.resources.convert import METADATA, Json
 from gonogo.spec.model import Balancing
 
+DESTINATION_HEADER = "x-gateway-destination-endpoint"
+"""Which replicas policy picked: `ip:port`, best first, with commas between."""
+
 ADS: Json = {"ads": {}, "resource_api_version": "V3"}
+_POLICIES = "envoy.load_balancing_policies"
 PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 # Ejection looks only at what we saw ourselves (resets, refused connections): an engine that answers 500 to one
@@ -33,8 +37,6 @@ _OUTLIERS: Json = {
 
 
 _BALANCING = {
-    # policy picks by tokens; where it is silent, or its pick is gone, the one with the fewest requests gets it
-    Balancing.TOKEN_AWARE: "LEAST_REQUEST",
     Balancing.LEAST_REQUEST: "LEAST_REQUEST",
     Balancing.ROUND_ROBIN: "ROUND_ROBIN",
     Balancing.RANDOM: "RANDOM",
@@ -51,7 +53,7 @@ def cluster(plan: ClusterPlan, system_ca_file: str) -> Json:
         "name": plan.name,
         **where,
         "connect_timeout": f"{plan.connect_timeout_s:g}s",
-        "lb_policy": _BALANCING[plan.balancing],
+        **_balancing(plan.balancing),
         "common_lb_config": {
             # With half of two replicas down Envoy would otherwise "panic" and send requests to the dead one too.
             "healthy_panic_threshold": {"value": 0},
@@ -89,6 +91,7 @@ def cluster(plan: ClusterPlan, system_ca_file: str) -> Json:
                 # Engines close an idle connection after 5 s; a request sent into that moment would be lost.
                 "common_http_protocol_options": {"idle_timeout": "4s"},
                 "explicit_http_config": {"http_protocol_options": {}},
+                "http_filters": _after_picking(),
             }
         },
     }
@@ -133,6 +136,37 @@ def policy_cluster(sockets: tuple[str, ...]) -> Json:
             }
         },
     }
+
+
+def _balancing(asked: Balancing) -> Json:
+    """Policy picks by tokens, and on a retry the next of its list is taken; where it said nothing, or nothing that is
+    there, the replica with the fewest requests."""
+    if asked is not Balancing.TOKEN_AWARE:
+        return {"lb_policy": _BALANCING[asked]}
+    fallback = _policy_of("least_request", "least_request.v3.LeastRequest", {})
+    picked = {"override_host_sources": [{"header": DESTINATION_HEADER}], "fallback_policy": fallback}
+    return {"load_balancing_policy": _policy_of("override_host", "override_host.v3.OverrideHost", picked)}
+
+
+def _after_picking() -> list[Json]:
+    """Takes the picked replicas away from the engine's sight. The route cannot: it does so before a host is chosen."""
+    removal = {"mutations": {"request_mutations": [{"remove": DESTINATION_HEADER}]}}
+    filters = "type.googleapis.com/envoy.extensions.filters.http"
+    return [
+        {
+            "name": "envoy.filters.http.header_mutation",
+            "typed_config": {"@type": f"{filters}.header_mutation.v3.HeaderMutation", **removal},
+        },
+        {
+            "name": "envoy.filters.http.upstream_codec",
+            "typed_config": {"@type": f"{filters}.upstream_codec.v3.UpstreamCodec"},
+        },
+    ]
+
+
+def _policy_of(name: str, kind: str, content: Json) -> Json:
+    typed = {"@type": f"type.googleapis.com/envoy.extensions.load_balancing_policies.{kind}", **content}
+    return {"policies": [{"typed_extension_config": {"name": f"{_POLICIES}.{name}", "typed_config": typed}}]}
 
 
 def _endpoint(endpoint: EndpointPlan) -> Json:

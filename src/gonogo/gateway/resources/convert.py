@@ -22,10 +22,13 @@ import envoy.extensions.filters.http.json_to_metadata.v3.json_to_metadata_pb2
 import envoy.extensions.filters.http.lua.v3.lua_pb2
 import envoy.extensions.filters.http.router.v3.router_pb2
 import envoy.extensions.filters.http.set_filter_state.v3.set_filter_state_pb2
+import envoy.extensions.filters.http.upstream_codec.v3.upstream_codec_pb2
 import envoy.extensions.filters.listener.tls_inspector.v3.tls_inspector_pb2
 import envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2
 import envoy.extensions.http.custom_response.local_response_policy.v3.local_response_policy_pb2
 import envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2
+import envoy.extensions.load_balancing_policies.least_request.v3.least_request_pb2
+import envoy.extensions.load_balancing_policies.override_host.v3.override_host_pb2
 import envoy.extensions.resource_monitors.downstream_connections.v3.downstream_connections_pb2
 import envoy.extensions.resource_monitors.fixed_heap.v3.fixed_heap_pb2
 import envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2

@@ -1,6 +1,6 @@
 """The members of a cluster of external replicas: looked up by DNS, their certificates verified. Pure.
 
-Docs: docs/network.md; why so: docs/decisions/0009-external-replicas.md.
+Docs: docs/network.md; why so: docs/decisions/0012-external-replicas.md.
 """
 
 from __future__ import annotations

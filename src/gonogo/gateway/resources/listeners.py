@@ -12,6 +12,7 @@ from gonogo.gateway.resources import asking
 from gonogo.gateway.resources.clusters import ADS
 from gonogo.gateway.resources.convert import Json
 from gonogo.gateway.resources.relay import ending_filter
+from gonogo.gateway.resources.renaming import renaming_filter
 from gonogo.gateway.resources.routes import ROUTE_CONFIG, plain_http_routes
 from gonogo.gateway.resources.rpc import rpc_replies
 from gonogo.gateway.resources.secrets import downstream_tls
@@ -142,6 +143,7 @@ def _filters() -> list[Json]:
         ),
         ending_filter(),
         *asking.filters(),
+        renaming_filter(),
         identity_filter(),
         usage_filter(),
         _ROUTER,

@@ -6,13 +6,15 @@ from typing import Sequence
 
 from gonogo.actions.model import ClusterPlan
 from gonogo.gateway.policy.body import MAX_BODY_BYTES
-from gonogo.gateway.policy.decide import METHODS
+from gonogo.gateway.policy.decide import METHODS, QUEUE_PATHS
 from gonogo.gateway.policy.fields import EMBEDDINGS
 from gonogo.gateway.policy.gate import REPLY_HEADERS
+from gonogo.gateway.policy.renaming import SERVED_AS, SPAN
 from gonogo.gateway.resources.asking import asked_nothing
 from gonogo.gateway.resources.convert import Json
 from gonogo.gateway.resources.hints import hints
 from gonogo.gateway.resources.relay import relay_route
+from gonogo.gateway.resources.renaming import renamed
 
 ROUTE_CONFIG = "gateway"
 REVISION_HEADER = "x-gonogo-revision"
@@ -26,7 +28,8 @@ HTTPS_WANTED = "https_wanted"
 
 USAGE = "envoy.filters.http.json_to_metadata"
 
-# What must never reach an engine: whose key it was, and what policy decided. The engine needs none of it.
+# What must never reach an engine: whose key it was, and what policy decided. The engine needs none of it. The replicas
+# that policy picked are taken away by the cluster (`clusters`): here it would be before a host is chosen.
 _REMOVED_FOR_ENGINES = [
     "authorization",
     "api-key",
@@ -38,7 +41,8 @@ _REMOVED_FOR_ENGINES = [
     "x-gonogo-engine",
     "x-gonogo-continue",
     "x-gonogo-relay",
-    "x-gateway-destination-endpoint",
+    SERVED_AS,
+    SPAN,
     REVISION_HEADER,
 ]
 
@@ -140,6 +144,7 @@ def to_cluster(path: str, method: str, plan: ClusterPlan) -> Json:
         "response_headers_to_remove": _REMOVED_FROM_ENGINES,
         # What the router may keep to send it again: more than the body limit, or a large request dies with its replica.
         "request_body_buffer_limit": MAX_BODY_BYTES + 1024 * 1024,
+        **({"typed_per_filter_config": renamed()} if plan.external is not None else {}),
     }
 
 
@@ -181,7 +186,7 @@ _RETRIES_OF_PARTS: Json = {**_RETRIES, "retriable_status_codes": [500, 503]}
 
 
 def _hints() -> list[Json]:
-    listed = ", ".join(f"{method} {path}" for path, method in PATHS.items())
+    listed = ", ".join((*(f"{method} {path}" for path, method in PATHS.items()), *QUEUE_PATHS))
     known = (_unknown({"safe_regex": {"regex": pattern}}, message) for pattern, message in hints(tuple(PATHS)))
     return [*known, _unknown({"prefix": "/"}, f"There are: {listed}, GET /healthz.")]
 

@@ -1,0 +1,191 @@
+"""Room for one request on one revision: which replicas there are, what they hold, which one gets it. One per revision.
+
+Each replica holds at most what it was started for (`room`). Where it is, the ledger says, which all policy servers
+share; which replica is tried first, the picker (`pick`). Where a first token was promised in time, a replica that holds
+something takes no more than it gets done in that time. Not here: who may be next (`line`), and waiting (`admission`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Callable, Sequence
+
+from gonogo.gateway.policy.gate import Admitted
+from gonogo.gateway.policy.ledger import Held, Hold, Ledger, Room
+from gonogo.gateway.policy.pace import Pace
+from gonogo.gateway.policy.pick import HELD_WEIGHT, HELD_WEIGHT_ON_CPU, Ask, PrefixMemory, ReplicaLoad, pick
+from gonogo.gateway.policy.replicas import ReplicaSeen
+from gonogo.gateway.policy.request import Request
+from gonogo.gateway.policy.room import UNBOUNDED, room_of
+from gonogo.gateway.policy.rules import LLAMACPP, TOKEN_AWARE, VLLM_CPU, ServiceRules
+
+HOLD_S = 900.0
+"""As long as a stream may be idle at most; a request whose end was never heard holds its room so long."""
+HELD_FRESH_S = 0.05
+"""So long what the ledger said is good enough to pick by. It is never what decides whether there is room."""
+BLOCK_TOKENS = 64
+FEWEST_BLOCKS, MOST_BLOCKS = 1024, 65_536
+ALL = "*"
+"""Stands for all replicas of a revision whose balancing is Envoy's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clocks:
+    """`monotonic` in seconds, and `wall` in Unix seconds: holds are shared with other processes."""
+
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the requests of a revision may go now: its replicas, at least one of them well, and what each may hold."""
+
+    rules: ServiceRules
+    seen: tuple[ReplicaSeen, ...]
+    room: Room
+
+    @property
+    def picked(self) -> bool:
+        """Whether policy picks the replica, and not Envoy."""
+        return self.rules.balancing == TOKEN_AWARE
+
+    @property
+    def well(self) -> int:
+        return sum(1 for each in self.seen if each.healthy)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """What the ledger is asked about."""
+        return tuple(each.endpoint for each in self.seen if each.healthy) if self.picked else (ALL,)
+
+    @property
+    def endpoint_room(self) -> Room:
+        """Of each of `endpoints`."""
+        if self.picked or self.room == UNBOUNDED:
+            return self.room
+        return Room(tokens=self.room.tokens * self.well, sequences=self.room.sequences * self.well)
+
+    def in_time(self, pace: Pace, waited_s: float = 0.0) -> int:
+        """Tokens that one of `endpoints` may hold so that the first token of one who waited comes as promised."""
+        most = self.endpoint_room.tokens
+        if self.rules.ttft_ms is None:
+            return most
+        tokens = pace.tokens_in(max(0.0, self.rules.ttft_ms / 1000 - waited_s))
+        return most if tokens is None else min(most, tokens * (1 if self.picked else self.well))
+
+
+def place_of(rules: ServiceRules | None, seen: Sequence[ReplicaSeen] | None) -> Place | None:
+    """None: nothing is known of the replicas, or none is well. Then Envoy says what happens."""
+    if rules is None or not seen or not any(each.healthy for each in seen):
+        return None
+    return Place(rules=rules, seen=tuple(seen), room=room_of(rules, len(seen)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is to be held: a request, on whose behalf, how many tokens, and since when (monotonic seconds)."""
+
+    request: Request
+    key_id: str
+    tokens: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserved:
+    """Room on `endpoint`, and what to say of it."""
+
+    endpoint: str
+    admitted: Admitted
+
+
+class Placing:
+    """Reserves room for requests of one revision (`service/number`)."""
+
+    def __init__(self, revision: str, ledger: Ledger, clocks: Clocks) -> None:
+        self.revision = revision
+        self._ledger = ledger
+        self._clocks = clocks
+        self._memory = PrefixMemory(FEWEST_BLOCKS)
+        self.pace = Pace()
+        self._held: dict[str, Held] = {}
+        self._held_at = float("-inf")
+
+    def outdated(self) -> None:
+        """What is known of the ledger is not true any more."""
+        self._held_at = float("-inf")
+
+    def together(self, endpoint: str) -> int:
+        """How many requests this replica was last known to hold."""
+        return self._held.get(endpoint, _NOTHING).sequences
+
+    async def free_tokens(self, place: Place) -> int:
+        """The largest request that a replica has room for."""
+        await self._look()
+        room, in_time = place.endpoint_room, place.in_time(self.pace)
+        held = [self._held.get(endpoint, _NOTHING) for endpoint in place.endpoints]
+        return max(
+            (
+                (in_time if each.sequences else room.tokens) - each.tokens
+                for each in held
+                if each.sequences < room.sequences
+            ),
+            default=0,
+        )
+
+    async def reserve(self, place: Place, wanted: Wanted) -> Reserved | None:
+        """Room on the best replica that has it, in one step of the ledger; None: none has."""
+        order = await self.order(place, wanted.request)
+        hold = Hold(
+            request_id=wanted.request.request_id,
+            revision=self.revision,
+            key_id=wanted.key_id,
+            tokens=wanted.tokens,
+            expires_at=self._clocks.wall() + HOLD_S,
+        )
+        # What is larger than can be done in time gets a replica to itself.
+        waited_s = self._clocks.monotonic() - wanted.since
+        tokens = max(wanted.tokens, place.in_time(self.pace, waited_s))
+        room = replace(place.endpoint_room, tokens=tokens)
+        chosen = await self._ledger.reserve(hold, order or (ALL,), room)
+        if chosen is None:
+            self.outdated()
+            return None
+        before = self._held.get(chosen, _NOTHING)
+        self._held[chosen] = Held(tokens=before.tokens + wanted.tokens, sequences=before.sequences + 1)
+        if order:
+            self._memory.enter(chosen, wanted.request.prefix)
+        others = tuple(each for each in order if each != chosen)
+        return Reserved(endpoint=chosen, admitted=Admitted(endpoints=(chosen, *others) if order else ()))
+
+    async def order(self, place: Place, request: Request) -> tuple[str, ...]:
+        """The replicas that are well, best first; () where Envoy balances."""
+        if not place.picked:
+            return ()
+        await self._look()
+        self._memory.most_blocks = max(FEWEST_BLOCKS, min(MOST_BLOCKS, place.room.tokens // BLOCK_TOKENS))
+        self._memory.keep([each.endpoint for each in place.seen])
+        ask = Ask(prompt_tokens=request.prompt_tokens, prefix=request.prefix, block_tokens=BLOCK_TOKENS)
+        on_cpu = place.rules.engine in (LLAMACPP, VLLM_CPU)
+        loads = [self._load(each) for each in place.seen]
+        return pick(ask, loads, self._memory, HELD_WEIGHT_ON_CPU if on_cpu else HELD_WEIGHT)
+
+    def _load(self, seen: ReplicaSeen) -> ReplicaLoad:
+        held = self._held.get(seen.endpoint, _NOTHING)
+        return ReplicaLoad(
+            endpoint=seen.endpoint,
+            healthy=seen.healthy,
+            held_tokens=held.tokens,
+            held_requests=held.sequences,
+            active=seen.active,
+        )
+
+    async def _look(self) -> None:
+        now = self._clocks.monotonic()
+        if now - self._held_at >= HELD_FRESH_S:
+            self._held_at = now
+            self._held = dict(await self._ledger.held(self.revision))
+
+
+_NOTHING = Held()

@@ -1,0 +1,135 @@
+"""What every handler needs, and how things look on the wire: OpenAI's envelope for errors, whose request it is.
+
+The gateway has checked the key and says whose it is in x-gonogo-key-id; it strips that header from what clients send,
+and this server listens on a unix socket that only this user can reach.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+from dataclasses import dataclass
+from typing import Any, Awaitable, Callable, Mapping
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from gonogo.security.keyring import KeyFileError
+from gonogo.security.sealing import SealError
+from gonogo.store.faults import StoreBusy, StoreError, StoreFull
+from gonogo.tasks.asked import Wrong, kind
+from gonogo.tasks.database import GroupWriter
+from gonogo.tasks.doorbell import Bell
+from gonogo.tasks.places import Queue
+
+KEY_HEADER = "x-gonogo-key-id"
+MOST_BODY_BYTES = 32 * 2**20
+LARGEST_PAGE = 100
+
+_FULL = "The queue cannot be written at the moment. Try again."
+
+Handler = Callable[["Desk", Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """`wall` gives Unix seconds; `tell` gets one record for each kind of failure of ours."""
+
+    queue: Queue
+    writer: GroupWriter
+    bell: Bell
+    wall: Callable[[], float]
+    tell: Callable[[str], None]
+
+
+class NotThere(Exception):
+    """No such thing, or not this key's: to its owner alone it is there."""
+
+    def __init__(self, what: str, name: str) -> None:
+        shown = name if name.replace("-", "_").isidentifier() and len(name) <= 64 else "…"
+        super().__init__(f"There is no {what} {shown} that this API key may see.")
+
+
+def answering(desk: Desk, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """The handler with every error told in OpenAI's envelope: the one boundary of this server."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(desk, request)
+        except Wrong as wrong:
+            return error(request, 400, wrong.code, wrong.message, param=wrong.param)
+        except NotThere as missing:
+            return error(request, 404, "not_found", str(missing))
+        except (StoreFull, StoreBusy) as full:
+            desk.tell(str(full))
+            return error(request, 503, "queue_unavailable", _FULL, retry=True)
+        except (StoreError, KeyFileError, SealError, OSError) as fault:
+            desk.tell(f"{type(fault).__name__}: {fault}")
+            if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
+                return error(request, 503, "queue_unavailable", _FULL, retry=True)
+            return error(request, 500, "queue_error", "The queue met an error of its own; `gonogo logs` has it.")
+
+    return answer
+
+
+def owner(request: Request) -> str:
+    """Whose request it is. Raises `Wrong` when the gateway did not say."""
+    found = request.headers.get(KEY_HEADER)
+    if not found:
+        raise Wrong("no_key_id", "The gateway did not say whose request this is.")
+    return found
+
+
+async def body(request: Request, known: tuple[str, ...]) -> Mapping[str, Any]:
+    """The JSON object of a request, with no field beside the known. Raises `Wrong`."""
+    from gonogo.tasks.asked import only
+
+    data = bytearray()
+    async for piece in request.stream():
+        data += piece
+        if len(data) > MOST_BODY_BYTES:
+            raise Wrong("body_too_large", f"The body is larger than {MOST_BODY_BYTES // 2**20} MiB.")
+    try:
+        given = await asyncio.to_thread(json.loads, bytes(data))
+    except (ValueError, RecursionError):
+        raise Wrong("invalid_json", "The body is not valid JSON.") from None
+    if not isinstance(given, dict):
+        raise Wrong("invalid_json", f"The body must be an object, it is {kind(given)}.")
+    only(given, known)
+    return given
+
+
+def number(request: Request, name: str, default: int, most: int) -> int:
+    """A whole number of the query, from 1 to `most`. Raises `Wrong`."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+        raise Wrong("invalid_query", f"`{name}` must be a whole number from 1 to {most}.", name)
+    return int(text[:9])
+
+
+def listed(data: list[dict[str, Any]], more: bool) -> Response:
+    """A page, as OpenAI's lists are."""
+    return JSONResponse(
+        {
+            "object": "list",
+            "data": data,
+            "first_id": data[0]["id"] if data else None,
+            "last_id": data[-1]["id"] if data else None,
+            "has_more": more,
+        }
+    )
+
+
+def error(
+    request: Request, status: int, code: str, message: str, *, param: str | None = None, retry: bool = False
+) -> Response:
+    """OpenAI's envelope, as the gateway's own errors have it."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    request_id = request.headers.get("x-request-id")
+    inside = {"message": message, "type": kind, "param": param, "code": code, "hop": "tasks", "request_id": request_id}
+    # The gateway leaves an error as it is that says so; the header goes no further.
+    headers = {"x-gonogo-wrapped": "1", **({"retry-after": "1"} if retry else {})}
+    return JSONResponse({"error": inside}, status_code=status, headers=headers)

@@ -1,0 +1,51 @@
+"""What the replicas do, as Envoy's own admin socket tells it: true also while control is dead."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import TracebackType
+from typing import Mapping, Sequence
+
+import aiohttp
+
+from gonogo.facts.gateway_hosts import CLUSTERS_PATH, GatewayHost, parse_clusters
+from gonogo.tasks import pace
+
+LIMIT_S = 1.0
+
+
+class Traffic:
+    """Looks at the clusters of services. `async with`."""
+
+    def __init__(self, admin_socket: Path) -> None:
+        self._socket = admin_socket
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Traffic:
+        connector = aiohttp.UnixConnector(path=str(self._socket))
+        self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=LIMIT_S))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def look(self) -> pace.Traffic | None:
+        """None where Envoy does not answer."""
+        assert self._session is not None
+        try:
+            async with self._session.get(f"http://admin{CLUSTERS_PATH}") as response:
+                clusters = parse_clusters(await response.text())
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, UnicodeDecodeError):
+            return None
+        return None if clusters is None else traffic_of(clusters)
+
+
+def traffic_of(clusters: Mapping[str, Sequence[GatewayHost]]) -> pace.Traffic:
+    """At the hosts of all revisions together: their clusters are called `service/number`."""
+    hosts = [host for name, hosts in clusters.items() if "/" in name for host in hosts]
+    well = sum(host.healthy is not False for host in hosts)
+    return pace.Traffic(active=sum(host.requests_active for host in hosts), replicas=well)

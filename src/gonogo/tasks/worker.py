@@ -1,0 +1,72 @@
+"""The part `worker`: a Celery worker of this deployment. `python -m gonogo.tasks.worker --state-dir DIR --socket PATH`.
+
+The socket only shows that the process is there; it says nothing. SIGTERM ends it within a second or two: what is under
+way at the gateway is given up, and waits again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sqlite3
+import sys
+import threading
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Sequence
+from urllib.parse import quote
+
+from gonogo.runtimes.paths import StatePaths
+from gonogo.tasks.database import NAME
+
+CONCURRENCY = 1
+"""One process with many requests under way: with two, each would take the other's for somebody who waits."""
+LOOK_EVERY_S = 0.5
+WORDS = (
+    *("worker", "--pool=prefork", f"--concurrency={CONCURRENCY}", "--loglevel=WARNING"),
+    *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="gonogo-worker", description=__doc__)
+    parser.add_argument("--state-dir", required=True)
+    parser.add_argument("--socket", type=Path, required=True)
+    given = parser.parse_args(arguments)
+    os.umask(0o077)
+    os.environ["GONOGO_STATE_DIR"] = given.state_dir  # the app is found by Celery in its children too
+    threading.Thread(target=_show, args=(given.socket,), name="here", daemon=True).start()
+    _wait_for_work(StatePaths.of(given.state_dir).root / "tasks" / NAME)
+    from gonogo.tasks.celery import app
+
+    app.worker_main(list(WORDS))
+    return 0
+
+
+def _wait_for_work(ledger: Path) -> None:
+    """Until something waits for the first time: Celery takes a second of a core to start, and 90 MB three times."""
+    while True:
+        with suppress(sqlite3.Error):
+            looking = sqlite3.connect(f"file:{quote(str(ledger))}?mode=ro", uri=True)
+            with closing(looking):
+                if looking.execute("SELECT 1 FROM tasks WHERE state = 'queued' LIMIT 1").fetchone():
+                    return
+        time.sleep(LOOK_EVERY_S)
+
+
+def _show(path: Path) -> None:
+    """Accept connections, and close them."""
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(path))
+        listening.listen(16)
+        while True:
+            connection, _ = listening.accept()
+            connection.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""How fast a worker goes, what an answer means, and what a client may ask: all of it pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gonogo.facts.gateway_hosts import GatewayHost
+from gonogo.tasks import pace
+from gonogo.tasks.asked import LONGEST_WINDOW_S, Wrong, estimate, read_request, read_window
+from gonogo.tasks.judge import LONGEST_LATER_S, Answer, Means, later_s, means, words
+from gonogo.tasks.lines import Line, mark_of, read_line
+from gonogo.tasks.pace import FEWEST, MOST, Pace, Traffic
+from gonogo.tasks.traffic import traffic_of
+
+CHAT = "/v1/chat/completions"
+
+
+def test_while_all_goes_well_the_window_grows_by_one_each_time_it_was_worked_off() -> None:
+    after = Pace(window=4.0)
+    for _ in range(4):
+        after = pace.answered(after)
+    assert 4.8 < after.window < 5.0
+    for _ in range(10_000):
+        after = pace.answered(after)
+    assert after.window == MOST
+
+
+def test_refusals_of_what_was_under_way_together_halve_it_once_and_hold_everything_up() -> None:
+    after = Pace(window=16.0)
+    for _ in range(16):
+        after = pace.refused(after, 100.0, 2.0)
+    assert after.window == 8.0
+    assert pace.room(after, 0, 101.9) == 0 and pace.room(after, 3, 102.0) == 5
+    for at in range(200, 300, 10):
+        after = pace.refused(after, float(at), 1.0)
+    assert after.window == FEWEST and pace.room(after, 0, 999.0) == 1
+
+
+def test_while_others_ask_each_replica_gets_one_of_ours_and_for_a_while_after() -> None:
+    alone = pace.seen(Pace(window=32.0), Traffic(active=20, replicas=2), 20, 50.0)
+    assert pace.room(alone, 20, 50.0) == 12
+    beside = pace.seen(alone, Traffic(active=21, replicas=2), 20, 50.0)
+    assert pace.room(beside, 20, 50.0) == 0 and pace.room(beside, 1, 51.9) == 1
+    assert pace.room(beside, 0, 52.0) == 32, "what they left is ours again"
+    assert pace.room(pace.seen(alone, Traffic(active=1, replicas=0), 0, 50.0), 0, 50.0) == 1
+
+
+def test_what_others_ask_is_seen_at_the_replicas_of_all_services_and_nowhere_else() -> None:
+    def host(active: int, healthy: bool | None = True) -> GatewayHost:
+        return GatewayHost(hostname="h", address="a:1", healthy=healthy, requests_active=active)
+
+    clusters = {"a/1": [host(3), host(4, False)], "b/2": [host(5, None)], "policy": [host(100)], "tasks": [host(9)]}
+    assert traffic_of(clusters) == Traffic(active=12, replicas=2)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("arsw"), st.integers(0, 40), st.integers(0, 5)), max_size=60),
+    st.integers(0, 100),
+)
+def test_whatever_is_seen_the_window_keeps_its_bounds_and_never_stops_for_ever(steps: Any, running: int) -> None:
+    now, at = 0.0, Pace()
+    for kind, number, wait in steps:
+        now += wait
+        if kind == "a":
+            at = pace.answered(at)
+        elif kind == "r":
+            at = pace.refused(at, now, float(wait))
+        elif kind == "s":
+            at = pace.seen(at, Traffic(active=number, replicas=wait), running, now)
+        assert FEWEST <= at.window <= MOST
+        assert 0 <= pace.room(at, running, now) <= MOST
+    assert pace.room(at, 0, now + 10.0) >= 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "meaning"),
+    [
+        (Answer(status=200), Means.DONE),
+        (Answer(status=400), Means.FAILED),
+        (Answer(status=401), Means.FAILED),
+        (Answer(status=404), Means.FAILED),
+        (Answer(status=413), Means.FAILED),
+        (Answer(status=408), Means.LATER),
+        (Answer(status=429), Means.LATER),
+        (Answer(status=503), Means.LATER),
+        (Answer(status=500), Means.AGAIN),
+        (Answer(status=504), Means.AGAIN),
+        (Answer(status=0, code="unreachable"), Means.LATER),
+        (Answer(status=0, code="no_answer"), Means.AGAIN),
+        (Answer(status=0, code="timeout"), Means.AGAIN),
+        (Answer(status=0, code="too_large"), Means.AGAIN),
+    ],
+)
+def test_what_may_pass_is_tried_again_and_what_is_wrong_is_not(answer: Answer, meaning: Means) -> None:
+    assert means(answer) is meaning
+    assert all(words(answer))
+
+
+def test_the_gateway_says_how_long_to_wait_else_it_is_longer_each_time() -> None:
+    assert later_s(Answer(status=429, retry_after_s=7.0), 0) == 7.0
+    assert later_s(Answer(status=429, retry_after_s=9e9), 0) == LONGEST_LATER_S
+    waits = [later_s(Answer(status=500), tried) for tried in range(12)]
+    assert waits == sorted(waits) and waits[0] < 1 and waits[-1] == LONGEST_LATER_S
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        ({"messages": [{"role": "user", "content": "x" * 300}], "max_tokens": 50}, 151),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, 3256),
+        ({"prompt": ["x" * 30, "y" * 30], "max_tokens": 1}, 23),
+        ({"prompt": [1, 2, 3], "max_completion_tokens": 7}, 10),
+        ({"input": "x" * 30}, 11),
+        ({}, 256),
+        ({"messages": 7, "max_tokens": True}, 256),
+        ({"messages": [7, {"content": {"a": 1}}], "max_tokens": -1}, 256),
+    ],
+)
+def test_what_a_request_may_cost_is_guessed(body: Any, tokens: int) -> None:
+    assert estimate(body) == tokens
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(
+                st.sampled_from(["messages", "content", "prompt", "input", "text", "image_url", "max_tokens"]), inner
+            )
+        ),
+        max_leaves=12,
+    )
+)
+def test_no_json_is_too_odd_to_be_read(value: Any) -> None:
+    try:
+        assert read_request(CHAT, value).tokens >= 1
+    except Wrong as wrong:
+        assert wrong.param and wrong.code
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("24h", 86400.0), ("90s", 90.0), ("30m", 1800.0), ("30d", LONGEST_WINDOW_S)]
+)
+def test_a_window_is_a_number_and_a_unit(text: str, seconds: float) -> None:
+    assert read_window(text, "window", 1.0) == seconds and read_window(None, "window", 7.0) == 7.0
+
+
+@pytest.mark.parametrize("text", ["", "h", "24", "0s", "-1h", "31d", "1.5h", "²h", "24 h", 24, "9" * 400 + "s"])
+def test_another_window_is_refused(text: Any) -> None:
+    with pytest.raises(Wrong, match="window"):
+        read_window(text, "window", 1.0)
+
+
+@given(st.binary(max_size=200))
+def test_no_line_of_a_batch_is_too_odd_to_be_read(text: bytes) -> None:
+    line = read_line(text, CHAT)
+    assert isinstance(line, Line) and (line.asked is None) == (line.wrong is not None)
+
+
+def test_a_deep_line_and_a_long_one_are_wrong_like_others() -> None:
+    assert read_line(b"[" * 200_000, CHAT).wrong == ("invalid_json_line", "This line is not parseable as valid JSON.")
+    assert read_line(None, CHAT).wrong == ("line_too_long", "The line is longer than 32 MiB.")
+
+
+def test_marks_tell_custom_ids_apart_within_their_batch_alone() -> None:
+    assert mark_of("batch_1", "a") == mark_of("batch_1", "a") != mark_of("batch_1", "b")
+    assert mark_of("batch_1", "a") != mark_of("batch_2", "a")
+    assert len(mark_of("batch_1", "\ud800")) == 16
