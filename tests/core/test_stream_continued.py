@@ -109,6 +109,8 @@ def test_llamacpp_a_cut_off_answer_is_the_undisturbed_one(
     assert len({event["id"] for event in got}) == 1
     assert len(usages_of(got)) == 1 or not text_of(got)
     for told in usages_of(got):
+        # Cut off before the very last event, nobody has told of tokens that were held back: fewer, and never more.
+        assert told["completion_tokens"] <= direct[-1]["usage"]["completion_tokens"]
         assert told["prompt_tokens"] == 3 and told["total_tokens"] == 3 + told["completion_tokens"]
 
 
@@ -229,6 +231,16 @@ def test_a_stop_string_that_spans_the_seam_ends_the_answer_on_vllm() -> None:
     got = relayed(engine, VllmTranscript(Asked(path=CHAT, body=asked)), [6])
     assert text_of(got) == "aaaa" and ends_of(got) == ["stop"]
     assert got[-1]["choices"][0]["stop_reason"] == "stop"
+
+
+def test_a_stop_string_that_spans_the_seam_comes_before_one_that_vllm_finds_behind_it() -> None:
+    """Of three line ends the first was known before the death: the pair that stops is the first, not the second."""
+    line, space = 100 + ord("\n"), 100 + ord(" ")
+    script = (line, space, 400, line, space, line, space, space, line, line, line)
+    asked = body(stop=["stop", "\n\n"])
+    engine = PaperVllm(PaperModel(script))
+    got = relayed(engine, VllmTranscript(Asked(path=CHAT, body=asked)), [4, 6])
+    assert text_of(got) == text_of(list(engine.stream(CHAT, asked))) == "\n one\n \n  "
 
 
 def test_another_template_or_build_is_seen_by_the_number_of_tokens_and_not_continued() -> None:

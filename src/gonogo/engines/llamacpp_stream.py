@@ -159,8 +159,8 @@ class LlamaCppTranscript:
             self._odd = True
         if reason := choice.get("finish_reason"):
             self.finished = True
-            if reason == "stop" and not isinstance(timings, dict) and not self._asked.stops:
-                self._predicted += 1  # the end is a token too; the event that would tell comes after this one
+            if not isinstance(timings, dict):  # with usage asked for, they come with it, in the event after this one
+                self._predicted += reason == "stop" and not self._asked.stops  # the end is a token too
         if event.get("usage"):
             self._usage_sent = True
         if choice and not choice.get("finish_reason") and not self._asked.body.get("timings_per_token"):
@@ -215,6 +215,9 @@ class LlamaCppTranscript:
             return Finished(events=self._end("stop"))  # the replica died with the stop string found and not yet told
         if left is not None and left <= 0:  # the tokens are more than the text: the rest of them was a stop string
             return Finished(events=self._end("length" if exact and said == self.text else "stop"))
+        last = self._pieces[-1]
+        if self._asked.stops and last.ids is not None and len(last.ids) < last.count:
+            self._before -= last.count - len(last.ids)  # perhaps a stop string's: they come again, and count then
         if said != self.text:
             ids, exact = _ids((yield Question(path="/tokenize", body=_tokenize(self.text)))), False
         self._native = True

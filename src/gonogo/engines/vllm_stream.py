@@ -225,7 +225,9 @@ class VllmTranscript:
         if not choice or self.finished:
             return ()
         self._unsent += choice.get("text") or ""
-        if (stop := self._stop_in(self._unsent)) is not None:
+        # The stop string that vLLM found itself is not in the text, and one that began before the seam may end in it.
+        found = choice.get("stop_reason") if not self._asked.body.get("include_stop_str_in_output") else None
+        if (stop := self._stop_in(self._unsent + (found if isinstance(found, str) else ""))) is not None:
             return self._end("stop", *stop)
         if choice.get("finish_reason"):
             return self._end(choice["finish_reason"], self._unsent, choice.get("stop_reason"))
