@@ -1,6 +1,6 @@
 """Change everything that may change while requests run, and count what failed: of 10,000 requests none may.
 
-    .venv/bin/python benchmarks/rolling.py [--json] [--requests N] [--seconds N]
+    .venv/bin/python benchmarks/rolling.py [--json] [--requests N] [--seconds N] [--only WORD]
 
 Real CLI, control, Envoy and policy servers; the engines are scripted, so that requests are many and their one right
 answer is known. Two services behind one gateway, one of replicas that control starts, one of servers that others run;
@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -38,6 +39,7 @@ from tests.acceptance.deployment import Deployment, free_port, wait_for
 from tests.shell.outside_engine import OutsideEngine
 
 from gonogo.api.client import ControlClient, ControlRefused, ControlSilent
+from gonogo.facts.part import PARTS
 from gonogo.runtimes.paths import StatePaths
 
 ROOT = Path(__file__).parents[1]
@@ -99,12 +101,12 @@ class Stage:
         wait_for(lambda: self._entry(THIRD) is None, 60, "the third service is gone")
 
     def restart(self, role: str, number: signal.Signals) -> None:
-        """Each process of this role in turn; the next one once the one before is back."""
+        """Each process of this role in turn; the next one once the one before is back and listens."""
         for pid in self.pids(role):
             count = len(self.pids(role))
             os.kill(pid, number)
             wait_for(lambda pid=pid, count=count: self._back(role, pid, count), 60, f"{role} is back")
-            time.sleep(1.0)
+            time.sleep(1.0)  # Envoy asks for its health as often
 
     def kill_control(self) -> None:
         self.restart("control", signal.SIGKILL)
@@ -114,7 +116,16 @@ class Stage:
             now = self.pids(role)
         except (ControlSilent, ControlRefused):  # it is the one that was killed
             return False
-        return gone not in now and len(now) == count
+        return gone not in now and len(now) == count and all(self._listens(role, index) for index in range(count))
+
+    def _listens(self, role: str, index: int) -> bool:
+        """Whether a part accepts connections: its process is there long before. Control has another socket."""
+        if role not in PARTS:
+            return True
+        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+            probe.connect(str(StatePaths.of(self.deployment.state_dir).part_socket(role, index)))
+            return True
+        return False
 
     def pids(self, role: str) -> list[int]:
         """The processes of this role; none where there is no such role. (Not by a command, which costs a second.)"""
@@ -154,6 +165,8 @@ def measure(stage: Stage, load: Load, given: argparse.Namespace, tell: Callable[
     """Every change once, then on without changes until enough requests were made or the time is over."""
     began, steps = time.monotonic(), []
     for name, change in changes(stage):
+        if given.only not in name:
+            continue
         tell(name)
         at = time.monotonic()
         change()
@@ -199,6 +212,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     parser.add_argument("--requests", type=int, default=10_000, help="go on until so many were made")
     parser.add_argument("--seconds", type=float, default=200.0, help="but, after the last change, no longer than this")
+    parser.add_argument("--only", default="", metavar="WORD", help="only the changes in whose words this stands")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="gonogo-rolling-"))
     with contextlib.ExitStack() as stack:

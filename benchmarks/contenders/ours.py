@@ -30,9 +30,17 @@ from gonogo.runtimes.valkey import valkey_command
 from gonogo.security.certificates import CertificateFiles
 from gonogo.security.keys import LIMITS, RANDOM_BYTES, KeyRow, mint
 from gonogo.spec import Spec
+from gonogo.spec.model import EngineChoice, Expect
 from gonogo.store import open_store
 
 SERVICE = "bench"
+# An engine that takes as many requests at once as the load has: admission counts each, and lets none of them wait.
+_SPEC = Spec(
+    service=SERVICE,
+    model="fake",
+    engine=EngineChoice(name="vllm"),
+    expect=Expect(concurrent_requests=256),
+)
 POLICY_SERVERS = 2
 
 
@@ -93,7 +101,7 @@ def _fill_store(paths: StatePaths) -> str:
         **dict.fromkeys(LIMITS, 10**9),
     )
     with store.change(epoch=store.acquire_lease("bench"), actor="control", principal="bench") as change:
-        change.set_serving(SERVICE, change.add_revision(Spec(service=SERVICE, model="fake.gguf")).number)
+        change.set_serving(SERVICE, change.add_revision(_SPEC).number)
     with store.change(epoch=None, actor="cli", principal="bench") as change:
         change.add_key(row)
     store.close()
@@ -106,6 +114,7 @@ def _policy_server(paths: StatePaths, index: int) -> Iterator[subprocess.Popen[b
     words = (
         *("--socket", str(socket), "--database", str(paths.database), "--index", str(index)),
         *("--valkey", str(paths.part_socket("valkey", 0)), "--access-log", str(paths.access_log)),
+        *("--envoy", str(paths.admin_socket)),
     )
     with running((sys.executable, "-m", "gonogo.gateway.policy.main", *words), log) as process:
         ends = time.monotonic() + 20

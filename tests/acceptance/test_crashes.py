@@ -19,6 +19,7 @@ from typing import Any, Iterator
 import httpx
 import pytest
 
+from gonogo.facts.part import PARTS
 from gonogo.store import open_store
 from tests.acceptance.conftest import LONG
 from tests.acceptance.deployment import Deployment, wait_for
@@ -160,7 +161,7 @@ def roles(deployment: Deployment) -> dict[str, int]:
     return found
 
 
-WHOLE = {"control": 1, "gateway": 1, "policy": 2, "replica": 2}
+WHOLE = {"control": 1, "gateway": 1, "replica": 2, **PARTS}
 
 
 @pytest.mark.timeout(1800 if LONG else 300)

@@ -65,7 +65,7 @@ def test_two_servers_with_a_line_each_move_half_as_fast() -> None:
 def test_a_promised_first_token_leaves_only_the_time_that_its_prompt_does_not_take() -> None:
     bounds = Bounds(longest_wait_s=10.0, servers=1)
     unknown, line = Line(bounds, Pace()), joined(Line(bounds, slow(0.02)), 60)
-    assert unknown.longest_wait_s(claim(100, ttft_s=2.0, prompt_tokens=50)) == 2.0
+    assert unknown.longest_wait_s(claim(100, ttft_s=2.0, prompt_tokens=50)) == 1.0, "half of it, as nobody knows"
     assert line.longest_wait_s(claim(100, ttft_s=2.0, prompt_tokens=50)) == 1.0
     assert line.longest_wait_s(claim(500, ttft_s=2.0, prompt_tokens=500)) == SHORTEST_WAIT_S
     assert line.longest_wait_s(claim(100, ttft_s=60.0, prompt_tokens=50)) == 10.0

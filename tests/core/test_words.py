@@ -18,6 +18,7 @@ from gonogo.facts.host import HostFacts, PortHolder, Tools
 from gonogo.facts.measured import AcceleratorMeasured, LinkMeasured, Measured, StorageMeasured
 from gonogo.facts.model import ModelFacts, ModelProblem
 from gonogo.facts.parse_accelerators import parse_accelerators
+from gonogo.facts.part import PARTS as PROCESSES
 from gonogo.facts.replica import Deaths, Health
 from gonogo.facts.world import World
 from gonogo.plan.decide import ask
@@ -276,6 +277,12 @@ def _worlds() -> Iterator[tuple[Revision, World]]:
     for host in _hosts():
         yield revision, replace(good, host=host)
     yield from every_world()
+
+
+def test_every_process_that_status_lists_has_a_name_in_both_languages() -> None:
+    for role in (*PROCESSES, "control", "gateway", "keeper", "replica"):
+        for language in ("en", "zh"):
+            assert has_message(f"role.{role}") and message(f"role.{role}", language), role
 
 
 def _hosts() -> Iterator[HostFacts]:

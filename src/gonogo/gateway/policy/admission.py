@@ -91,7 +91,8 @@ class Admission:
             return Admitted()
         service = self._service(revision)
         tokens = min(max(1, request.prompt_tokens + request.expected_tokens), place.room.tokens)
-        wanted = Wanted(request=request, key_id=key.key_id, tokens=tokens)
+        now = self._clocks.monotonic()
+        wanted = Wanted(request=request, key_id=key.key_id, tokens=tokens, since=now)
         try:
             return await self._admit(service, place, wanted, key)
         except asyncio.CancelledError:
@@ -158,7 +159,7 @@ class Admission:
             priority=Priority.BATCH if later else Priority.INTERACTIVE,
             prompt_tokens=wanted.tokens,
             output_tokens=0,
-            since=self._clocks.monotonic(),
+            since=wanted.since,
         )
         waiter = _Waiter(wanted=wanted, admitted=asyncio.get_running_loop().create_future())
         longest_s = service.line.longest_wait_s(_claim(place, wanted))

@@ -18,6 +18,8 @@ from gonogo.plan.batching import Batch, DynamicBatchScheduler, Waiting
 RATE_LIMIT = "rate_limit_error"
 LONGEST_RETRY_S = 60
 SHORTEST_WAIT_S = 0.05
+UNKNOWN_SHARE = 0.5
+"""Of the promised time that is kept for the prompt while nobody knows how fast replicas are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +61,9 @@ class Line:
         """How long it may wait: until its prompt could not be computed in time any more."""
         if claim.ttft_s is None:
             return self._bounds.longest_wait_s
-        prompt_s = self._pace.takes_s(min(claim.prompt_tokens, claim.tokens)) or 0.0
+        prompt_s = self._pace.takes_s(min(claim.prompt_tokens, claim.tokens))
+        if prompt_s is None:
+            prompt_s = claim.ttft_s * UNKNOWN_SHARE
         return min(self._bounds.longest_wait_s, max(SHORTEST_WAIT_S, claim.ttft_s - prompt_s))
 
     def refusal(self, claim: Claim, room: Room, replicas: int) -> Deny | None:

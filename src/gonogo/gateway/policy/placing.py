@@ -66,12 +66,12 @@ class Place:
             return self.room
         return Room(tokens=self.room.tokens * self.well, sequences=self.room.sequences * self.well)
 
-    def in_time(self, pace: Pace) -> int:
-        """Tokens that one of `endpoints` may hold so that a first token comes as promised."""
+    def in_time(self, pace: Pace, waited_s: float = 0.0) -> int:
+        """Tokens that one of `endpoints` may hold so that the first token of one who waited comes as promised."""
         most = self.endpoint_room.tokens
         if self.rules.ttft_ms is None:
             return most
-        tokens = pace.tokens_in(self.rules.ttft_ms / 1000)
+        tokens = pace.tokens_in(max(0.0, self.rules.ttft_ms / 1000 - waited_s))
         return most if tokens is None else min(most, tokens * (1 if self.picked else self.well))
 
 
@@ -84,11 +84,12 @@ def place_of(rules: ServiceRules | None, seen: Sequence[ReplicaSeen] | None) -> 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What is to be held: a request, on whose behalf, and how many tokens."""
+    """What is to be held: a request, on whose behalf, how many tokens, and since when (monotonic seconds)."""
 
     request: Request
     key_id: str
     tokens: int
+    since: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +145,8 @@ class Placing:
             expires_at=self._clocks.wall() + HOLD_S,
         )
         # What is larger than can be done in time gets a replica to itself.
-        tokens = max(wanted.tokens, place.in_time(self.pace))
+        waited_s = self._clocks.monotonic() - wanted.since
+        tokens = max(wanted.tokens, place.in_time(self.pace, waited_s))
         room = replace(place.endpoint_room, tokens=tokens)
         chosen = await self._ledger.reserve(hold, order or (ALL,), room)
         if chosen is None:
