@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from gonogo.engines.settings import DOORS, MOST_CHOICES, MOST_LOGPROBS
 from gonogo.gateway.policy import rules as policy_rules
-from gonogo.gateway.policy.body import MAX_BODY_BYTES, MAX_DEPTH, MAX_VALUES, parse
+from gonogo.gateway.policy.body import COUNTED_FROM_BYTES, MAX_BODY_BYTES, MAX_DEPTH, MAX_VALUES, parse
 from gonogo.gateway.policy.content import BLOCK_BYTES, MOST_BLOCKS
 from gonogo.gateway.policy.deny import Deny
 from gonogo.gateway.policy.fields import CHAT, COMPLETIONS, EMBEDDINGS, EXTENSIONS, NEVER, OPENAI
@@ -149,8 +149,9 @@ def test_depth_is_bounded_before_it_can_break_the_parser() -> None:
 
 
 def test_a_body_of_brackets_is_refused_before_it_is_parsed() -> None:
-    parsed = parse(b'{"a":[' + b"[]," * MAX_VALUES + b"[]]}")
+    parsed = parse(b'{"a":[' + b"[]," * (COUNTED_FROM_BYTES // 3) + b"[]]}")
     assert isinstance(parsed, Deny) and parsed.code == "json_too_many_values"
+    assert not isinstance(parse(b'{"a":"' + b"," * (MAX_VALUES - 1) + b"x" * COUNTED_FROM_BYTES + b'"}'), Deny)
 
 
 def test_a_screenshot_is_no_content_to_be_walked() -> None:
