@@ -191,6 +191,7 @@ class RelayedFront:
             access_log_path=str(self.root / "gateway" / "access.log"),
             rpc_socket=self._socket("rpc-0"),
             front_socket=self._socket("front"),
+            queue_socket=self._socket("queue-0"),
             relay_sockets=tuple(self._socket(f"relay-{index}") for index in range(self.relays)),
             inner_socket=self._socket("inner"),
             inner_log_path=str(self.root / "gateway" / "inner.log"),
