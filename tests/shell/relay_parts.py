@@ -30,7 +30,7 @@ from gonogo.actions.model import ClusterPlan, EndpointPlan, ListenerPlan
 from gonogo.facts.replica import ReplicaName
 from gonogo.gateway.ads import AdsServer
 from gonogo.gateway.bootstrap import Bootstrap, bootstrap_json, command
-from gonogo.gateway.policy.question import HEAD, WHOLE
+from gonogo.gateway.policy.question import HEAD, SMALL, WHOLE
 from gonogo.gateway.resources.convert import to_json, to_message, unpacked
 from gonogo.gateway.snapshot import LISTENER, Snapshot, typed
 from gonogo.gateway.translate import GatewayInput, translate
@@ -216,5 +216,5 @@ def _without_policy(listener: dict[str, Any]) -> dict[str, Any]:
     for chain in listener["filter_chains"]:
         manager = chain["filters"][0]["typed_config"]
         manager.pop("early_header_mutation_extensions", None)
-        manager["http_filters"] = [one for one in manager["http_filters"] if one["name"] not in (HEAD, WHOLE)]
+        manager["http_filters"] = [one for one in manager["http_filters"] if one["name"] not in (SMALL, HEAD, WHOLE)]
     return listener

@@ -17,7 +17,7 @@ from gonogo.gateway.access_log import LogTail
 from gonogo.gateway.policy.counters import End
 from gonogo.gateway.policy.valkey import Away, Valkey
 
-POLL_S = 0.05
+POLL_S = 0.01
 """As often as Envoy writes its log to the file (`bootstrap.FLUSH_MS`)."""
 READ_BYTES = 64 * 1024
 """Read and judged in one go: about a hundred lines, while which no request is answered."""
