@@ -117,6 +117,7 @@ def submit(deployment: Deployment, requests: int) -> None:
     answer = ask(deployment, "POST", "/v1/specs", {"spec": spec, "principal": "test"})
     assert answer is not None
     assert answer.get("service") == "smollm2-135m", answer
+    deployment.last_up = answer
 
 
 def settled(deployment: Deployment, revision: int) -> bool:

@@ -137,7 +137,7 @@ BROKEN = {
     "dies_at_start": "ReplicaCrashLooping",
     "loads_for_ever": "ReplicaLoadsTooLong",
     "answers_something_else": "AnswersWrong",
-    "renamed": "ModelListWrong",
+    "renamed": "ReplicaLoadsTooLong",
 }
 """What the new version does → why it is rejected."""
 
@@ -148,7 +148,7 @@ def test_a_broken_new_version_is_rejected_for_what_it_does_and_the_old_one_serve
 ) -> None:
     serving, before = rolling.entry()["serving"], rolling.replicas()
     engine: dict[str, Any] = {"name": "llama.cpp", "environment": rolling.broken(fault)}
-    if fault == "loads_for_ever":
+    if fault in ("loads_for_ever", "renamed"):
         engine["load_limit_s"] = 5
     with Load(rolling, workers=1) as load, Streams(rolling, workers=1, tokens=24) as streams:
         load.wait_for_more(2)
