@@ -165,7 +165,7 @@ def roles(deployment: Deployment) -> dict[str, int]:
 WHOLE = {"control": 1, "gateway": 1, "replica": 2, **PARTS}
 
 
-@pytest.mark.timeout(1800 if LONG else 300)
+@pytest.mark.timeout(1800 if LONG else 600)
 def test_control_killed_at_every_position_of_up_replacement_and_change(supervised: Supervised) -> None:
     deployment = supervised.deployment
     supervised.start(None)
