@@ -68,7 +68,7 @@ def test_context_fits_model(yard: Yard, second: Second) -> None:
     found = assert_only(yard.refused(asked), "context_fits_model", "ContextTooLong", "model/smollm2-135m")
     assert found["values"]["asked_tokens"] == second.asked.expect.context_tokens
     with second.client(yard) as client:
-        answer = yard.chat(client, "The sea was calm. " * 1900, tokens=4)
+        answer = yard.chat(client, "The sea was calm. " * 1900, tokens=4, model=second.asked.service)
     assert answer.status_code == 400
     assert second.asked.expect.context_tokens > 11000, "as it was promised"
 
@@ -79,7 +79,7 @@ def test_chat_template_present(yard: Yard, second: Second, models: ModelFiles) -
     subject = f"model/{models.without_template}"
     assert_only(yard.refused(asked), "chat_template_present", "ChatTemplateMissing", subject)
     with second.client(yard) as client:
-        guessed = yard.chat(client, "Who are you?", tokens=16)
+        guessed = yard.chat(client, "Who are you?", tokens=16, model=second.asked.service)
     right = yard.ask_once("Who are you?", tokens=16)
     assert (guessed.status_code, right.status_code) == (200, 200)
     assert guessed.json()["usage"]["prompt_tokens"] != right.json()["usage"]["prompt_tokens"]

@@ -219,10 +219,10 @@ def test_failover(yard: Yard, second: Second) -> None:
     assert_only(yard.preflight(one), "failover", "NoFailover", "service/drill")
     (only,) = yard.replicas("second")
     with second.client(yard) as client:
-        assert yard.chat(client).status_code == 200
+        assert yard.chat(client, model="second").status_code == 200
         os.kill(only["pid"], signal.SIGKILL)
-        assert yard.chat(client).status_code == 503
-        until(lambda: yard.chat(client).status_code == 200, "the next one serves", limit_s=60)
+        assert yard.chat(client, model="second").status_code == 503
+        until(lambda: yard.chat(client, model="second").status_code == 200, "the next one serves", limit_s=60)
     yard.well()
     victim = yard.replicas()[0]
     with yard.client() as client:

@@ -33,7 +33,7 @@ def test_quantization_as_asked(yard: Yard, tmp_path: Path) -> None:
             assert _quantizations(replica["pid"]) == {"q4_1"}, "what the answering process has in its memory"
             service = Second(asked=asked, port=asked.gateway.port, key=result.json["api_key"])
             with service.client(yard) as client:
-                answer = yard.chat(client, JAPAN, tokens=12)
+                answer = yard.chat(client, JAPAN, tokens=12, model=asked.service)
             assert answer.status_code == 200
             assert "Tokyo" in answer.text
             assert "q4_1" not in answer.text.lower()
