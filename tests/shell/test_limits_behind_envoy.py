@@ -16,12 +16,20 @@ from tests.shell.valkey_parts import Valkey
 
 CHAT = "/v1/chat/completions"
 LIMIT_S = 20.0
+HEALTHY = b"{}"
 
 
 class Engine(FakeEngine):
-    """Answers with its usage: 5 and 7 tokens. Its own rate limits are not the key's."""
+    """Answers with its usage, 5 and 7 tokens, when `may_answer` is set. Its own rate limits are not the key's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     async def _send(self, writer: asyncio.StreamWriter, body: bytes) -> None:
+        if body != HEALTHY:
+            await self.may_answer.wait()
         body = b'{"ok":true,"usage":{"prompt_tokens":5,"completion_tokens":7,"total_tokens":12}}'
         head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
         writer.write((head + "x-ratelimit-limit-tokens: 1\r\n\r\n").encode() + body)
@@ -38,9 +46,9 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
         made.close()
 
 
-def front(deployment: Deployment) -> Front:
+def front(deployment: Deployment, engine: Engine | None = None) -> Front:
     made = Front(deployment)
-    made.engine = Engine()
+    made.engine = engine or Engine()
     return made
 
 
@@ -110,18 +118,28 @@ def test_tokens_are_taken_by_estimate_and_set_right_by_the_usage_in_the_log(depl
     key = deployment.add_key(tokens_per_minute=1000).text
 
     async def run() -> None:
-        async with front(deployment) as gateway:
-            client = gateway.client()
+        engine = Engine()
+        async with front(deployment, engine) as gateway:
+            client, other = gateway.client(), gateway.client()
             await until(lambda: _let_in(client, key), "the key is known")
 
             async def left() -> int:
                 return int(told(await ask(client, key, max_tokens=1))["x-ratelimit-remaining-tokens"])
 
-            large = await ask(client, key, max_tokens=800)
+            engine.may_answer.clear()
+            seen = engine.requests
+            asked = asyncio.create_task(ask(client, key, max_tokens=800))
+
+            async def is_there() -> bool:
+                return engine.requests > seen
+
+            await until(is_there, "the large request is at the engine")
+            refused = await ask(other, key, max_tokens=800)
+            assert refused.status == 429 and json.loads(refused.body)["error"]["type"] == "tokens"
+            engine.may_answer.set()
+            large = await asked
             assert large.status == 200
             assert int(told(large)["x-ratelimit-remaining-tokens"]) < 200
-            refused = await ask(client, key, max_tokens=800)
-            assert refused.status == 429 and json.loads(refused.body)["error"]["type"] == "tokens"
 
             async def given_back() -> bool:
                 return await left() > 500
@@ -132,6 +150,7 @@ def test_tokens_are_taken_by_estimate_and_set_right_by_the_usage_in_the_log(depl
             assert headers(never)["x-should-retry"] == "false"
             assert "too large" in json.loads(never.body)["error"]["message"]
             client.close()
+            other.close()
 
     asyncio.run(run())
 

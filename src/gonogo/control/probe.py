@@ -127,19 +127,21 @@ class _Asker:
         """Wait until several answers in a row are right, so that nothing is judged in the moment of its change.
 
         Policy servers read new keys each 100 ms, each by itself (401 until then) and list models by themselves; Envoy
-        sends nothing to a replica that it was just told of before it has asked for its health itself (503 until then).
+        sends nothing to a replica, or to a relay, that it was just told of before it has asked for its health itself
+        (503 until then).
         """
         deadline, known = time.monotonic() + KEY_KNOWN_WITHIN_S, 0
         while known < 6 and time.monotonic() < deadline:
             status = self._client.get("/v1/models", headers=self.headers).status_code
             known = known + 1 if status == 200 else 0
             time.sleep(0.04)
-        while time.monotonic() < deadline and not self._reaches_a_replica():
-            time.sleep(0.04)
+        for streamed in (False, True):
+            while time.monotonic() < deadline and not self._reaches_a_replica(streamed):
+                time.sleep(0.04)
 
-    def _reaches_a_replica(self) -> bool:
-        """Whatever takes its time has got there."""
-        question = self._question("Hello", 1)
+    def _reaches_a_replica(self, streamed: bool) -> bool:
+        """Whatever takes its time has got there. `streamed`: by the way through the relays."""
+        question = {**self._question("Hello", 1), "stream": streamed}
         try:
             answer = self._client.post(
                 "/v1/chat/completions", headers=self.headers, json=question, timeout=KEY_KNOWN_WITHIN_S

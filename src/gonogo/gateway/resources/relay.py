@@ -96,8 +96,9 @@ def relay_cluster(sockets: tuple[str, ...]) -> Json:
             {
                 "timeout": "1s",
                 "interval": "1s",
-                "no_traffic_interval": "1s",
-                "unhealthy_interval": "0.5s",
+                # A deployment that starts has relays that do not listen yet: a streamed request waits for nobody.
+                "no_traffic_interval": "0.25s",
+                "unhealthy_interval": "0.25s",
                 "unhealthy_threshold": 2,
                 "healthy_threshold": 1,
                 "http_health_check": {"path": "/healthz", "host": "localhost"},
