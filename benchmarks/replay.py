@@ -7,7 +7,7 @@ defaults (four slots, one context): one request at a time, batches of four, and 
 two replicas of two slots and `slo.ttft_ms`, through the real gateway over TLS with four keys. All are given the same
 requests at the same moments. Good is a request whose first token came within the SLO and whose tokens then came fast
 enough; times count from the request's arrival. Traces are not in the repository: the program says where they come from.
-Exit code 3: on `code` ours stays below 1.5 times round robin or the slowest interactive first tokens come later, or a
+Exit code 3: on `code` ours stays below 1.5 times round robin, on `code` or `mooncake` first tokens come later, or a
 request was lost or doubled. 4: something did not start.
 """
 
@@ -75,7 +75,7 @@ def main() -> int:
     parser.add_argument("--load", type=float, default=0.9, help="of what two replicas get done; default 0.9")
     parser.add_argument("--ttft-ms", type=int, default=2000, help="the SLO of the first token; default 2000")
     parser.add_argument("--paper", action="store_true", help="simulated replicas, the same numbers on every machine")
-    for name, what in (("every", "every n-th request of the window"), ("faster", "times faster than it was recorded"),
+    for name, what in (("every", "every n-th conversation"), ("faster", "times faster than it was recorded"),
                        ("shorter", "prompts divided by"), ("shorter_answers", "answers divided by")):  # fmt: skip
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=f"for another machine: {what}")
     parser.add_argument("--only", default="", help="only ways whose name has this in it")
@@ -128,7 +128,7 @@ def _scale(given: argparse.Namespace, name: str, folder: Path) -> Scale:
     all_of_it = read(given.traces, name, replace(scale, every=1))
     speed = PAPER if given.paper else _measured(folder)
     every = speed.every(all_of_it, given.load, given.seconds)
-    say.print(f"  {name}: {speed}; every {every}. request")
+    say.print(f"  {name}: {speed}; every {every}. conversation")
     return replace(scale, every=every)
 
 
@@ -202,11 +202,12 @@ def _met(name: str, rows: Sequence[Row]) -> bool:
     ours, other = by_name.get(OURS), by_name.get(ROUND_ROBIN)
     if ours is None or other is None:
         return True
-    better = name != "code" or (
-        ours.goodput_per_s >= AIM * other.goodput_per_s
-        and (ours.interactive_ttft_p99_s or 0.0) <= (other.interactive_ttft_p99_s or 0.0)
-    )
-    return better and ours.lost == 0 and ours.doubled == 0
+    sooner = (ours.interactive_ttft_p99_s or 0.0) <= (other.interactive_ttft_p99_s or 0.0)
+    better = {
+        "code": sooner and ours.goodput_per_s >= AIM * other.goodput_per_s,
+        "mooncake": sooner and (ours.ttft_p50_s or 0.0) <= (other.ttft_p50_s or 0.0),
+    }
+    return better.get(name, True) and ours.lost == 0 and ours.doubled == 0
 
 
 def _as_json(scale: Scale, slo: Slo, rows: Sequence[Row]) -> dict[str, Any]:
@@ -216,8 +217,9 @@ def _as_json(scale: Scale, slo: Slo, rows: Sequence[Row]) -> dict[str, Any]:
 def _show(name: str, scale: Scale, slo: Slo, rows: Sequence[Row]) -> None:
     out = Console(highlight=False, width=200)
     out.print(
-        f"\n{name} ({SOURCES[name]}): every {scale.every}. request of {scale.seconds:.0f} s from {scale.start_s:.0f} s "
-        f"on, {scale.faster:g} times faster; prompts 1/{scale.shorter:g}, answers 1/{scale.shorter_answers:g} as long\n"
+        f"\n{name} ({SOURCES[name]}): every {scale.every}. conversation of {scale.seconds:.0f} s from "
+        f"{scale.start_s:.0f} s on, {scale.faster:g} times faster; "
+        f"prompts 1/{scale.shorter:g}, answers 1/{scale.shorter_answers:g} as long\n"
         f"good: first token within {slo.ttft_s:g} s of arrival, then {slo.itl_s * 1000:.0f} ms a token at most (mean)"
     )
     table = Table(box=SIMPLE, show_edge=False, pad_edge=False)

@@ -1,7 +1,7 @@
 """The published traces, read and scaled to this machine.
 
-A trace is scaled in three ways, and the table says by how much: every n-th request of a window (fewer users), time (the
-window is played faster), lengths (shorter prompts and answers). What is kept is its shape: bursts, the spread of
+A trace is scaled in three ways, and the table says by how much: every n-th conversation of a window (fewer users), time
+(the window is played faster), lengths (shorter prompts and answers). What is kept is its shape: bursts, the spread of
 lengths, shared beginnings. Keys are ours, the traces have none: one in four requests is a batch job's, the rest are
 three people's, one of whom asks as much as the two others together.
 """
@@ -12,9 +12,10 @@ import csv
 import datetime
 import json
 import random
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Sequence
 
 SOURCES = {
     "code": "azure2023/AzureLLMInferenceTrace_code.csv",
@@ -30,6 +31,8 @@ KEYS = {"loud": 0.375, "alice": 0.1875, "bob": 0.1875, "night": 0.25}
 """Key → its share of the requests. `night` is of batch priority, the others are interactive."""
 BATCH_KEY = "night"
 BLOCK_TOKENS = 512
+SHARED_BY_ALL = 50
+"""A block that so many requests of a window have is a template's, and no conversation's own (Mooncake: 9 at most)."""
 WORDS = (
     *("the", "of", "and", "to", "in", "is", "for", "on", "that", "by", "this", "with", "you", "it", "not", "or", "be"),
     *("are", "from", "at", "as", "your", "all", "have", "new", "more", "an", "was", "we", "will", "home", "can", "us"),
@@ -41,7 +44,7 @@ WORDS = (
 
 @dataclass(frozen=True)
 class Scale:
-    """Every `every`-th request of `seconds` of the trace from `start_s` on, played in `seconds / faster`; lengths
+    """Every `every`-th conversation of `seconds` of the trace from `start_s` on, played in `seconds / faster`; lengths
     divided by `shorter` (prompts) and `shorter_answers`, and cut at `most_prompt` and `most_answer` tokens."""
 
     start_s: float
@@ -91,10 +94,22 @@ def read(folder: Path, name: str, scale: Scale) -> list[Arrival]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there. It comes from {WHERE[name]}: put it there, or say --traces DIR.")
     rows = _mooncake(path) if name == "mooncake" else _azure(path)
-    window = [row for row in rows if scale.start_s <= row.at_s < scale.start_s + scale.seconds][:: scale.every]
+    window = _thinned([row for row in rows if scale.start_s <= row.at_s < scale.start_s + scale.seconds], scale.every)
     chance = random.Random(7)
     names = chance.choices(list(KEYS), list(KEYS.values()), k=len(window))
     return [_arrival(number, row, key, scale) for number, (row, key) in enumerate(zip(window, names, strict=True))]
+
+
+def _thinned(rows: Sequence[_Row], every: int) -> list[_Row]:
+    """Whole conversations, so that what they share stays shared; where no blocks are told each request is one."""
+    users = Counter(block for row in rows for block in row.blocks)
+    order: dict[int, int] = {}
+    kept = []
+    for number, row in enumerate(rows):
+        own = next((block for block in row.blocks if users[block] < SHARED_BY_ALL), -1 - number)
+        if order.setdefault(own, len(order)) % every == 0:
+            kept.append(row)
+    return kept
 
 
 def _arrival(number: int, row: _Row, key: str, scale: Scale) -> Arrival:
