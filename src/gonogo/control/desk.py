@@ -101,6 +101,7 @@ class Desk:
             "processes": views.processes(self._runtime.processes()),
             "answers": self._answers(None),
             "availability": self._metrics.availability(),
+            "queue": self._metrics.queue(),
         }
 
     async def submit(self, spec: Spec, caller: Caller, started_at: float | None, allow_downtime: bool = False) -> Any:
