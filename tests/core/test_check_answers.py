@@ -11,13 +11,16 @@ from gonogo.checks.finding import Finding, Stage, Verdict
 from gonogo.facts.gateway import CertificateFacts
 from gonogo.facts.model import ModelFacts, ModelProblem
 from gonogo.facts.part import POLICY, RELAY, RPC, TASKS, VALKEY, WORKER
+from gonogo.facts.queue import QueueFacts
 from gonogo.facts.world import World
 from gonogo.plan.decide import ask
 from gonogo.spec import Gateway, Revision
+from gonogo.spec.queue import Queue
 from tests.core import worlds
 
 BY_NAME = {check.name: check for check in CHECKS}
 PART_CHECKS = ("policy_servers", "relays", "counters_shared", "grpc_served", "queue_runs")
+ELSEWHERE = Queue(url="redis://queue.example/0")
 GIVEN = Gateway(hostnames=("agent.example.com",), certificate_file="/c.pem", key_file="/k.pem")
 
 
@@ -91,6 +94,37 @@ def test_the_part_of_the_queue_that_is_away_is_named() -> None:
     for role in (TASKS, WORKER):
         seen = tuple(replace(part, running=part.role != role) for part in parts)
         assert one("queue_runs", worlds.revision(), worlds.world(parts=seen)).values == {"part": role}
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        (QueueFacts(), "QueueServerAnswers"),
+        (QueueFacts(trouble="queue_silent", detail="refused"), "QueueServerSilent"),
+        (QueueFacts(trouble="queue_refuses", detail="NOAUTH"), "QueueServerRefuses"),
+        (QueueFacts(trouble="queue_password_file", detail="no such file"), "QueuePasswordUnreadable"),
+        (None, "QueueServerUnknown"),
+    ],
+)
+def test_the_queues_server_advises_whatever_it_says(facts: QueueFacts | None, reason: str) -> None:
+    servers = {} if facts is None else {ELSEWHERE: facts}
+    assert one("queue_server", worlds.revision(queue=ELSEWHERE), worlds.world(queue_servers=servers)).reason == reason
+    assert not BY_NAME["queue_server"].blocks
+    assert one("queue_server", worlds.revision(), worlds.world(queue_servers=servers)).verdict is Verdict.NOT_APPLICABLE
+
+
+def test_two_services_that_name_two_queues_block_the_second_and_one_that_names_none_does_not() -> None:
+    other = Queue(url="redis://other.example/0")
+    for queues, mine, reason in (
+        ({"svc": ELSEWHERE}, ELSEWHERE, "QueueShared"),
+        ({"svc": ELSEWHERE, "b": ELSEWHERE}, ELSEWHERE, "QueueShared"),
+        ({"svc": other}, ELSEWHERE, "QueueShared"),
+        ({"svc": ELSEWHERE, "b": other}, ELSEWHERE, "QueueDiffers"),
+        ({"b": other}, None, "NotApplicable"),
+    ):
+        found = one("queue_shared", worlds.revision(queue=mine), worlds.world(queues=queues))
+        assert found.reason == reason
+    assert BY_NAME["queue_shared"].blocks
 
 
 @pytest.mark.parametrize(
