@@ -1,4 +1,4 @@
-"""The section `queue`: where the queue's bell hangs when not on the deployment's own Valkey.
+"""The section `queue`: where the queue's bell hangs when not on the deployment's own Valkey, and how much it takes.
 
 The queue is the deployment's, not a service's: the first service that brings the section decides, as with the gateway's
 certificate, and a service that names another server is refused (`gonogo.checks.queue`). No password stands in a spec.
@@ -80,7 +80,7 @@ QueueUrl = Annotated[str, Field(max_length=400), AfterValidator(_url)]
 
 
 class Queue(Part):
-    """Where the queue's bell hangs. Tasks themselves never leave this machine."""
+    """Where the queue's bell hangs, and how much one key may leave. Tasks themselves never leave this machine."""
 
     url: Annotated[
         QueueUrl | None,
@@ -93,6 +93,12 @@ class Queue(Part):
         FilePath | None,
         Field(description="CA (PEM) that a rediss:// server's certificate is held against; absent: the system's."),
     ] = None
+    tasks_per_key: Annotated[
+        int, Field(ge=1, le=10_000_000, description="Open tasks that one key may have through /v1/tasks.")
+    ] = 100_000
+    file_gib_per_key: Annotated[
+        float, Field(gt=0, le=100_000, description="GiB of uploaded files that one key may keep, and have in batches.")
+    ] = 20.0
 
     @model_validator(mode="after")
     def _of_a_server(self) -> Queue:
