@@ -15,8 +15,9 @@ import pytest
 from gonogo.runtimes.look_queue import look_at_queue
 from gonogo.runtimes.programs import valkey_binary
 from gonogo.spec.queue import Queue
+from gonogo.store.faults import StoreUnreadable
 from gonogo.tasks import broker
-from gonogo.tasks.asked_queue import asked_queue
+from gonogo.tasks.asked_queue import AskedQueue, asked_queue
 from tests.acceptance.deployment import free_port
 from tests.shell.policy_parts import until
 from tests.shell.tasks_parts import QueueParts, chat
@@ -60,6 +61,19 @@ def answered(parts: QueueParts, text: str) -> None:
             if told["state"] == "done":
                 return
     raise AssertionError((told, parts.log("worker")[-2000:], parts.log("tasks")[-2000:]))
+
+
+def test_a_store_that_cannot_be_read_for_a_moment_moves_no_bell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with QueueParts(tmp_path / "state", gateway=False) as parts:
+        parts.deployment.ask(queue=Queue(url="redis://queue.example/3"))
+        monkeypatch.setattr("gonogo.tasks.asked_queue.EVERY_S", -1.0)
+        held = AskedQueue(parts.paths.database)
+        assert held.now().url == "redis://queue.example:6379/3"
+        monkeypatch.setattr(held, "_file", tmp_path / "torn.db")
+        (tmp_path / "torn.db").write_bytes(b"no database at all, for a moment" * 99)
+        assert held.now().url == "redis://queue.example:6379/3"
 
 
 @pytest.mark.parametrize("kind", ["unix", "redis"])
@@ -143,6 +157,10 @@ def test_the_first_service_that_says_something_decides_and_without_any_it_is_the
         parts.deployment.ask(queue=Queue(url="redis://queue.example/3"))
         assert broker.broker_url(parts.paths) == "redis://queue.example:6379/3"
         assert asked_queue(tmp_path / "nothing.db") == Queue()
+        held = AskedQueue(tmp_path / "torn.db")
+        (tmp_path / "torn.db").write_bytes(b"no database at all, for a moment" * 99)
+        with pytest.raises(StoreUnreadable):
+            held.now()
         encrypted = Queue(url="rediss://me@queue.example:1/0", ca_file="/c a.pem")
         told = broker.broker_url(parts.paths, encrypted)
         assert told == "rediss://me:@queue.example:1/0?ssl_cert_reqs=required&ssl_ca_certs=%2Fc%20a.pem"

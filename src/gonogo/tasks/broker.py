@@ -31,7 +31,7 @@ STUCK_S = 120
 def broker_url(paths: StatePaths, queue: Queue | None = None) -> str:
     """Where the bell hangs, as Celery writes it; `queue` None: as the specs say now.
 
-    Raises OSError, ValueError for a password that cannot be read.
+    Raises OSError, ValueError for a password that cannot be read, `StoreUnreadable`.
     """
     queue = queue or asked_queue(paths.database)
     server = queue.server

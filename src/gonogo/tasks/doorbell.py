@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from redis.exceptions import RedisError
 
+from gonogo.store.faults import StoreError
 from gonogo.tasks.broker import DRAIN, MOST_RINGS, QUEUE, RING_KEPT_S
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Bell:
                     DRAIN, queue=QUEUE, expires=RING_KEPT_S, ignore_result=True, connection=self._connection
                 )
             return True
-        except (OperationalError, RedisError, OSError, ValueError):  # ValueError: a file without a password
+        except (OperationalError, RedisError, OSError, ValueError, StoreError):  # ValueError: no password in its file
             self._hang_up()
             return False
 

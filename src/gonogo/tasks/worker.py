@@ -20,6 +20,7 @@ from typing import Sequence
 from urllib.parse import quote
 
 from gonogo.runtimes.paths import StatePaths
+from gonogo.store.faults import StoreError
 from gonogo.tasks.broker import broker_url
 from gonogo.tasks.database import NAME
 
@@ -70,10 +71,10 @@ def _wait_for_url(paths: StatePaths) -> str:
     while True:
         try:
             return broker_url(paths)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, StoreError) as error:
             if str(error) != told:
                 told = str(error)
-                print(f"queue.password_file cannot be read: {told}", file=sys.stderr, flush=True)
+                print(f"where the queue's bell hangs cannot be read: {told}", file=sys.stderr, flush=True)
         time.sleep(LOOK_EVERY_S)
 
 
@@ -81,7 +82,7 @@ def _end_when_moved(paths: StatePaths, url: str) -> None:
     """End this process once the bell hangs elsewhere, or its password is another: control starts one that knows it."""
     while True:
         time.sleep(MOVED_EVERY_S)
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, StoreError):
             if broker_url(paths) != url:
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(STOP_LIMIT_S)
