@@ -164,6 +164,8 @@ def test_a_file_that_many_batches_read_counts_for_each_of_them(client: httpx.Cli
     batches = [client.post("/v1/batches", json=asked) for _ in range(3)]
     assert [one.status_code for one in batches[:2]] == [200, 200]
     error(batches[2], 429, "too_many_open_batches")
+    second = f"/v1/batches/{batches[1].json()['id']}"
+    until(lambda: client.get(second).json()["status"] == "in_progress", 20)
     error(client.delete(f"/v1/files/{file}"), 400, "file_in_use")
     client.post(f"/v1/batches/{batches[0].json()['id']}/cancel")
     until(lambda: client.post("/v1/batches", json=asked).status_code == 200, 20)

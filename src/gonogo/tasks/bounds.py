@@ -50,8 +50,11 @@ class Bounds:
         """So many more tasks of this owner, which are in the ledger already. Raises `TooMuch`: undo that."""
         per_key = self._asked().tasks_per_key
         whose: tuple[tuple[str | None, int], ...] = ((owner, per_key), (None, TIMES_IN_ALL * per_key))
+        counted = []
         for who, most in whose:
-            if self._room(c, who, most, count) < count:
+            left = self._counted(c, who, most, count)
+            counted.append(left)
+            if left.room < count:
                 of = "This API key has" if who is not None else "All API keys together have"
                 message = (
                     f"{of} too many open tasks: at most {most:,} may wait or run, and {count:,} more were sent. Wait"
@@ -59,8 +62,8 @@ class Bounds:
                     " is the bound."
                 )
                 raise TooMuch("too_many_open_tasks", message, later=True)
-        for who, _ in whose:
-            self._left[who].room -= count
+        for left in counted:
+            left.room -= count
 
     def admit_file(self, c: sqlite3.Connection, owner: str, size_bytes: int) -> None:
         """One more uploaded file of this owner. Raises `TooMuch`."""
@@ -101,18 +104,16 @@ class Bounds:
     def _bytes(self) -> int:
         return int(self._asked().file_gib_per_key * GIB)
 
-    def _room(self, c: sqlite3.Connection, who: str | None, most: int, wanted: int) -> int:
+    def _counted(self, c: sqlite3.Connection, who: str | None, most: int, wanted: int) -> _Left:
         """What is left of `most`, as of at most half a minute ago; counted anew when that would not do."""
         now, left = self._clock(), self._left.get(who)
-        age_s = None if left is None else now - left.at
-        if left is not None and age_s is not None and (left.room >= wanted and age_s < COUNTED_FOR_S):
-            return left.room
-        if left is None or age_s is None or age_s >= COUNTED_EVERY_S:
-            # `wanted` are in the ledger already
-            left = _Left(room=most - _open(c, who, most + wanted + 1) + wanted, at=now)
-            self._left = {one: kept for one, kept in self._left.items() if now - kept.at < COUNTED_FOR_S}
-            self._left[who] = left
-        return left.room
+        if left is not None and now - left.at < (COUNTED_FOR_S if left.room >= wanted else COUNTED_EVERY_S):
+            return left
+        # `wanted` are in the ledger already
+        left = _Left(room=most - _open(c, who, most + wanted + 1) + wanted, at=now)
+        self._left = {one: kept for one, kept in self._left.items() if now - kept.at < COUNTED_FOR_S}
+        self._left[who] = left
+        return left
 
 
 def _open(c: sqlite3.Connection, owner: str | None, most: int) -> int:
