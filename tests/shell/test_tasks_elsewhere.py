@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Iterator
@@ -14,6 +18,7 @@ import pytest
 
 from gonogo.runtimes.look_queue import look_at_queue
 from gonogo.runtimes.programs import valkey_binary
+from gonogo.security.certificates import CertificateFiles, ensure_certificates
 from gonogo.spec.queue import Queue
 from gonogo.store.faults import StoreUnreadable
 from gonogo.tasks import broker
@@ -90,6 +95,54 @@ def test_the_bell_hangs_where_the_spec_says_with_the_password_of_its_file(
         assert shown.returncode == 0, shown.stderr
         told = shown.stdout + shown.stderr + parts.log("tasks") + parts.log("worker")
         assert "ge/h" not in told and "ge%2Fh" not in told
+
+
+def test_over_a_network_the_bell_is_rung_through_tls_to_a_server_whose_certificate_is_right(
+    tmp_path: Path, locked: tuple[Path, int], secret: Path
+) -> None:
+    place, _ = locked
+    made = ensure_certificates(tmp_path / "tls", ["127.0.0.1"], time.time())
+    assert made.ca_file is not None
+    with tls_before(place, tmp_path, made) as port:
+        url = f"rediss://127.0.0.1:{port}/0"
+        right = Queue(url=url, password_file=str(secret), ca_file=str(made.ca_file))
+        assert look_at_queue(right).trouble is None
+        untrusted = look_at_queue(Queue(url=url, password_file=str(secret)))
+        assert untrusted.trouble == "queue_silent" and "certificate" in str(untrusted.detail).lower()
+        with QueueParts(tmp_path / "state") as parts:
+            parts.deployment.ask(queue=right)
+            parts.start("tasks", "worker")
+            answered(parts, "hello")
+
+
+@contextlib.contextmanager
+def tls_before(place: Path, folder: Path, made: CertificateFiles) -> Iterator[int]:
+    """A port with TLS before a unix socket."""
+    pair = folder / "pair.pem"
+    pair.write_text(made.chain_pem + made.key_pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair)
+    loop = asyncio.new_event_loop()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_unix_connection(str(place))
+        await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
+
+    server = loop.run_until_complete(asyncio.start_server(connected, "127.0.0.1", 0, ssl=context))
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield int(server.sockets[0].getsockname()[1])
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
 
 
 def test_a_bell_that_is_hung_elsewhere_is_heard_there_without_anybody_starting_anything(tmp_path: Path) -> None:
