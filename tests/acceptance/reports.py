@@ -14,6 +14,8 @@ from gonogo.facts.world import World
 from gonogo.plan.availability import availability
 from gonogo.plan.decide import ask
 from gonogo.spec import Expect, Gateway, Probe, Revision, Spec
+from gonogo.tasks.nouns import Counts
+from gonogo.tasks.summary import Summary
 from tests.core import worlds
 
 MIB = 1024**2
@@ -27,6 +29,16 @@ MEASURED = MemoryMeasured(
 MEASURED_AVAILABILITY = {
     name: asdict(availability(*counts)) for name, counts in {"1h": (412, 0), "30d": (20_480, 3)}.items()
 }
+QUEUE = asdict(
+    Summary(
+        counts=Counts(queued=12_345, leased=8, done=70_000, failed=2, dead=1),
+        oldest_age_s=61.4,
+        ended_per_s=7.25,
+        workers=1,
+        batches=3,
+        draining=False,
+    )
+)
 STAGES = (("planned", 1.1), ("replicas ready", 2.3), ("acknowledged", 0.4), ("probed", 2.1), ("proven", 0.2))
 HOSTILE = "<script>document.title='taken over'</script><img src=x onerror=alert(1)>"
 
@@ -107,6 +119,7 @@ def report(revision: Revision, seen: World, serving: int | None) -> dict[str, An
         "services": [service],
         "processes": processes,
         "answers": answers,
+        "queue": None if serving is None else QUEUE,
         "availability": {} if serving is None else {revision.service: MEASURED_AVAILABILITY},
     }
     return {

@@ -69,7 +69,7 @@ def test_a_reader_sees_the_verdict_the_five_conditions_and_the_numbers(tmp_path:
     seen = dumped(tmp_path, render(reports.good(), "en"))
     assert "GO smollm2-135m was asked through its own front door" in seen.text
     assert {"hardware", "software", "model", "network", "security"} <= seen.ids()
-    assert {"verdict", "probes", "timing", "memory", "running", "facts", "events"} <= seen.ids()
+    assert {"verdict", "probes", "timing", "memory", "running", "queue", "facts", "events"} <= seen.ids()
     assert "The capital of France is Paris." in seen.text
     assert "6.1 s in all" in seen.text
     assert "= 259.6 MiB" in seen.text, "the addition has its sum"
@@ -81,6 +81,18 @@ def test_the_measured_availability_stands_there_with_its_interval_and_the_budget
     assert month == ("30d", "99.985 % (95 % sure: 99.957–99.995), 3 of 20,483 failed, 51 % of the error budget left")
     assert "99.985 %" in Seen(render(reports.good(), "zh")).text
     assert view(reports.broken(), "en")["availability"] == []
+
+
+def test_the_queue_stands_there_in_numbers_and_that_nothing_begins_where_that_is_so() -> None:
+    rows = dict(view(reports.good(), "en")["queue"])
+    told = (rows["waiting"], rows["the oldest of them has waited"], rows["dead letters"], rows["running"])
+    assert told == ("12,345", "61.4 s", "1", "8")
+    drained = reports.good()
+    drained["status"]["queue"] = {**reports.QUEUE, "oldest_age_s": None, "draining": True}
+    rows = dict(view(drained, "en")["queue"])
+    assert "drain --off" in rows["drained"] and rows["the oldest of them has waited"] == "–"
+    assert view(reports.broken(), "en")["queue"] == [], "not read is no empty queue"
+    assert "12,345" in Seen(render(reports.good(), "zh")).text
 
 
 @needs_browser

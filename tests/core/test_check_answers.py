@@ -10,13 +10,17 @@ from gonogo.checks.catalogue import CHECKS
 from gonogo.checks.finding import Finding, Stage, Verdict
 from gonogo.facts.gateway import CertificateFacts
 from gonogo.facts.model import ModelFacts, ModelProblem
-from gonogo.facts.part import POLICY, RPC, VALKEY
+from gonogo.facts.part import POLICY, RELAY, RPC, TASKS, VALKEY, WORKER
+from gonogo.facts.queue import QueueFacts
 from gonogo.facts.world import World
 from gonogo.plan.decide import ask
 from gonogo.spec import Gateway, Revision
+from gonogo.spec.queue import Queue
 from tests.core import worlds
 
 BY_NAME = {check.name: check for check in CHECKS}
+PART_CHECKS = ("policy_servers", "relays", "counters_shared", "grpc_served", "queue_runs")
+ELSEWHERE = Queue(url="redis://queue.example/0")
 GIVEN = Gateway(hostnames=("agent.example.com",), certificate_file="/c.pem", key_file="/k.pem")
 
 
@@ -59,17 +63,68 @@ def test_a_policy_server_that_dies_at_each_start_is_missing_although_its_process
 @pytest.mark.parametrize(
     ("role", "check", "reasons"),
     [
+        (POLICY, "policy_servers", ("PolicyServersReady", "PolicyServersMissing")),
+        (RELAY, "relays", ("RelaysReady", "RelaysMissing")),
         (VALKEY, "counters_shared", ("CountersShared", "CountersApart")),
         (RPC, "grpc_served", ("GrpcServed", "GrpcNotServed")),
+        (TASKS, "queue_runs", ("QueueRuns", "QueueStands")),
+        (WORKER, "queue_runs", ("QueueRuns", "QueueStands")),
     ],
 )
-def test_a_part_that_requests_go_on_without_serves_only_where_it_runs_listens_and_answers(
+def test_a_part_serves_only_where_it_runs_listens_and_answers(
     changes: dict[str, bool], well: bool, role: str, check: str, reasons: tuple[str, str]
 ) -> None:
     parts = tuple(replace(part, **changes) if part.role == role else part for part in worlds.world().parts or ())
     found = one(check, worlds.revision(), worlds.world(parts=parts))
     assert found.reason == reasons[0 if well else 1]
-    assert not BY_NAME[check].blocks, "requests go on without it"
+
+
+def test_parts_that_requests_go_on_without_advise_and_the_others_block() -> None:
+    blocking = {name for name in PART_CHECKS if BY_NAME[name].blocks}
+    assert blocking == {"policy_servers", "relays"}
+
+
+def test_what_was_not_looked_at_is_unknown_of_every_part() -> None:
+    found = {one(name, worlds.revision(), worlds.world(parts=None)).verdict for name in PART_CHECKS}
+    assert found == {Verdict.UNKNOWN}
+
+
+def test_the_part_of_the_queue_that_is_away_is_named() -> None:
+    parts = worlds.world().parts or ()
+    for role in (TASKS, WORKER):
+        seen = tuple(replace(part, running=part.role != role) for part in parts)
+        assert one("queue_runs", worlds.revision(), worlds.world(parts=seen)).values == {"part": role}
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        (QueueFacts(), "QueueServerAnswers"),
+        (QueueFacts(trouble="queue_silent", detail="refused"), "QueueServerSilent"),
+        (QueueFacts(trouble="queue_refuses", detail="NOAUTH"), "QueueServerRefuses"),
+        (QueueFacts(trouble="queue_password_file", detail="no such file"), "QueuePasswordUnreadable"),
+        (None, "QueueServerUnknown"),
+    ],
+)
+def test_the_queues_server_advises_whatever_it_says(facts: QueueFacts | None, reason: str) -> None:
+    servers = {} if facts is None else {ELSEWHERE: facts}
+    assert one("queue_server", worlds.revision(queue=ELSEWHERE), worlds.world(queue_servers=servers)).reason == reason
+    assert not BY_NAME["queue_server"].blocks
+    assert one("queue_server", worlds.revision(), worlds.world(queue_servers=servers)).verdict is Verdict.NOT_APPLICABLE
+
+
+def test_two_services_that_name_two_queues_block_the_second_and_one_that_names_none_does_not() -> None:
+    other = Queue(url="redis://other.example/0")
+    for queues, mine, reason in (
+        ({"svc": ELSEWHERE}, ELSEWHERE, "QueueShared"),
+        ({"svc": ELSEWHERE, "b": ELSEWHERE}, ELSEWHERE, "QueueShared"),
+        ({"svc": other}, ELSEWHERE, "QueueShared"),
+        ({"svc": ELSEWHERE, "b": other}, ELSEWHERE, "QueueDiffers"),
+        ({"b": other}, None, "NotApplicable"),
+    ):
+        found = one("queue_shared", worlds.revision(queue=mine), worlds.world(queues=queues))
+        assert found.reason == reason
+    assert BY_NAME["queue_shared"].blocks
 
 
 @pytest.mark.parametrize(

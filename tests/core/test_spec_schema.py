@@ -23,6 +23,7 @@ SCHEMA = json_schema()
 BEYOND_A_SCHEMA = {
     "BadPattern", "ControlCharacter", "DuplicateField", "DuplicateName", "KeyNotText", "MinAboveMax",
     "DuplicateServer", "NotAServer", "NotAnAddress", "NotText", "NotWithExternal", "OnlyWithExternal", "TagNotAllowed",
+    "NotAQueue", "OnlyWithQueue", "PasswordInUrl",
 }  # fmt: skip
 
 

@@ -184,6 +184,21 @@ DRILLS: Mapping[str, Drill] = {
         breaks="a folder where the socket of the gRPC server should be",
         saves_from="every gRPC client gets UNAVAILABLE while everything else is green",
     ),
+    "queue_runs": Drill(
+        test="test_queue_runs",
+        breaks="a folder where the socket of the queue's HTTP server should be",
+        saves_from="batches that wait for ever, while every interactive request is answered",
+    ),
+    "queue_shared": Drill(
+        test="test_queue_shared",
+        breaks="two services that name two servers of the queue",
+        saves_from="a bell that its owner hung up, and that no worker ever hears",
+    ),
+    "queue_server": Drill(
+        test="test_queue_server",
+        breaks="the queue's server of other people's killed",
+        saves_from="tasks that are taken and wait, while every interactive request is answered",
+    ),
     "memory_fits": Drill(
         test="test_memory_fits",
         breaks="a model and a load whose KV cache needs a terabyte",

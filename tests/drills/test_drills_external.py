@@ -17,8 +17,9 @@ from tests.shell.outside_engine import OutsideEngine
 FAR = "far"
 
 
-def asked(*urls: str) -> Spec:
-    return spec(service=FAR, model=FAR, replicas={"external": list(urls)}, gateway={"port": free_port()}, probes=[])
+def asked(*urls: str, service: str = FAR, **fields: Any) -> Spec:
+    gateway = {"port": free_port()}
+    return spec(service=service, model=FAR, replicas={"external": list(urls)}, gateway=gateway, probes=[], **fields)
 
 
 @contextlib.contextmanager

@@ -175,6 +175,32 @@ def test_grpc_served(yard: Yard) -> None:
     until(lambda: _health_status(yard) == grpc.StatusCode.OK, "gRPC is answered again")
 
 
+def test_queue_runs(yard: Yard) -> None:
+    """The queue's HTTP server cannot start: its socket's place is taken by a folder. Advice only: requests go on."""
+    yard.well()
+    place = yard.state_dir / "run" / "tasks-0.sock"
+    (pid,) = yard.control.status()["processes"]["tasks"]
+    assert _tasks_status(yard) == 200
+    place.unlink()
+    place.mkdir()
+    try:
+        os.kill(pid, signal.SIGKILL)
+        answers = yard.wait_known("queue_runs", "QueueStands")
+        found = assert_only(answers, "queue_runs", "QueueStands", "gateway")
+        assert (found["blocks"], found["values"]["part"]) == (False, "tasks")
+        assert _tasks_status(yard) == 503
+        assert yard.ask_once().status_code == 200
+    finally:
+        place.rmdir()
+    yard.wait_known("queue_runs", None)
+    until(lambda: _tasks_status(yard) == 200, "tasks are taken again")
+
+
+def _tasks_status(yard: Yard) -> int:
+    with yard.client() as client:
+        return client.get("/v1/tasks").status_code
+
+
 def _health_status(yard: Yard) -> grpc.StatusCode:
     """What a load balancer gets that asks whether gRPC is served."""
     credentials = grpc.ssl_channel_credentials((yard.state_dir / "tls" / "ca.crt").read_bytes())

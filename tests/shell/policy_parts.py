@@ -84,6 +84,12 @@ class Deployment:
                 number = change.add_revision(spec).number
             change.set_serving(name, number)
 
+    def ask(self, **fields: object) -> None:
+        """Another revision of `svc`, with these fields in its spec."""
+        spec = Spec(service="svc", model="m.gguf", projector="p.gguf", expect=CONTEXT, **fields)  # type: ignore[arg-type]
+        with self.store.change(epoch=self.epoch, actor="api", principal="test") as change:
+            change.add_revision(spec)
+
     def revoke(self, key: MintedKey) -> None:
         with self.store.change(epoch=None, actor="cli", principal="test") as change:
             change.revoke_key(key.key_id)

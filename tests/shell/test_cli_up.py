@@ -284,6 +284,7 @@ def test_status_shows_replicas_and_processes(state: Path, control: FakeControl) 
     assert gonogo(state, "up", "--json").code == 0
     out = gonogo(state, "status").out
     assert "smollm2-135m/1/0" in out and "ready" in out and "4711" in out
+    assert "Queue: 12,345 wait (the oldest for 61 s), 8 run" in " ".join(out.split())
 
 
 def test_down_asks_control_and_waits_until_the_service_is_gone(state: Path, control: FakeControl) -> None:

@@ -85,7 +85,7 @@ def test_every_query_of_the_dashboard_has_an_answer(tmp_path: Path) -> None:
         found = ask("series", **{"match[]": label[0]})
         assert {one[label[1]] for one in found["data"]} == {"svc", "other", "-"}
         rules = ask("rules")["data"]["groups"]
-        assert len(rules) == 5
+        assert len(rules) == 6
         assert all(one["health"] == "ok" for group in rules for one in group["rules"])
 
 

@@ -12,8 +12,7 @@ import pytest
 from gonogo.tasks import ledger
 from gonogo.tasks.places import open_queue
 from tests.shell.policy_parts import until
-from tests.shell.tasks_parts import QueueParts, Said, chat, content_of, echo
-from tests.shell.valkey_parts import Valkey
+from tests.shell.tasks_parts import QueueParts, Said, content_of, echo
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "examples" / "guide" / "celery"
@@ -53,15 +52,6 @@ def test_a_task_that_is_left_while_the_bell_is_away_is_done_when_it_is_back(tmp_
             return "" if task is None else task.state.value
 
         until(lambda: state() == "done", 60)
-
-
-def test_the_bell_may_hang_on_another_valkey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Valkey() as other, QueueParts(tmp_path / "state") as parts:
-        monkeypatch.setenv("GONOGO_QUEUE_URL", f"redis+socket://{other.socket}?virtual_host=0")
-        parts.start("tasks", "worker")
-        with parts.client() as client:
-            made = client.post("/v1/tasks", json={"body": chat("hello")}).json()
-            assert client.get(f"/v1/tasks/{made['id']}", params={"wait": 60}).json()["state"] == "done"
 
 
 @pytest.mark.parametrize(

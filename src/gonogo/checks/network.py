@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Iterator, Sequence
+from typing import Iterator
 
+from gonogo.checks import parts
 from gonogo.checks.external import servers_ready
 from gonogo.checks.finding import Check, Condition, Finding, Stage, Verdict
 from gonogo.engines.exits import FINAL
 from gonogo.engines.size import replicas_wanted
 from gonogo.engines.table import load_limit_s
-from gonogo.facts.part import PARTS, POLICY, RELAY, RPC, VALKEY, PartFacts
 from gonogo.facts.replica import LOADS_TOO_LONG, Deaths, Health
 from gonogo.facts.world import World
 from gonogo.spec import Revision
@@ -124,69 +124,6 @@ def failover(revision: Revision, world: World) -> Iterator[Finding]:
     )
 
 
-def policy_servers(_: Revision, world: World) -> Iterator[Finding]:
-    """Do the servers run that say who may?"""
-    if world.parts is None:
-        yield Finding(reason="PolicyServersUnknown", verdict=Verdict.UNKNOWN, subject="gateway")
-        return
-    # A server that dies at each start is a process most of the time, and never a server.
-    running = sum(1 for part in world.parts if part.role == POLICY and part.running and part.listening is not False)
-    enough = running >= PARTS[POLICY]
-    yield Finding(
-        reason="PolicyServersReady" if enough else "PolicyServersMissing",
-        verdict=Verdict.PASS if enough else Verdict.FAIL,
-        subject="gateway",
-        values={"running": running, "wanted": PARTS[POLICY]},
-    )
-
-
-def relays(_: Revision, world: World) -> Iterator[Finding]:
-    """Do the relays run, through which every streamed answer goes?"""
-    if world.parts is None:
-        yield Finding(reason="RelaysUnknown", verdict=Verdict.UNKNOWN, subject="gateway")
-        return
-    running = sum(1 for part in world.parts if part.role == RELAY and part.running and part.listening is not False)
-    enough = running >= PARTS[RELAY]
-    yield Finding(
-        reason="RelaysReady" if enough else "RelaysMissing",
-        verdict=Verdict.PASS if enough else Verdict.FAIL,
-        subject="gateway",
-        values={"running": running, "wanted": PARTS[RELAY]},
-    )
-
-
-def counters_shared(_: Revision, world: World) -> Iterator[Finding]:
-    """Do the policy servers count together? Without Valkey each counts by itself, and requests go on."""
-    if world.parts is None:
-        yield Finding(reason="CountersUnknown", verdict=Verdict.UNKNOWN, subject="gateway")
-        return
-    shared = _serves(world.parts, VALKEY)
-    yield Finding(
-        reason="CountersShared" if shared else "CountersApart",
-        verdict=Verdict.PASS if shared else Verdict.FAIL,
-        subject="gateway",
-        values={"servers": PARTS[POLICY]},
-    )
-
-
-def grpc_served(revision: Revision, world: World) -> Iterator[Finding]:
-    """Does the gRPC server run? Without it gRPC clients are refused, and those that speak HTTP are not."""
-    if world.parts is None:
-        yield Finding(reason="GrpcUnknown", verdict=Verdict.UNKNOWN, subject="gateway")
-        return
-    served = _serves(world.parts, RPC)
-    yield Finding(
-        reason="GrpcServed" if served else "GrpcNotServed",
-        verdict=Verdict.PASS if served else Verdict.FAIL,
-        subject="gateway",
-        values={"port": revision.spec.gateway.port},
-    )
-
-
-def _serves(parts: Sequence[PartFacts], role: str) -> bool:
-    return any(one.role == role and one.running and not one.hung and one.listening is not False for one in parts)
-
-
 CHECKS = (
     Check(
         name="port_free",
@@ -223,36 +160,5 @@ CHECKS = (
         ),
         ask=replicas_ready,
     ),
-    Check(
-        name="policy_servers",
-        condition=Condition.NETWORK,
-        stages=(Stage.DEPLOY, Stage.LIVE),
-        blocks=True,
-        reasons=("PolicyServersReady", "PolicyServersMissing", "PolicyServersUnknown"),
-        ask=policy_servers,
-    ),
-    Check(
-        name="relays",
-        condition=Condition.NETWORK,
-        stages=(Stage.DEPLOY, Stage.LIVE),
-        blocks=True,
-        reasons=("RelaysReady", "RelaysMissing", "RelaysUnknown"),
-        ask=relays,
-    ),
-    Check(
-        name="counters_shared",
-        condition=Condition.NETWORK,
-        stages=(Stage.DEPLOY, Stage.LIVE),
-        blocks=False,
-        reasons=("CountersShared", "CountersApart", "CountersUnknown"),
-        ask=counters_shared,
-    ),
-    Check(
-        name="grpc_served",
-        condition=Condition.NETWORK,
-        stages=(Stage.DEPLOY, Stage.LIVE),
-        blocks=False,
-        reasons=("GrpcServed", "GrpcNotServed", "GrpcUnknown"),
-        ask=grpc_served,
-    ),
+    *parts.CHECKS,
 )

@@ -181,6 +181,9 @@ def _with_paths(spec: Spec, folder: Path, recipes: Mapping[str, Recipe]) -> Spec
     if gateway.certificate_file is not None or gateway.key_file is not None:
         files = {"certificate_file": full(gateway.certificate_file), "key_file": full(gateway.key_file)}
         changes["gateway"] = gateway.model_copy(update=files)
+    if spec.queue is not None:
+        files = {"password_file": full(spec.queue.password_file), "ca_file": full(spec.queue.ca_file)}
+        changes["queue"] = spec.queue.model_copy(update=files)
     return spec.model_copy(update=changes) if changes else spec
 
 

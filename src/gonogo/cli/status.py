@@ -29,8 +29,21 @@ def command(state_dir: StateDir = None, json: Json = False, lang: Lang = None) -
     for service in status["services"]:
         _print_service(session, service)
     print_availability(session, status.get("availability") or {})
+    _print_queue(session, status.get("queue"))
     _print_processes(session, status["processes"])
     return Outcome(result=status)
+
+
+def _print_queue(session: Session, queue: Mapping[str, Any] | None) -> None:
+    from gonogo.words.queue import queue_lines
+
+    if queue is None:
+        return
+    session.line()
+    first, *more = queue_lines(queue, session.lang)
+    session.line(f"{session.told('report.queue')}: {first}")
+    for line in more:
+        session.line(f"  {line}")
 
 
 def _without_control(session: Session) -> Refusal:

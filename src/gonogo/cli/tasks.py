@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from gonogo.cli.session import Session
     from gonogo.tasks.nouns import Task
     from gonogo.tasks.places import Queue
-    from gonogo.tasks.summary import Summary
 
 TaskId = Annotated[str, typer.Argument(metavar="ID", help=told("argument.task"), show_default=False)]
 OptionalId = Annotated[Optional[str], typer.Argument(metavar="ID", help=told("argument.task"), show_default=False)]
@@ -59,6 +58,7 @@ def list_tasks(
     from gonogo.tasks import batches, ledger
     from gonogo.tasks.nouns import State
     from gonogo.tasks.summary import summary
+    from gonogo.words.queue import queue_lines
 
     if state is not None and state not in {one.value for one in State}:
         values = {"option": "--state", "given": state, "allowed": [one.value for one in State]}
@@ -68,7 +68,8 @@ def list_tasks(
         seen = summary(c, now)
         tasks = ledger.page(c, None, before=None, limit=limit, state=None if state is None else State(state))
         found = [_batch(c, one) for one in batches.page(c, None, after=None, limit=limit)]
-    _say_summary(session, seen)
+    for line in queue_lines(asdict(seen), session.lang):
+        session.line(line)
     for one in found:
         session.line(f"{one['id']}  {one['state']}  {one['done']}/{one['total']}  ✗ {one['failed']}")
     if tasks:
@@ -252,23 +253,6 @@ def _plain(task: Task) -> dict[str, Any]:
         "state": task.state.value,
         **{name: value for name, value in asdict(task).items() if name not in left_out},
     }
-
-
-def _say_summary(session: Session, seen: Summary) -> None:
-    counts = seen.counts
-    session.say(
-        "tasks.summary",
-        queued=counts.queued,
-        running=counts.leased,
-        done=counts.done,
-        failed=counts.failed,
-        dead=counts.dead,
-        rate=seen.ended_per_s,
-        oldest_s=seen.oldest_age_s,
-        workers=seen.workers,
-    )
-    if seen.draining:
-        session.say("tasks.draining")
 
 
 def _table(session: Session, tasks: tuple[Task, ...], now: float) -> Any:

@@ -101,6 +101,7 @@ class Desk:
             "processes": views.processes(self._runtime.processes()),
             "answers": self._answers(None),
             "availability": self._metrics.availability(),
+            "queue": self._metrics.queue(),
         }
 
     async def submit(self, spec: Spec, caller: Caller, started_at: float | None, allow_downtime: bool = False) -> Any:
@@ -262,6 +263,7 @@ class Desk:
         self._observer.state.forget()
         self._observer.environments.forget()  # one may have been made a moment ago
         self._observer.servers.forget(keys_of((spec,)))
+        self._observer.queue.forget()
         world = await self._observer.observe(services)
         answers = tuple(ask(CHECKS, Stage.PREFLIGHT, revision, world))
         leaving = current is not None and current.leaving is not None

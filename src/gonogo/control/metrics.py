@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from threading import Lock
 from typing import Any
 
@@ -25,11 +25,13 @@ from gonogo.runtimes.look_accelerators import look_at_utilization
 from gonogo.store.metering import ALL_S
 from gonogo.store.store import Store
 from gonogo.tasks.database import NAME
-from gonogo.tasks.summary import summary_of
+from gonogo.tasks.summary import Summary, summary_of
 
 UTILIZATION_EVERY_S = 5.0
 ENVOY_LIMIT_S = 1.0
 AVAILABILITY_EVERY_S = 5.0
+QUEUE_EVERY_S = 1.0
+"""A million tasks take it a tenth of a second to count."""
 
 
 class Metrics:
@@ -46,6 +48,8 @@ class Metrics:
         self._counting = Lock()
         self._counted_at = -AVAILABILITY_EVERY_S
         self._availability: dict[str, Any] = {}
+        self._queue_at = -QUEUE_EVERY_S
+        self._queue: Summary | None = None
 
     def text(self, world: World | None, plan: Plan | None) -> str:
         """What a scraper reads. `world` and `plan` are those of the last round."""
@@ -75,6 +79,14 @@ class Metrics:
                 self._availability = plain(availabilities(self._store, time.time()))
                 self._counted_at = time.monotonic()
             return self._availability
+
+    def queue(self) -> dict[str, Any] | None:
+        """The queue in a few numbers, at most a second old (`tasks.summary.Summary`); None: it cannot be read."""
+        with self._counting:
+            if time.monotonic() - self._queue_at >= QUEUE_EVERY_S:
+                self._queue = queue_of(self._store)
+                self._queue_at = time.monotonic()
+            return None if self._queue is None else asdict(self._queue)
 
     def _gateway_now(self) -> GatewayNow:
         transport = httpx.HTTPTransport(uds=str(self._envoy))
@@ -118,8 +130,13 @@ def from_store(store: Store) -> Measured:
         key_names={key.key_id: key.name for key in keys},
         logs=store.logs(),
         chain_length=store.head().sequence,
-        queue=summary_of(store.path.parent / "tasks" / NAME, time.time()),
+        queue=queue_of(store),
     )
+
+
+def queue_of(store: Store) -> Summary | None:
+    """The queue beside this store."""
+    return summary_of(store.path.parent / "tasks" / NAME, time.time())
 
 
 def _wanted(services: tuple[DesiredService, ...], world: World) -> dict[str, int]:

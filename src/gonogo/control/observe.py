@@ -13,6 +13,7 @@ from gonogo.control.learn import learn
 from gonogo.control.parts import PartsWatch
 from gonogo.control.sight import CertificateSight, HostSight, StateSight, given_certificates
 from gonogo.control.sight_models import EnvironmentSight, ModelSight, ProjectorSight
+from gonogo.control.sight_queue import QueueSight, queues_of
 from gonogo.control.sight_servers import AskedSpecs, ExternalSight, ServerSight, keys_of
 from gonogo.control.watch import Birth, ReplicaWatch
 from gonogo.engines.table import engine_for, load_limit_s
@@ -63,6 +64,7 @@ class Observer:
         self.asked = AskedSpecs(deployment.store)
         self.external = ExternalSight(deployment.paths, self.asked)
         self.servers = ServerSight()
+        self.queue = QueueSight()
         self.parts = PartsWatch(deployment.paths, deployment.runtime, on_change)
         self.state = StateSight(deployment.paths)
         self.certificate = CertificateSight(deployment.paths)
@@ -81,6 +83,7 @@ class Observer:
         self.parts.follow(processes)
         external = await self.external.look(services)
         replicas = (*self._replicas(host), *external)
+        queues = queues_of(services)
         return World(
             observation=self._number,
             at=time.time(),
@@ -99,6 +102,8 @@ class Observer:
             probes=tuple(probe for found in self._memory.probes.values() for probe in found),
             deaths=self._recent_deaths(),
             asked=self.asked.of_replicas(replicas),
+            queues=queues,
+            queue_servers=await asyncio.to_thread(self.queue.look, queues.values()),
             servers=await asyncio.to_thread(self.servers.look, keys_of(one.desired.spec for one in services)),
         )
 

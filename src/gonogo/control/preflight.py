@@ -8,6 +8,7 @@ from gonogo.checks.catalogue import CHECKS, of_host
 from gonogo.checks.finding import Answer, Stage
 from gonogo.control.sight import HostSight, given_certificates, state_facts
 from gonogo.control.sight_models import ModelSight, ProjectorSight, environments_of
+from gonogo.control.sight_queue import QueueSight
 from gonogo.control.sight_servers import keys_of
 from gonogo.facts.gateway import GatewayFacts
 from gonogo.facts.host import HostFacts
@@ -38,6 +39,7 @@ def look(paths: StatePaths, revision: Revision) -> World:
         given_certificates=given_certificates(paths, (revision.spec.gateway,)),
         state=state_facts(paths),
         servers=look_at_servers(keys_of((revision.spec,))),
+        queue_servers=QueueSight().look(() if revision.spec.queue is None else (revision.spec.queue,)),
     )
 
 

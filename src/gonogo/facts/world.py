@@ -11,9 +11,11 @@ from gonogo.facts.host import HostFacts
 from gonogo.facts.model import ModelFacts, ProjectorFacts
 from gonogo.facts.part import PartFacts
 from gonogo.facts.probe import ProbeFacts
+from gonogo.facts.queue import QueueFacts
 from gonogo.facts.replica import Deaths, ReplicaFacts
 from gonogo.facts.server import ServerFacts, ServerKey
 from gonogo.spec import Spec
+from gonogo.spec.queue import Queue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +26,8 @@ class World:
     `deaths` by replica name, `given_certificates` (files of users, not judged by being presented yet) by the
     certificate's path. `certificate` is presented. `asked`: by `service/revision`, the specs of the revisions that
     replicas are seen of, replaced ones too. `servers`: the external ones that were asked before anything is sent to
-    them. None means "not observed".
+    them. `queues`: what each service says of the queue; `queue_servers`: what the servers that they name said. None
+    means "not observed".
     """
 
     observation: int
@@ -43,6 +46,8 @@ class World:
     deaths: Mapping[str, Deaths] = field(default_factory=dict)
     asked: Mapping[str, Spec] = field(default_factory=dict)
     servers: Mapping[ServerKey, ServerFacts] = field(default_factory=dict)
+    queues: Mapping[str, Queue] = field(default_factory=dict)
+    queue_servers: Mapping[Queue, QueueFacts] = field(default_factory=dict)
 
     def model_of(self, spec: Spec) -> ModelFacts | None:
         """The model as this spec serves it: with the projector that it names. None where external replicas have it."""

@@ -45,6 +45,9 @@ OTHER_NAMES: Mapping[str, str] = MappingProxyType(
         "context_length": "context_tokens",
         "quant": "quantization",
         "dtype": "quantization",
+        "broker": "queue",
+        "broker_url": "url",
+        "password": "password_file",
         "host": "address",
         "bind": "address",
         "tls_cert": "certificate_file",
@@ -60,7 +63,15 @@ OTHER_NAMES: Mapping[str, str] = MappingProxyType(
 WITHOUT_MESSAGE = frozenset(
     {
         *("NotAnAddress", "BadPattern", "BadVersions", "MinAboveMax", "MissingField", "DuplicateName", "UnknownWord"),
-        *("NotAServer", "DuplicateServer", "NotWithExternal", "OnlyWithExternal"),
+        *(
+            "NotAQueue",
+            "PasswordInUrl",
+            "OnlyWithQueue",
+            "NotAServer",
+            "DuplicateServer",
+            "NotWithExternal",
+            "OnlyWithExternal",
+        ),
     }
 )
 """Reasons that the model's own validators name; their values come with them."""
@@ -183,7 +194,8 @@ class _Translation:
 
     def _validator(self) -> None:
         values = {name: str(value) for name, value in self._context.items() if name != "at"}
-        values["seen"] = self._place.seen
+        if self._type != "PasswordInUrl":
+            values["seen"] = self._place.seen
         if self._type == "NotAnAddress":
             host = re.sub(r":[0-9]+$", "", self._place.text or "").strip("[]")
             known = {"": "0.0.0.0", "*": "0.0.0.0"}.get(host, host)

@@ -58,6 +58,11 @@ ENGLISH: Mapping[str, str] = MappingProxyType(
         "BadName.Path": "`{field}` is {seen}; a path begins with / and has letters, digits and . _ ~ - / only",
         "NotAServer": "`{field}` is {seen}; wanted is the base URL of a server: http:// or https://, a host name or IP "
         "address and a port, nothing behind it but /v1, for example {nearest}",
+        "NotAQueue": "`{field}` is {seen}; wanted is a Redis or Valkey: redis://HOST:PORT/0, rediss://HOST:PORT/0 "
+        "(TLS) or unix:///PATH, for example {nearest}",
+        "PasswordInUrl": "`{field}` has a password in it, which whoever reads the spec would read; leave it out, and "
+        "name the file that holds it in `queue.password_file`",
+        "OnlyWithQueue": "`{field}` belongs to a server in `queue.url`: a password to any, a CA to a rediss:// one",
         "DuplicateServer": "`{field}` is {seen}, a server that stands in the list already",
         "NotWithExternal": "`{field}` is of replicas that gonogo starts; with `replicas.external` it starts none, so "
         "leave it out",

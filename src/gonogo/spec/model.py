@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 from pydantic_core import PydanticCustomError
 
 from gonogo.spec.part import FilePath, Part
+from gonogo.spec.queue import Queue
 from gonogo.spec.recipe_probes import RecipeProbe
 from gonogo.spec.replicas import Replicas, Server
 
@@ -259,6 +260,10 @@ class Spec(Part):
     slo: Annotated[Slo, Field(description="What clients are promised.")] = Slo()
     hosts: Annotated[Literal["local"], Field(description="Where replicas run: `local` is this machine.")] = "local"
     gateway: Annotated[Gateway, Field(description="Where the gateway listens, and its certificate.")] = Gateway()
+    queue: Annotated[
+        Queue | None,
+        Field(description="The queue of this deployment; absent: as another service says, else its own Valkey."),
+    ] = None
     probes: Annotated[
         tuple[RecipeProbe, ...],
         Field(max_length=16, description="What the model must answer right; absent: the recipe's."),

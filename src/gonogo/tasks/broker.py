@@ -6,12 +6,15 @@ message carries nothing, is acknowledged at once, and one too many finds nothing
 
 from __future__ import annotations
 
-import os
 from typing import Any, Mapping
 from urllib.parse import quote
 
 from gonogo.facts.part import VALKEY
+from gonogo.runtimes.look_queue import password_of
+from gonogo.runtimes.look_servers import system_ca_file
 from gonogo.runtimes.paths import StatePaths
+from gonogo.spec.queue import Queue
+from gonogo.tasks.asked_queue import asked_queue
 
 QUEUE = "gonogo"
 QUEUE_DB = 0
@@ -23,14 +26,27 @@ MOST_RINGS = 4
 RING_KEPT_S = 60
 STUCK_S = 120
 """A drain that takes this long hangs: its process is killed, and its tasks wait again."""
-QUEUE_URL = "GONOGO_QUEUE_URL"
-"""The environment variable that names another Redis or Valkey than the deployment's own."""
 
 
-def broker_url(paths: StatePaths) -> str:
-    """Where the bell hangs."""
-    given = os.environ.get(QUEUE_URL)
-    return given or f"redis+socket://{quote(str(paths.part_socket(VALKEY, 0)))}?virtual_host={QUEUE_DB}"
+def broker_url(paths: StatePaths, queue: Queue | None = None) -> str:
+    """Where the bell hangs, as Celery writes it; `queue` None: as the specs say now.
+
+    Raises OSError, ValueError for a password that cannot be read, `StoreUnreadable`.
+    """
+    queue = queue or asked_queue(paths.database)
+    server = queue.server
+    if server is None:
+        return f"redis+socket://{quote(str(paths.part_socket(VALKEY, 0)))}?virtual_host={QUEUE_DB}"
+    password = password_of(queue)
+    login = f"{quote(server.user or '', safe='')}:{quote(password or '', safe='')}@" if server.user or password else ""
+    if server.path is not None:
+        return f"redis+socket://{login}{quote(server.path)}?virtual_host={server.db}"
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    plain = f"{login}{host}:{server.port}/{server.db}"
+    if not server.encrypted:
+        return f"redis://{plain}"
+    ca_file = quote(queue.ca_file or system_ca_file(), safe="")
+    return f"rediss://{plain}?ssl_cert_reqs=required&ssl_ca_certs={ca_file}"
 
 
 def settings(paths: StatePaths) -> Mapping[str, Any]:

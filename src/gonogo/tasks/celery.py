@@ -18,7 +18,8 @@ from gonogo.runtimes.paths import StatePaths, default_state_dir
 from gonogo.store import open_store
 from gonogo.store.store import Store
 from gonogo.tasks.asked import read_request
-from gonogo.tasks.broker import DRAIN, settings
+from gonogo.tasks.asked_queue import AskedQueue
+from gonogo.tasks.broker import DRAIN, broker_url, settings
 from gonogo.tasks.doorbell import Bell
 from gonogo.tasks.owners import local_owner
 from gonogo.tasks.places import Queue, open_queue
@@ -93,7 +94,9 @@ def _queue() -> Queue:
 
 @lru_cache(maxsize=1)
 def _bell() -> Bell:
-    return Bell(lambda: app)
+    paths = _queue().paths
+    asked = AskedQueue(paths.database)
+    return Bell(lambda: app, lambda: broker_url(paths, asked.now()))
 
 
 @lru_cache(maxsize=1)

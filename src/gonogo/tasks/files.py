@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass, field
 
+from gonogo.tasks.batches import UNFINISHED
+
 PURPOSES = ("batch", "batch_output")
 
 
@@ -49,8 +51,9 @@ def remove(c: sqlite3.Connection, file_id: str) -> None:
 
 
 def in_use(c: sqlite3.Connection, file_id: str) -> bool:
-    """Whether a batch still has lines of it to read."""
-    found = c.execute("SELECT 1 FROM batches WHERE input_file = ? AND state = 'validating' LIMIT 1", (file_id,))
+    """Whether a batch of it is not finished: its bytes count for as long (`bounds`)."""
+    states = ", ".join(repr(state) for state in UNFINISHED)
+    found = c.execute(f"SELECT 1 FROM batches WHERE input_file = ? AND state IN ({states}) LIMIT 1", (file_id,))
     return found.fetchone() is not None
 
 

@@ -20,6 +20,9 @@ import uvicorn
 
 from gonogo.gateway.policy.server import tell_stderr
 from gonogo.runtimes.paths import StatePaths
+from gonogo.tasks.asked_queue import AskedQueue
+from gonogo.tasks.bounds import Bounds
+from gonogo.tasks.broker import broker_url
 from gonogo.tasks.database import GroupWriter
 from gonogo.tasks.doorbell import Bell
 from gonogo.tasks.http.desk import Desk
@@ -40,9 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     os.umask(0o077)
     os.environ["GONOGO_STATE_DIR"] = given.state_dir
-    queue, bell, stopping = open_queue(StatePaths.of(given.state_dir)), Bell(_app), threading.Event()
+    queue, stopping = open_queue(StatePaths.of(given.state_dir)), threading.Event()
+    asked = AskedQueue(queue.paths.database)
+    bell = Bell(_app, lambda: broker_url(queue.paths, asked.now()))
     reconciler = Reconciler(queue=queue, bell=bell, machine=Machine.this(), tell=tell_stderr, stopping=stopping)
-    desk = Desk(queue=queue, writer=GroupWriter(queue.database), bell=bell, wall=time.time, tell=tell_stderr)
+    desk = Desk(
+        queue=queue,
+        writer=GroupWriter(queue.database),
+        bell=bell,
+        bounds=Bounds(asked.now),
+        wall=time.time,
+        tell=tell_stderr,
+    )
     reconciler.start()
     config = uvicorn.Config(
         application(desk), log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="off"

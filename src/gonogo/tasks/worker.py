@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import sqlite3
 import sys
@@ -19,11 +20,15 @@ from typing import Sequence
 from urllib.parse import quote
 
 from gonogo.runtimes.paths import StatePaths
+from gonogo.store.faults import StoreError
+from gonogo.tasks.broker import broker_url
 from gonogo.tasks.database import NAME
 
 CONCURRENCY = 1
 """One process with many requests under way: with two, each would take the other's for somebody who waits."""
 LOOK_EVERY_S = 0.5
+MOVED_EVERY_S = 2.0
+STOP_LIMIT_S = 10.0
 WORDS = (
     *("worker", "--pool=prefork", f"--concurrency={CONCURRENCY}", "--loglevel=WARNING"),
     *("--without-gossip", "--without-mingle", "--without-heartbeat"),
@@ -39,9 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.umask(0o077)
     os.environ["GONOGO_STATE_DIR"] = given.state_dir  # the app is found by Celery in its children too
     threading.Thread(target=_show, args=(given.socket,), name="here", daemon=True).start()
-    _wait_for_work(StatePaths.of(given.state_dir).root / "tasks" / NAME)
+    paths = StatePaths.of(given.state_dir)
+    _wait_for_work(paths.root / "tasks" / NAME)
+    url = _wait_for_url(paths)
     from gonogo.tasks.celery import app
 
+    threading.Thread(target=_end_when_moved, args=(paths, url), name="moved", daemon=True).start()
     app.worker_main(list(WORDS))
     return 0
 
@@ -55,6 +63,30 @@ def _wait_for_work(ledger: Path) -> None:
                 if looking.execute("SELECT 1 FROM tasks WHERE state = 'queued' LIMIT 1").fetchone():
                     return
         time.sleep(LOOK_EVERY_S)
+
+
+def _wait_for_url(paths: StatePaths) -> str:
+    """Where the bell hangs, once its password can be read."""
+    told = ""
+    while True:
+        try:
+            return broker_url(paths)
+        except (OSError, ValueError, StoreError) as error:
+            if str(error) != told:
+                told = str(error)
+                print(f"where the queue's bell hangs cannot be read: {told}", file=sys.stderr, flush=True)
+        time.sleep(LOOK_EVERY_S)
+
+
+def _end_when_moved(paths: StatePaths, url: str) -> None:
+    """End this process once the bell hangs elsewhere, or its password is another: control starts one that knows it."""
+    while True:
+        time.sleep(MOVED_EVERY_S)
+        with suppress(OSError, ValueError, StoreError):
+            if broker_url(paths) != url:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(STOP_LIMIT_S)
+                os.kill(os.getpid(), signal.SIGKILL)  # it hangs on to a broker that is away
 
 
 def _show(path: Path) -> None:

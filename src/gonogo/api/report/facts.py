@@ -84,9 +84,15 @@ def spec_rows(spec: Facts, engine: Facts | None, lang: Language) -> tuple[Row, .
         ("context", count(expect["context_tokens"])),
         ("listens", f"{gateway['address']}:{gateway['port']}"),
         ("hostnames", ", ".join(gateway["hostnames"]) or "–"),
+        *_queue(spec["queue"]),
         ("probes", ", ".join(probe["name"] for probe in spec["probes"]) or "–"),
     )
     return tuple((message(f"fact.{name}", lang), str(value)) for name, value in rows)
+
+
+def _queue(queue: Facts | None) -> tuple[Row, ...]:
+    """Its server, where one is named; no password stands in a spec."""
+    return () if queue is None or queue["url"] is None else (("queue", queue["url"]),)
 
 
 def _engine(engine: Facts | None, lang: Language) -> tuple[Row, ...]:

@@ -54,6 +54,7 @@ def view(data: Data, lang: Language) -> dict[str, Any]:
         "memory": memory_view(data, entry, lang),
         "timing": _timing(data, lang),
         "availability": _availability(data, lang),
+        "queue": _queue(data, lang),
         "replicas": [_replica(one, lang) for one in entry.get("replicas", ())],
         "processes": [
             (message(f"role.{role}", lang), ", ".join(map(str, pids)) or numbers.NOTHING)
@@ -193,6 +194,25 @@ def _availability(data: Data, lang: Language) -> list[tuple[str, str]]:
     """Window and what was measured over it; the service's own requests."""
     measured = (data["status"].get("availability") or {}).get(data["spec"]["service"]) or {}
     return [(name, measured_text(one, lang)) for name, one in measured.items()]
+
+
+def _queue(data: Data, lang: Language) -> list[tuple[str, str]]:
+    """Label and number; empty where the queue could not be read."""
+    seen = data["status"].get("queue")
+    if seen is None:
+        return []
+    counts = seen["counts"]
+    rows = {
+        "waiting": numbers.count(counts["queued"]),
+        "oldest": numbers.seconds(seen["oldest_age_s"]),
+        "running": numbers.count(counts["leased"]),
+        **{name: numbers.count(counts[name]) for name in ("done", "failed", "cancelled", "dead")},
+        "batches": numbers.count(seen["batches"]),
+        "pace": f"{seen['ended_per_s']:,.1f}",
+        "workers": numbers.count(seen["workers"]),
+        **({"draining": message("tasks.draining", lang)} if seen["draining"] else {}),
+    }
+    return [(message(f"report.queue.{name}", lang), value) for name, value in rows.items()]
 
 
 def _replica(one: Data, lang: Language) -> dict[str, str]:

@@ -49,7 +49,12 @@ async def create(desk: Desk, request: Request) -> Response:
         lines=0,
         **dict.fromkeys(_LATER),
     )
-    await asyncio.wrap_future(desk.writer.write(lambda c: batches.add(c, row)))
+
+    def write(c: Any) -> None:
+        desk.bounds.admit_batch(c, whose, file.bytes)
+        batches.add(c, row)
+
+    await asyncio.wrap_future(desk.writer.write(write))
     return JSONResponse(shown(desk, row, Counts()))
 
 

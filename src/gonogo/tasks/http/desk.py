@@ -19,6 +19,7 @@ from gonogo.security.keyring import KeyFileError
 from gonogo.security.sealing import SealError
 from gonogo.store.faults import StoreBusy, StoreError, StoreFull
 from gonogo.tasks.asked import Wrong, kind
+from gonogo.tasks.bounds import Bounds, TooMuch
 from gonogo.tasks.database import GroupWriter
 from gonogo.tasks.doorbell import Bell
 from gonogo.tasks.places import Queue
@@ -26,6 +27,7 @@ from gonogo.tasks.places import Queue
 KEY_HEADER = "x-gonogo-key-id"
 MOST_BODY_BYTES = 32 * 2**20
 LARGEST_PAGE = 100
+TOO_MUCH_S = 10
 
 _FULL = "The queue cannot be written at the moment. Try again."
 
@@ -39,6 +41,7 @@ class Desk:
     queue: Queue
     writer: GroupWriter
     bell: Bell
+    bounds: Bounds
     wall: Callable[[], float]
     tell: Callable[[str], None]
 
@@ -59,15 +62,18 @@ def answering(desk: Desk, handler: Handler) -> Callable[[Request], Awaitable[Res
             return await handler(desk, request)
         except Wrong as wrong:
             return error(request, 400, wrong.code, wrong.message, param=wrong.param)
+        except TooMuch as much:
+            status, retry_s = (429, TOO_MUCH_S) if much.later else (413, None)
+            return error(request, status, much.code, much.message, retry_s=retry_s)
         except NotThere as missing:
             return error(request, 404, "not_found", str(missing))
         except (StoreFull, StoreBusy) as full:
             desk.tell(str(full))
-            return error(request, 503, "queue_unavailable", _FULL, retry=True)
+            return error(request, 503, "queue_unavailable", _FULL, retry_s=1)
         except (StoreError, KeyFileError, SealError, OSError) as fault:
             desk.tell(f"{type(fault).__name__}: {fault}")
             if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT):
-                return error(request, 503, "queue_unavailable", _FULL, retry=True)
+                return error(request, 503, "queue_unavailable", _FULL, retry_s=1)
             return error(request, 500, "queue_error", "The queue met an error of its own; `gonogo logs` has it.")
 
     return answer
@@ -124,12 +130,13 @@ def listed(data: list[dict[str, Any]], more: bool) -> Response:
 
 
 def error(
-    request: Request, status: int, code: str, message: str, *, param: str | None = None, retry: bool = False
+    request: Request, status: int, code: str, message: str, *, param: str | None = None, retry_s: int | None = None
 ) -> Response:
     """OpenAI's envelope, as the gateway's own errors have it."""
     kind = "invalid_request_error" if status < 500 else "server_error"
+    kind = "rate_limit_error" if status == 429 else kind
     request_id = request.headers.get("x-request-id")
     inside = {"message": message, "type": kind, "param": param, "code": code, "hop": "tasks", "request_id": request_id}
     # The gateway leaves an error as it is that says so; the header goes no further.
-    headers = {"x-gonogo-wrapped": "1", **({"retry-after": "1"} if retry else {})}
+    headers = {"x-gonogo-wrapped": "1", **({"retry-after": str(retry_s)} if retry_s else {})}
     return JSONResponse({"error": inside}, status_code=status, headers=headers)

@@ -13,12 +13,15 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from gonogo.tasks import files
 from gonogo.tasks.asked import Wrong
+from gonogo.tasks.bounds import TooMuch
 from gonogo.tasks.files import PURPOSES, File
 from gonogo.tasks.http.desk import Desk, NotThere, listed, number, owner
 from gonogo.tasks.vault import Writing
 
 MOST_FILE_BYTES = 2 * 2**30
 MOST_FIELD_BYTES = 1024
+FRAME_BYTES = 8192
+"""What multipart/form-data puts around a file is less."""
 LARGEST_PAGE = 10_000
 
 
@@ -29,6 +32,7 @@ async def create(desk: Desk, request: Request) -> Response:
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise Wrong("invalid_upload", "An upload is multipart/form-data with the fields `purpose` and `file`.")
+    await _require_room(desk, request, whose)
     file_id = f"file-{secrets.token_hex(12)}"
     with desk.queue.vault.write(file_id) as writing:
         form = _Form(writing)
@@ -46,7 +50,16 @@ async def create(desk: Desk, request: Request) -> Response:
         bytes=writing.bytes,
         created_at=desk.wall(),
     )
-    await asyncio.wrap_future(desk.writer.write(lambda c: files.add(c, row)))
+
+    def write(c: Any) -> None:
+        desk.bounds.admit_file(c, whose, row.bytes)
+        files.add(c, row)
+
+    try:
+        await asyncio.wrap_future(desk.writer.write(write))
+    except TooMuch:
+        await asyncio.to_thread(desk.queue.vault.remove, file_id)
+        raise
     return JSONResponse(shown(desk, row))
 
 
@@ -82,7 +95,7 @@ async def delete(desk: Desk, request: Request) -> Response:
 
     def remove(c: Any) -> None:
         if files.in_use(c, row.file_id):
-            raise Wrong("file_in_use", "A batch still reads this file; cancel the batch, or wait until it has begun.")
+            raise Wrong("file_in_use", "A batch of this file is not finished; cancel the batch, or wait for it.")
         files.remove(c, row.file_id)
 
     await asyncio.wrap_future(desk.writer.write(remove))
@@ -101,6 +114,18 @@ async def file_of(desk: Desk, file_id: str, whose: str) -> File:
     if row is None:
         raise NotThere("file", file_id)
     return row
+
+
+async def _require_room(desk: Desk, request: Request, whose: str) -> None:
+    """Before anything is sent: what the upload says that it has, or as if it had nothing. Raises `TooMuch`."""
+    said = request.headers.get("content-length", "")
+    size_bytes = max(0, int(said[:15]) - FRAME_BYTES) if said.isascii() and said.isdigit() else 0
+
+    def look() -> None:
+        with desk.queue.database.reading() as c:
+            desk.bounds.admit_file(c, whose, size_bytes)
+
+    await asyncio.to_thread(look)
 
 
 def shown(desk: Desk, row: File) -> dict[str, Any]:

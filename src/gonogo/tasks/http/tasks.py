@@ -34,7 +34,10 @@ async def create(desk: Desk, request: Request) -> Response:
     news = await asyncio.to_thread(lambda: [new_task(wish, desk.queue.bodies, now) for wish in wishes])
 
     def write(c: Any) -> list[Task]:
-        return [record(c, new, wish, desk.queue.bodies) for new, wish in zip(news, wishes, strict=True)]
+        found = [record(c, new, wish, desk.queue.bodies) for new, wish in zip(news, wishes, strict=True)]
+        fresh = sum(one.task_id == new.task_id for one, new in zip(found, news, strict=True))
+        desk.bounds.admit(c, whose, fresh)
+        return found
 
     made = await asyncio.wrap_future(desk.writer.write(write))
     asyncio.get_running_loop().run_in_executor(None, desk.bell.ring)
