@@ -10,6 +10,7 @@ import argparse
 import os
 import socket
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -19,6 +20,8 @@ from typing import Sequence
 from urllib.parse import quote
 
 from gonogo.runtimes.paths import StatePaths
+from gonogo.tasks.agents.nouns import RANK as OF_AGENT
+from gonogo.tasks.agents.runs import WAITING
 from gonogo.tasks.database import NAME
 
 CONCURRENCY = 1
@@ -39,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.umask(0o077)
     os.environ["GONOGO_STATE_DIR"] = given.state_dir  # the app is found by Celery in its children too
     threading.Thread(target=_show, args=(given.socket,), name="here", daemon=True).start()
-    _wait_for_work(StatePaths.of(given.state_dir).root / "tasks" / NAME)
+    ledger = StatePaths.of(given.state_dir).root / "tasks" / NAME
+    threading.Thread(target=_keep_agents, args=(given.state_dir, ledger), name="agents", daemon=True).start()
+    _wait_for_work(ledger)
     from gonogo.tasks.celery import app
 
     app.worker_main(list(WORDS))
@@ -48,13 +53,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _wait_for_work(ledger: Path) -> None:
     """Until something waits for the first time: Celery takes a second of a core to start, and 90 MB three times."""
-    while True:
-        with suppress(sqlite3.Error):
-            looking = sqlite3.connect(f"file:{quote(str(ledger))}?mode=ro", uri=True)
-            with closing(looking):
-                if looking.execute("SELECT 1 FROM tasks WHERE state = 'queued' LIMIT 1").fetchone():
-                    return
+    while not _finds(ledger, "SELECT 1 FROM tasks WHERE state = 'queued' AND rank < ? LIMIT 1", OF_AGENT):
         time.sleep(LOOK_EVERY_S)
+
+
+def _keep_agents(state_dir: str, ledger: Path) -> None:
+    """Whenever a run of an agent waits and could begin, its worker is there: a process of its own, which ends itself.
+
+    Not one of Celery's: those are killed when they take long, and forget what they held.
+    """
+    child: subprocess.Popen[bytes] | None = None
+    words = [sys.executable, "-m", "gonogo.tasks.agents.main", "--state-dir", state_dir, "--parent", str(os.getpid())]
+    while True:
+        if (child is None or child.poll() is not None) and _finds(ledger, f"{WAITING} LIMIT 1", OF_AGENT, time.time()):
+            child = subprocess.Popen(words, stdin=subprocess.DEVNULL)
+        time.sleep(LOOK_EVERY_S)
+
+
+def _finds(ledger: Path, sql: str, *values: float) -> bool:
+    """Whether there is such a row; False where there is no ledger yet, or none that can be read now."""
+    with suppress(sqlite3.Error):
+        looking = sqlite3.connect(f"file:{quote(str(ledger))}?mode=ro", uri=True)
+        with closing(looking):
+            return looking.execute(sql, values).fetchone() is not None
+    return False
 
 
 def _show(path: Path) -> None:
