@@ -91,7 +91,7 @@ class _Attendance:
         found = tools.find_tools(run.program, bench.paths)
         store = bench.keys.store()
         try:
-            base_url, ca_file = tools.gateway_of(store.policy_view(), order["model"], bench.paths)
+            base_url, ca_file = tools.gateway_of(store, order["model"], bench.paths)
         finally:
             store.close()
         tools.require_device(found.adb, run.device)

@@ -14,8 +14,7 @@ from gonogo.runtimes.environments import EnvironmentStore
 from gonogo.runtimes.look_servers import system_ca_file
 from gonogo.runtimes.paths import StatePaths
 from gonogo.security.certificates import GIVEN_ROOT_FILE
-from gonogo.spec import Spec
-from gonogo.store.policy_view import PolicyView
+from gonogo.store.store import Store
 from gonogo.tasks.agents.processes import RUN_MARK
 
 ADB = "GONOGO_ADB"
@@ -110,15 +109,15 @@ def folder_of(paths: StatePaths, task_id: str) -> Path:
     return paths.root / "tasks" / "runs" / task_id
 
 
-def gateway_of(view: PolicyView, service: str, paths: StatePaths) -> tuple[str, str]:
+def gateway_of(store: Store, service: str, paths: StatePaths) -> tuple[str, str]:
     """Base URL and CA file for a client on this machine. Raises `Missing` for a service that does not serve."""
-    number = view.serving.get(service)
-    if number is None:
-        serving = ", ".join(view.serving) or "none"
-        raise Missing("model_not_found", f"There is no service {service}; these serve: {serving}.")
-    specs = {name: Spec.model_validate(one.spec) for name, one in view.revisions.items()}
-    gateway = specs[f"{service}/{number}"].gateway
-    given = any(spec.gateway.certificate_file for spec in specs.values())
+    serving = store.policy_view().serving
+    gateways = {name: store.revision(name, number).spec.gateway for name, number in serving.items()}
+    gateway = gateways.get(service)
+    if gateway is None:
+        seen = ", ".join(serving) or "none"
+        raise Missing("model_not_found", f"There is no service {service}; these serve: {seen}.")
+    given = any(one.certificate_file for one in gateways.values())
     host = _LOOPBACK.get(gateway.address, gateway.address)
     if given and gateway.hostnames:
         host = gateway.hostnames[0]

@@ -13,7 +13,7 @@ from gonogo.tasks import ledger
 from gonogo.tasks.agents import runs
 from gonogo.tasks.agents.asked import read_agent
 from gonogo.tasks.agents.nouns import URL, Run
-from gonogo.tasks.agents.shown import opened_step
+from gonogo.tasks.agents.shown import opened_step, shown_agent
 from gonogo.tasks.agents.tools import Missing, find_tools
 from gonogo.tasks.asked import Wrong, kind, only, read_name, read_request, read_window
 from gonogo.tasks.http.desk import LARGEST_PAGE, Desk, NotThere, body, listed, number, owner
@@ -105,7 +105,7 @@ async def steps(desk: Desk, request: Request) -> Response:
 
 def shown(task: Task, run: Run | None = None) -> dict[str, Any]:
     """A task as clients see it."""
-    agent = None if run is None else _agent(task, run)
+    agent = None if run is None else shown_agent(task, run)
     error = None if task.reason is None else {"code": task.reason, "message": task.message}
     return {
         "id": task.task_id,
@@ -120,18 +120,6 @@ def shown(task: Task, run: Run | None = None) -> dict[str, Any]:
         "finished_at": task.finished_at,
         "expires_at": task.expires_at,
         "error": error if task.state is not State.DONE else None,
-    }
-
-
-def _agent(task: Task, run: Run) -> dict[str, Any]:
-    return {
-        "program": run.program,
-        "device": run.device,
-        "max_steps": run.max_steps,
-        "time_limit_s": run.time_limit_s,
-        "on_worker_death": run.on_worker_death.value,
-        "steps": run.steps,
-        "restarts": task.losses,
     }
 
 
