@@ -7,12 +7,15 @@ import contextlib
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Iterator
 
 import pytest
 
 from gonogo.runtimes.environment_host import look_at_limits
+from gonogo.security.keys import KeyRow, ParsedKey, parse
+from gonogo.store import open_store
 from tests.acceptance.agent_parts import MODEL, OTHER, Phones, Yard
 from tests.acceptance.deployment import Deployment, wait_for
 from tests.acceptance.environments import build
@@ -40,6 +43,13 @@ def yard(empty: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         assert "gonogo env create phone-agent" in refused["message"]
         build(empty.state_dir, "phone-agent")
         yield yard
+
+
+@pytest.fixture(autouse=True)
+def nothing_held(yard: Yard) -> Iterator[None]:
+    yield
+    for step in range(5):
+        yard.let_go(step)
 
 
 def not_installed(yard: Yard) -> dict[str, str]:
@@ -81,13 +91,31 @@ def test_a_run_of_four_steps_does_on_the_phone_what_the_model_said_and_tells_eac
 def test_the_key_of_a_run_is_its_owners_for_one_service_and_ends_with_it(yard: Yard) -> None:
     name = yard.leave("taps")
     yard.until_asked("taps", 1)
-    (mine,) = [one for one in yard.deployment.run("keys", "list", "--json").json["keys"] if "agent" in one["name"]][-1:]
-    assert mine["service"] == MODEL and mine["scopes"] == ["inference"]
-    assert yard.ended(name)["state"] == "done"
     state = yard.deployment.state_dir
+    (mine,) = [one for one in keys_of_runs(state) if one.revoked_at is None]
+    assert (mine.service, mine.scopes, mine.acts_for) == (MODEL, ("inference",), owner_of(yard))
+    assert mine.expires_at is not None and mine.expires_at < time.time() + 1800 + 600
+    assert yard.ended(name)["state"] == "done"
+    assert [one for one in keys_of_runs(state) if one.revoked_at is None] == []
+    lines = [json.loads(line) for line in (state / "gateway" / "access.log").read_text().splitlines()]
+    whose = [one["key_id"] for one in lines if one["path"] == "/v1/chat/completions"]
+    assert whose[-4:] == [owner_of(yard)] * 4, "it is the owner's usage"
     everything = [path for path in state.rglob("*") if path.is_file() and "environments" not in path.parts]
     assert not [path for path in everything if b"gng_" in path.read_bytes()]
     assert not [path for path in everything if "点击。".encode() in path.read_bytes()], "sealed at rest"
+
+
+def keys_of_runs(state: Path) -> list[KeyRow]:
+    store = open_store(state / "gonogo.db", clock=time.time)
+    found = [one for one in store.keys() if one.name.startswith("agent's run")]  # noqa: SIM118 (not a dict)
+    store.close()
+    return found
+
+
+def owner_of(yard: Yard) -> str:
+    parsed = parse(yard.deployment.key)
+    assert isinstance(parsed, ParsedKey)
+    return parsed.key_id
 
 
 def test_a_replica_killed_while_it_holds_a_step_costs_the_run_nothing(yard: Yard) -> None:
@@ -118,7 +146,7 @@ def test_a_worker_killed_in_mid_run_fails_it_where_that_is_declared_and_the_phon
     assert not yard.processes(name)
     yard.let_go(2)
     assert yard.ended(yard.leave("taps after that"))["state"] == "done"
-    assert len(yard.phones.calls("shell", "input")) == 2 + 3
+    assert len(yard.phones.calls("shell", "input")) == 1 + 2
 
 
 def test_a_worker_killed_in_mid_run_starts_it_again_where_that_is_declared(yard: Yard) -> None:

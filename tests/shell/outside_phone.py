@@ -20,6 +20,7 @@ from tests.shell.outside_engine import OutsideEngine, Program, _event
 
 TYPED = "晚上好, Zhang San!"
 TAP = "<think>点击。</think><answer>" + 'do(action="Tap", element=[500, 250])'
+LOOK = "<think>看看。</think><answer>" + 'do(action="Wait", duration="0 seconds")'
 DONE = "<think>完成了。</think><answer>" + 'finish(message="已发送")'
 SCRIPTS: Mapping[str, tuple[str, ...]] = {
     "send": (
@@ -28,7 +29,7 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
         "<think>输入文字。</think><answer>" + f'do(action="Type", text="{TYPED}")',
         DONE,
     ),
-    "taps": (TAP, TAP, TAP, DONE),
+    "taps": (TAP, LOOK, TAP, DONE),
     "pay": (TAP, "<think>付款。</think><answer>" + 'do(action="Tap", element=[1, 1], message="pay 10 yuan")'),
     "login": (TAP, "<think>登录。</think><answer>" + 'do(action="Take_over", message="a code is asked for")'),
     "chat": ("I am sorry, I cannot do that.",),

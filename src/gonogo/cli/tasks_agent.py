@@ -84,7 +84,7 @@ def shown_run(queue: Queue, c: sqlite3.Connection, task: Task, steps: bool) -> d
 def _leave(queue: Queue, agent: Mapping[str, Any], service: str | None) -> Task:
     from gonogo.store import open_store
     from gonogo.tasks.agents.asked import read_agent
-    from gonogo.tasks.agents.tools import Missing, find_tools
+    from gonogo.tasks.agents.tools import Missing, require_installed
     from gonogo.tasks.asked import Wrong
     from gonogo.tasks.owners import NoSuchKey, local_owner
     from gonogo.tasks.requests import Wish, new_task, record
@@ -92,7 +92,7 @@ def _leave(queue: Queue, agent: Mapping[str, Any], service: str | None) -> Task:
     store = open_store(queue.paths.database, clock=time.time)
     try:
         asked, run = read_agent(agent, _service(list(store.policy_view().serving), service))
-        find_tools(run.program, queue.paths)
+        require_installed(run.program, queue.paths)
         wish = Wish(asked=asked, run=run, owner=local_owner(store))
     except (Wrong, Missing, NoSuchKey) as wrong:
         raise Refusal("AgentNotLeft", WRONG_INPUT, {"words": str(wrong)}) from None

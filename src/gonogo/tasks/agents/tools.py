@@ -36,24 +36,32 @@ class Missing(Exception):
 class Tools:
     """The Python of the agent's environment, and adb."""
 
-    environment: str
     python: Path
     adb: Path
 
 
 def find_tools(program: str, paths: StatePaths) -> Tools:
-    """Raises `Missing` with the command that helps."""
+    """Raises `Missing` with what helps."""
+    return Tools(python=require_installed(program, paths), adb=_adb())
+
+
+def require_installed(program: str, paths: StatePaths) -> Path:
+    """The Python of its newest environment. Raises `Missing` with the command that makes one."""
     made = EnvironmentStore(paths.environments).of_engine(program)
     if not made:
         line = f"`gonogo env create {program}` installs it, with the --state-dir of this deployment"
         raise Missing("agent_not_installed", f"{program} is not installed on the gateway's machine: {line}.", _AT)
+    return made[0].python_path
+
+
+def _adb() -> Path:
     given = os.environ.get(ADB)
     found = given if given and os.access(given, os.X_OK) else shutil.which("adb")
     if (given and found != given) or found is None:
         seen = f"${ADB} names {given}, which is no program" if given else "adb is not on the search path"
         told = f"{seen}: install Android's platform-tools, or set {ADB}=FILE for `gonogo up`."
         raise Missing("adb_not_found", told, _AT)
-    return Tools(environment=made[0].name, python=made[0].python_path, adb=Path(found).absolute())
+    return Path(found).absolute()
 
 
 def require_device(adb: Path, device: str) -> None:
