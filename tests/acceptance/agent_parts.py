@@ -16,6 +16,8 @@ from tests.shell.outside_phone import OutsidePhone
 
 OTHER = "emulator-5556"
 MODEL = "phone"
+NOISE_BYTES = 30_000
+"""Screens of the usual size in pixels, and cheap: what a large one needs, `test_phone_agent.py` has."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Phones:
     def make(cls, folder: Path) -> Phones:
         (folder / "screens").mkdir(parents=True)
         for number in range(2):
-            (folder / "screens" / f"{number}.png").write_bytes(png(number))
+            (folder / "screens" / f"{number}.png").write_bytes(png(number, NOISE_BYTES))
         (folder / "devices").write_text(f"{SERIAL}\n{OTHER}\n")
         program = Path(__file__).with_name("fake_adb.py")
         adb = folder / "fake-adb"

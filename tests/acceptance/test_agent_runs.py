@@ -146,7 +146,7 @@ def test_a_worker_killed_in_mid_run_fails_it_where_that_is_declared_and_the_phon
     assert not yard.processes(name)
     yard.let_go(2)
     assert yard.ended(yard.leave("taps after that"))["state"] == "done"
-    assert len(yard.phones.calls("shell", "input")) == 1 + 2
+    assert len(yard.phones.calls("shell", "input")) == 1 + 1
 
 
 def test_a_worker_killed_in_mid_run_starts_it_again_where_that_is_declared(yard: Yard) -> None:

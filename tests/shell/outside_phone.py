@@ -29,7 +29,7 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
         "<think>输入文字。</think><answer>" + f'do(action="Type", text="{TYPED}")',
         DONE,
     ),
-    "taps": (TAP, LOOK, TAP, DONE),
+    "taps": (LOOK, TAP, LOOK, DONE),
     "pay": (TAP, "<think>付款。</think><answer>" + 'do(action="Tap", element=[1, 1], message="pay 10 yuan")'),
     "login": (TAP, "<think>登录。</think><answer>" + 'do(action="Take_over", message="a code is asked for")'),
     "chat": ("I am sorry, I cannot do that.",),
