@@ -109,6 +109,7 @@ def test_every_form_of_a_serial_is_one(device: str) -> None:
         (None, -11, None, State.FAILED, "agent_died", "signal 11"),
         (None, -15, Why.TIME_LIMIT, State.FAILED, "time_limit", "limit of 600 s, after 7 steps"),
         (None, -15, Why.STEP_LIMIT, State.FAILED, "step_limit", "beyond its 20 steps"),
+        (None, -15, Why.NOT_READY, State.FAILED, "not_ready", "did not become ready"),
         (None, -15, Why.PROTOCOL, State.FAILED, "protocol", "what no step is"),
     ],
 )

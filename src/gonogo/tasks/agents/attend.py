@@ -139,7 +139,7 @@ class _Attendance:
             if gone and not events:
                 return None, None
             if time.monotonic() > ends:
-                return None, Why.TIME_LIMIT
+                return None, Why.TIME_LIMIT if begun else Why.NOT_READY
         return None, None
 
     def _ours_now(self) -> bool:

@@ -16,6 +16,7 @@ class Why(str, Enum):
     TIME_LIMIT = "time_limit"
     STEP_LIMIT = "step_limit"
     PROTOCOL = "protocol"
+    NOT_READY = "not_ready"
 
 
 FINISHED = "finished"
@@ -66,6 +67,7 @@ def _failed(reason: str, what: str, run: Run, steps: int) -> Verdict:
 _ENDED: Mapping[Why, str] = {
     Why.TIME_LIMIT: "The agent was ended at its time limit of {limit_s} s",
     Why.STEP_LIMIT: "The agent went beyond its {max_steps} steps and was ended",
+    Why.NOT_READY: "The agent's process did not become ready and was ended",
     Why.PROTOCOL: "The agent's process said what no step is, and was ended",
 }
 _OUTCOMES: Mapping[str, str] = {
