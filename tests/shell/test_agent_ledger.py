@@ -172,7 +172,7 @@ def test_a_cancelled_run_whose_worker_died_stays_cancelled_and_frees_its_device(
 
 
 def test_what_a_worker_says_that_was_taken_for_dead_is_not_kept(queue: Queue) -> None:
-    name = leave(queue, on_worker_death="restart")
+    name, _ = leave(queue, on_worker_death="restart"), leave(queue)
     old = hire(queue)
     take(queue, old)
     step = Step(attempt=1, step=1, at=210.0, body=b"sealed")
