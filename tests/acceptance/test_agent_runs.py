@@ -38,8 +38,13 @@ def yard(empty: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         )
         empty.up(str(spec), GONOGO_ADB=phones.adb)
         yard = Yard(empty, engines, phones, folder)
-        refused = not_installed(yard)
-        assert refused["code"] == "agent_not_installed" and refused["param"] == "agent.program"
+        refused = refusal(yard, 403)
+        assert (refused["code"], refused["param"]) == ("insufficient_scope", "agent")
+        made = empty.run("keys", "create", "--scope", "inference", "--scope", "agents", "--json")
+        empty.key = made.json["api_key"]
+        wait_for(yard.may_ask, 10, "policy knows the key")
+        refused = refusal(yard, 400)
+        assert (refused["code"], refused["param"]) == ("agent_not_installed", "agent.program")
         assert "gonogo env create phone-agent" in refused["message"]
         build(empty.state_dir, "phone-agent")
         yield yard
@@ -52,11 +57,11 @@ def nothing_held(yard: Yard) -> Iterator[None]:
         yard.let_go(step)
 
 
-def not_installed(yard: Yard) -> dict[str, str]:
+def refusal(yard: Yard, status: int) -> dict[str, str]:
     asked = {"program": "phone-agent", "task": "send", "device": OTHER}
     with yard.deployment.client() as client:
         refused = client.post("/v1/tasks", json={"agent": asked, "model": MODEL})
-    assert refused.status_code == 400
+    assert refused.status_code == status, refused.text
     return dict(refused.json()["error"])
 
 

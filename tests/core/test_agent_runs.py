@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gonogo.security.keys import SCOPES
 from gonogo.spec.recipe_parts import Program
-from gonogo.tasks.agents.asked import read_agent
+from gonogo.tasks.agents.asked import SCOPE, read_agent, require_scope
 from gonogo.tasks.agents.nouns import MOST_RESTARTS, MOST_TEXT_BYTES, PROGRAMS, OnWorkerDeath, Run, bounded, cut
 from gonogo.tasks.agents.verdict import Why, after_loss, judge
-from gonogo.tasks.asked import Wrong
+from gonogo.tasks.asked import NotAllowed, Wrong
 from gonogo.tasks.nouns import State
 
 ASKED = {"program": "phone-agent", "task": "打开微信", "device": "emulator-5554"}
@@ -86,6 +87,14 @@ def test_an_agent_is_an_object_and_its_service_is_named(agent: Any, model: Any, 
     with pytest.raises(Wrong) as wrong:
         read_agent(agent, model)
     assert wrong.value.param == param
+
+
+def test_only_a_key_with_the_scope_for_it_runs_agents() -> None:
+    require_scope(("inference", "agents"))
+    with pytest.raises(NotAllowed) as refused:
+        require_scope(("inference", "models"))
+    assert (refused.value.code, refused.value.param) == ("insufficient_scope", "agent")
+    assert SCOPE in SCOPES
 
 
 @pytest.mark.parametrize("device", ["emulator-5554", "192.168.1.7:5555", "R58M123ABC", "adb-R5.._adb-tls-connect._tcp"])

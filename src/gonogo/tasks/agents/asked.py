@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Any, Mapping, TypeVar
+from typing import Any, Mapping, Sequence, TypeVar
 
 from gonogo.tasks.agents.nouns import (
     LONGEST_LIMIT_S,
@@ -20,8 +20,10 @@ from gonogo.tasks.agents.nouns import (
     NewRun,
     OnWorkerDeath,
 )
-from gonogo.tasks.asked import Asked, Wrong, kind, only
+from gonogo.tasks.asked import Asked, NotAllowed, Wrong, kind, only
 
+SCOPE = "agents"
+"""What a key must have beside `inference`: a run acts on the devices of the gateway's machine."""
 FIELDS = ("program", "task", "device", "max_steps", "time_limit_s", "on_worker_death", "lang")
 LONGEST_TASK = 20_000
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\[\]%-]{0,127}")
@@ -59,6 +61,17 @@ def read_agent(agent: object, model: object) -> tuple[Asked, NewRun]:
         "model": model,
     }
     return Asked(url=f"{URL}{run.program}", body=body, model=model, tokens=1), run
+
+
+def require_scope(scopes: Sequence[str]) -> None:
+    """Raises `NotAllowed` for a key that may only ask models."""
+    if SCOPE not in scopes:
+        have = ", ".join(sorted(scopes)) or "none"
+        message = (
+            f"The API key may not run agents: it needs the scope {SCOPE} and has {have}."
+            f" `gonogo keys create --scope inference --scope {SCOPE}` makes one that may."
+        )
+        raise NotAllowed("insufficient_scope", message, "agent")
 
 
 def _task(value: object) -> str:

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from gonogo.security.keyring import KeyFileError
 from gonogo.security.sealing import SealError
 from gonogo.store.faults import StoreBusy, StoreError, StoreFull
-from gonogo.tasks.asked import Wrong, kind
+from gonogo.tasks.asked import NotAllowed, Wrong, kind
 from gonogo.tasks.database import GroupWriter
 from gonogo.tasks.doorbell import Bell
 from gonogo.tasks.places import Queue
@@ -58,7 +58,9 @@ def answering(desk: Desk, handler: Handler) -> Callable[[Request], Awaitable[Res
         try:
             return await handler(desk, request)
         except Wrong as wrong:
-            return error(request, 400, wrong.code, wrong.message, param=wrong.param)
+            return error(
+                request, 403 if isinstance(wrong, NotAllowed) else 400, wrong.code, wrong.message, param=wrong.param
+            )
         except NotThere as missing:
             return error(request, 404, "not_found", str(missing))
         except (StoreFull, StoreBusy) as full:

@@ -11,7 +11,8 @@ from starlette.responses import JSONResponse, Response
 
 from gonogo.tasks import ledger
 from gonogo.tasks.agents import runs
-from gonogo.tasks.agents.asked import read_agent
+from gonogo.tasks.agents.asked import read_agent, require_scope
+from gonogo.tasks.agents.keys import RunKeys
 from gonogo.tasks.agents.nouns import URL, Run
 from gonogo.tasks.agents.shown import opened_step, shown_agent
 from gonogo.tasks.agents.tools import Missing, find_tools
@@ -36,7 +37,7 @@ async def create(desk: Desk, request: Request) -> Response:
     else:
         only(given, ("tasks",))
         wishes = _wishes(several, whose)
-    await asyncio.to_thread(_require_tools, desk, wishes)
+    await asyncio.to_thread(_require_agents, desk, wishes, whose)
     now = desk.wall()
     news = await asyncio.to_thread(lambda: [new_task(wish, desk.queue.bodies, now) for wish in wishes])
 
@@ -142,8 +143,15 @@ def _after(text: str | None) -> tuple[int, int]:
     return int(attempt), int(step)
 
 
-def _require_tools(desk: Desk, wishes: Sequence[Wish]) -> None:
-    """Raises `Wrong` for an agent that could not even start."""
+def _require_agents(desk: Desk, wishes: Sequence[Wish], whose: str) -> None:
+    """Raises `Wrong` for an agent that could not even start, `NotAllowed` for a key that may not run any."""
+    if all(wish.run is None for wish in wishes):
+        return
+    store = RunKeys(desk.queue.paths).store()
+    try:
+        require_scope(next((key.scopes for key in store.keys() if key.key_id == whose), ()))  # noqa: SIM118 (not a dict)
+    finally:
+        store.close()
     try:
         for program in {wish.run.program for wish in wishes if wish.run is not None}:
             find_tools(program, desk.queue.paths)
