@@ -2,6 +2,7 @@
 
 FAKE_PHONE is its folder: screens/0.png … are what screencap sees, one after the other (the last for ever); calls.jsonl
 gets one list of words a call; `keyboard` holds the current input method, `screen` the number of the next screen.
+`devices`, where there is one, lists the serials that are connected, one a line.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ FOCUS = "  mCurrentFocus=Window{1f u0 com.android.launcher3/com.android.launcher
 
 def answer(phone: Path, words: list[str]) -> str:
     keyboard = phone / "keyboard"
+    if words[:1] == ["-s"]:
+        words = words[2:]
     if words == ["version"]:
         return "Android Debug Bridge version 1.0.41\n"
     if words == ["devices"]:
-        return f"List of devices attached\n{SERIAL}\tdevice\n\n"
+        listed = phone / "devices"
+        serials = listed.read_text().split() if listed.exists() else [SERIAL]
+        return "List of devices attached\n" + "".join(f"{serial}\tdevice\n" for serial in serials) + "\n"
     if words == ["devices", "-l"]:
         return f"List of devices attached\n{SERIAL}         device product:p model:Pixel device:d transport_id:1\n\n"
     if words == ["shell", "ime", "list", "-s"]:

@@ -210,10 +210,10 @@ class Agent:
         return Ended(code=process.returncode, out=out.decode(), calls=[json.loads(one) for one in told])
 
 
-def png(number: int) -> bytes:
-    """A screen of 1080 x 2400 whose first third is noise of its own; the rest is one colour."""
-    noise = random.Random(number).randbytes(NOISE_BYTES)
-    pixels = noise + bytes([40 * number + 40]) * (WIDTH * HEIGHT * 3 - NOISE_BYTES)
+def png(number: int, noise_bytes: int = NOISE_BYTES) -> bytes:
+    """A screen of 1080 x 2400 that begins with noise of its own; the rest is one colour."""
+    noise = random.Random(number).randbytes(noise_bytes)
+    pixels = noise + bytes([40 * number + 40]) * (WIDTH * HEIGHT * 3 - noise_bytes)
     rows = b"".join(b"\0" + pixels[at : at + WIDTH * 3] for at in range(0, len(pixels), WIDTH * 3))
     header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 0)
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b""))

@@ -170,6 +170,8 @@ async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> byt
 class OutsideEngine:
     """One such process; `with`, or `start` and `kill`. `words`: further options of the program."""
 
+    program: tuple[str, ...] = (str(Path(__file__)),)
+
     def __init__(self, model: str, *words: str, port: int | None = None) -> None:
         self.model, self._words = model, words
         self.port = port or _free_port()
@@ -181,7 +183,7 @@ class OutsideEngine:
 
     def start(self) -> OutsideEngine:
         """Start it and wait until it accepts connections."""
-        command = [sys.executable, str(Path(__file__)), str(self.port), self.model, *self._words]
+        command = [sys.executable, *self.program, str(self.port), self.model, *self._words]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         ends = time.monotonic() + 30
         while time.monotonic() < ends:

@@ -11,6 +11,7 @@ import typer
 
 from gonogo.cli.options import Json, Lang, StateDir, told
 from gonogo.cli.refusal import WORLD_DID_NOT_COMPLY, WRONG_INPUT, Outcome, Refusal
+from gonogo.cli.tasks_agent import leaving_a_run, shown_run
 
 if TYPE_CHECKING:
     import sqlite3
@@ -40,6 +41,7 @@ def application() -> typer.Typer:
     verbs: Mapping[str, Callable[..., Outcome]] = {
         "list": list_tasks,
         "show": show,
+        "run-agent": leaving_a_run(_queue),
         "wait": wait,
         "cancel": cancel,
         "retry": retry,
@@ -88,7 +90,8 @@ def show(
             bodies = (
                 None if isinstance(found, dict) else (ledger.prompt(c, found.number), ledger.result(c, found.number))
             )
-        shown = found if isinstance(found, dict) else _plain(found)
+            run = {} if isinstance(found, dict) else shown_run(queue, c, found, steps=result)
+        shown = found if isinstance(found, dict) else {**_plain(found), **run}
         if result and bodies is not None:
             shown["prompt"] = queue.bodies.open(task, "prompt", bodies[0])
             shown["result"] = None if bodies[1] is None else queue.bodies.open(task, "result", bodies[1])

@@ -27,6 +27,7 @@ SECRET_SCANNING_PATTERN = r"\bgng_[0-9A-Za-z]{49}\b"  # noqa: S105 (a pattern, n
 SCOPES: Mapping[str, str] = {
     "inference": "ask the model: chat, completions, embeddings, and the list of models",
     "models": "see the list of models, nothing else",
+    "agents": "with `inference`: leave runs of whole agents on the devices of the gateway's machine",
 }
 """The closed list of scopes."""
 

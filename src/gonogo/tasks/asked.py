@@ -26,6 +26,10 @@ class Wrong(Exception):
         self.code, self.message, self.param = code, message, param
 
 
+class NotAllowed(Wrong):
+    """The key may not ask for this."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """One request to run. `tokens`: what it may cost, prompt and answer, estimated."""

@@ -63,7 +63,17 @@ _VERSION_1: Sequence[str] = (
     "CREATE TABLE switches (name TEXT PRIMARY KEY, on_since REAL NOT NULL)",
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_VERSION_1,)
+_VERSION_2: Sequence[str] = (
+    "CREATE TABLE runs (number INTEGER PRIMARY KEY, program TEXT NOT NULL, device TEXT NOT NULL,"
+    " max_steps INTEGER NOT NULL, time_limit_s REAL NOT NULL, on_worker_death TEXT NOT NULL,"
+    " attempt INTEGER NOT NULL DEFAULT 0, steps INTEGER NOT NULL DEFAULT 0, key_id TEXT)",
+    "CREATE TABLE steps (number INTEGER NOT NULL, attempt INTEGER NOT NULL, step INTEGER NOT NULL, at REAL NOT NULL,"
+    " body BLOB NOT NULL, PRIMARY KEY (number, attempt, step)) WITHOUT ROWID",
+    # A row is there for as long as a process of a run may touch the device: the primary key is what keeps runs apart.
+    "CREATE TABLE devices (device TEXT PRIMARY KEY, number INTEGER NOT NULL UNIQUE, lease INTEGER NOT NULL)",
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_VERSION_1, _VERSION_2)
 """`MIGRATIONS[n]` leads from schema version n to n + 1. A list that was released is never edited."""
 
 

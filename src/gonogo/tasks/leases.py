@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Callable, Iterator, Sequence
 
 from gonogo.runtimes.process_table import START, STATE, stat_fields
+from gonogo.tasks.agents.nouns import RANK as OF_AGENT
 from gonogo.tasks.ledger import COLUMNS, task_of
 from gonogo.tasks.nouns import (
     MOST_ATTEMPTS,
@@ -128,9 +129,15 @@ def postpone(c: sqlite3.Connection, lease: int, later: Postponed, now: float) ->
 
 
 def give_back(c: sqlite3.Connection, lease: int, numbers: Sequence[int] | None = None) -> None:
-    """Tasks that were taken and not begun wait again, as if never taken: these, or all that the lease holds."""
+    """Tasks that were taken and not begun wait again, as if never taken: these, or all that the lease holds.
+
+    Not the runs of agents: what they did is not undone (`agents.recover`).
+    """
     if numbers is None:
-        c.execute("UPDATE tasks SET state = 'queued', lease = NULL WHERE state = 'leased' AND lease = ?", (lease,))
+        c.execute(
+            "UPDATE tasks SET state = 'queued', lease = NULL WHERE state = 'leased' AND lease = ? AND rank < ?",
+            (lease, OF_AGENT),
+        )
         return
     c.executemany(
         "UPDATE tasks SET state = 'queued', lease = NULL WHERE number = ? AND state = 'leased' AND lease = ?",
@@ -145,7 +152,10 @@ def end(c: sqlite3.Connection, lease: int) -> None:
 
 
 def sweep(c: sqlite3.Connection, machine: Machine, now: float) -> int:
-    """End the leases of workers that died or hang; how many tasks wait again or are dead now."""
+    """End the leases of workers that died or hang; how many tasks wait again or are dead now.
+
+    The runs that they held stay theirs until the processes of those are gone, too (`agents.recover`).
+    """
     lost = 0
     for lease in c.execute("SELECT * FROM leases").fetchall():
         if _lives(lease, machine):
@@ -155,8 +165,8 @@ def sweep(c: sqlite3.Connection, machine: Machine, now: float) -> int:
             " state = CASE WHEN losses + 1 >= ? THEN 'dead' ELSE 'queued' END,"
             " finished_at = CASE WHEN losses + 1 >= ? THEN ? ELSE NULL END,"
             " message = 'Its worker died or hung while it held the task, ' || (losses + 1) || ' times.'"
-            " WHERE state = 'leased' AND lease = ?",
-            (MOST_LOSSES, MOST_LOSSES, now, lease["number"]),
+            " WHERE state = 'leased' AND lease = ? AND rank < ?",
+            (MOST_LOSSES, MOST_LOSSES, now, lease["number"], OF_AGENT),
         ).rowcount
         c.execute("DELETE FROM leases WHERE number = ?", (lease["number"],))
     c.execute(
@@ -175,10 +185,12 @@ def holders(c: sqlite3.Connection) -> tuple[tuple[str, int], ...]:
 
 
 def wanting(c: sqlite3.Connection, now: float) -> bool:
-    """Whether a task waits that could begin now."""
+    """Whether a request waits that could begin now. Nobody rings for the runs of agents: their worker looks itself."""
     if draining(c):
         return False
-    found = c.execute("SELECT 1 FROM tasks WHERE state = 'queued' AND not_before <= ? LIMIT 1", (now,)).fetchone()
+    found = c.execute(
+        "SELECT 1 FROM tasks WHERE state = 'queued' AND rank < ? AND not_before <= ? LIMIT 1", (OF_AGENT, now)
+    ).fetchone()
     return found is not None
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import sqlite3
 from typing import Iterable, Iterator, Sequence
 
+from gonogo.tasks.agents import runs
+from gonogo.tasks.agents.nouns import RANK as OF_AGENT
 from gonogo.tasks.nouns import OF_BATCH, OPEN, SINGLE, Counts, NewTask, State, Task
 
 LARGEST_PAGE = 100
@@ -43,7 +45,7 @@ def add(c: sqlite3.Connection, new: NewTask) -> Task:
     reason, message = new.failed or (None, None)
     values = {
         **{name: getattr(new, name) for name in _GIVEN},
-        "rank": SINGLE if new.batch_id is None else OF_BATCH,
+        "rank": _rank(new),
         "state": state.value,
         "reason": reason,
         "message": message,
@@ -51,6 +53,8 @@ def add(c: sqlite3.Connection, new: NewTask) -> Task:
     }
     number = c.execute(_INSERT, values).lastrowid
     c.execute("INSERT INTO bodies (number, prompt) VALUES (?, ?)", (number, new.prompt))
+    if new.run is not None and number is not None:
+        runs.add(c, number, new.run)
     return task_of(c.execute(f"SELECT {COLUMNS} FROM tasks WHERE number = ?", (number,)).fetchone())
 
 
@@ -165,6 +169,7 @@ def purge(c: sqlite3.Connection, finished_before: float, most: int) -> int:
         )
     ]
     forget(c, old)
+    runs.forget(c, old)
     return len(old)
 
 
@@ -190,6 +195,12 @@ def lines_of(
 def task_of(row: sqlite3.Row) -> Task:
     """A row with `COLUMNS`, and perhaps more."""
     return Task(**{**{name: row[name] for name in COLUMNS.split(", ")}, "state": State(row["state"])})
+
+
+def _rank(new: NewTask) -> int:
+    if new.run is not None:
+        return OF_AGENT
+    return SINGLE if new.batch_id is None else OF_BATCH
 
 
 _IS_OPEN = f"state IN ({', '.join(repr(state.value) for state in OPEN)})"

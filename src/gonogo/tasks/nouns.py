@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gonogo.tasks.agents.nouns import NewRun
 
 
 class State(str, Enum):
@@ -45,7 +49,8 @@ class NewTask:
     """A task to be recorded. `prompt` is sealed. `tokens`: what it may cost, prompt and answer, estimated.
 
     `line` and `batch_id` for a line of a batch; `mark` tells its custom_id from the others of its batch.
-    `failed`: reason and message of a line that cannot run; it is recorded as failed at once.
+    `failed`: reason and message of a line that cannot run; it is recorded as failed at once. `run`: it is a run of an
+    agent.
     """
 
     task_id: str
@@ -61,6 +66,7 @@ class NewTask:
     line: int | None = None
     mark: bytes | None = None
     failed: tuple[str, str] | None = None
+    run: NewRun | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Looks again and again at what the ledger says, and repairs what died: rings for what waits, frees what the dead held.
 
-Three threads of the part `tasks`: one that must never be late (leases, windows, the bell), one that may take long (the
-lines of batches, their files), one that takes away what is old.
+Four threads of the part `tasks`: one that must never be late (leases, windows, the bell), one that may take long (the
+lines of batches, their files), one that ends the agents whose worker died, one that takes away what is old.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Callable
 
 from gonogo.tasks import batches, files, leases, ledger
 from gonogo.tasks.advance import Office, advance
+from gonogo.tasks.agents.recover import recover
 from gonogo.tasks.doorbell import Bell
 from gonogo.tasks.leases import Machine
 from gonogo.tasks.places import Queue
@@ -36,7 +37,8 @@ class Reconciler:
     stopping: threading.Event
 
     def start(self) -> None:
-        for act, every_s in ((self.quick, EVERY_S), (self.slow, EVERY_S), (self.tidy, TIDY_EVERY_S)):
+        acts = ((self.quick, EVERY_S), (self.slow, EVERY_S), (self.agents, EVERY_S), (self.tidy, TIDY_EVERY_S))
+        for act, every_s in acts:
             threading.Thread(target=self._run, args=(act, every_s), name=act.__name__, daemon=True).start()
 
     def quick(self) -> None:
@@ -62,6 +64,10 @@ class Reconciler:
         )
         if advance(office):
             self.bell.ring()
+
+    def agents(self) -> None:
+        """End the agents whose worker is gone; their owners' wishes decide what becomes of the runs."""
+        recover(self.queue, self.wall)
 
     def tidy(self) -> None:
         """Forget what is old."""

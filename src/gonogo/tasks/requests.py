@@ -7,6 +7,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from gonogo.tasks import ledger
+from gonogo.tasks.agents.nouns import NewRun
 from gonogo.tasks.asked import Asked, Wrong
 from gonogo.tasks.bodies import Bodies
 from gonogo.tasks.nouns import DEFAULT_WINDOW_S, NewTask, Task
@@ -14,12 +15,16 @@ from gonogo.tasks.nouns import DEFAULT_WINDOW_S, NewTask, Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """A request and the terms on which it is left: whose it is, how long it may take, under which idempotency key."""
+    """A request and the terms on which it is left: whose it is, how long it may take, under which idempotency key.
+
+    `run`: it is no request to the model but a run of an agent.
+    """
 
     asked: Asked
     owner: str
     idempotency_key: str | None = None
     window_s: float = DEFAULT_WINDOW_S
+    run: NewRun | None = None
 
 
 def new_task(wish: Wish, bodies: Bodies, now: float, task_id: str | None = None) -> NewTask:
@@ -36,6 +41,7 @@ def new_task(wish: Wish, bodies: Bodies, now: float, task_id: str | None = None)
         created_at=now,
         expires_at=now + wish.window_s,
         idempotency_key=wish.idempotency_key,
+        run=wish.run,
     )
 
 

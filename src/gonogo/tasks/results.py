@@ -53,7 +53,8 @@ class LedgerResults(BaseBackend):  # type: ignore[misc]
 
     def _value(self, task: Task, sealed: bytes | None) -> Any:
         if task.state is State.DONE and sealed is not None and self._queue is not None:
-            return self._queue.bodies.open(task.task_id, "result", sealed)["body"]
+            result = self._queue.bodies.open(task.task_id, "result", sealed)
+            return result.get("body", result)  # of a run of an agent: all that it came to
         if task.state in (State.FAILED, State.DEAD):
             return TaskFailed(f"{task.reason}: {task.message}")
         return None

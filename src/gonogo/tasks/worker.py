@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -21,6 +22,8 @@ from urllib.parse import quote
 
 from gonogo.runtimes.paths import StatePaths
 from gonogo.store.faults import StoreError
+from gonogo.tasks.agents.nouns import RANK as OF_AGENT
+from gonogo.tasks.agents.runs import WAITING
 from gonogo.tasks.broker import broker_url
 from gonogo.tasks.database import NAME
 
@@ -45,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["GONOGO_STATE_DIR"] = given.state_dir  # the app is found by Celery in its children too
     threading.Thread(target=_show, args=(given.socket,), name="here", daemon=True).start()
     paths = StatePaths.of(given.state_dir)
-    _wait_for_work(paths.root / "tasks" / NAME)
+    ledger = paths.root / "tasks" / NAME
+    threading.Thread(target=_keep_agents, args=(given.state_dir, ledger), name="agents", daemon=True).start()
+    _wait_for_work(ledger)
     url = _wait_for_url(paths)
     from gonogo.tasks.celery import app
 
@@ -56,12 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _wait_for_work(ledger: Path) -> None:
     """Until something waits for the first time: Celery takes a second of a core to start, and 90 MB three times."""
-    while True:
-        with suppress(sqlite3.Error):
-            looking = sqlite3.connect(f"file:{quote(str(ledger))}?mode=ro", uri=True)
-            with closing(looking):
-                if looking.execute("SELECT 1 FROM tasks WHERE state = 'queued' LIMIT 1").fetchone():
-                    return
+    while not _finds(ledger, "SELECT 1 FROM tasks WHERE state = 'queued' AND rank < ? LIMIT 1", OF_AGENT):
         time.sleep(LOOK_EVERY_S)
 
 
@@ -87,6 +87,28 @@ def _end_when_moved(paths: StatePaths, url: str) -> None:
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(STOP_LIMIT_S)
                 os.kill(os.getpid(), signal.SIGKILL)  # it hangs on to a broker that is away
+
+
+def _keep_agents(state_dir: str, ledger: Path) -> None:
+    """Whenever a run of an agent waits and could begin, its worker is there: a process of its own, which ends itself.
+
+    Not one of Celery's: those are killed when they take long, and forget what they held.
+    """
+    child: subprocess.Popen[bytes] | None = None
+    words = [sys.executable, "-m", "gonogo.tasks.agents.main", "--state-dir", state_dir, "--parent", str(os.getpid())]
+    while True:
+        if (child is None or child.poll() is not None) and _finds(ledger, f"{WAITING} LIMIT 1", OF_AGENT, time.time()):
+            child = subprocess.Popen(words, stdin=subprocess.DEVNULL)
+        time.sleep(LOOK_EVERY_S)
+
+
+def _finds(ledger: Path, sql: str, *values: float) -> bool:
+    """Whether there is such a row; False where there is no ledger yet, or none that can be read now."""
+    with suppress(sqlite3.Error):
+        looking = sqlite3.connect(f"file:{quote(str(ledger))}?mode=ro", uri=True)
+        with closing(looking):
+            return looking.execute(sql, values).fetchone() is not None
+    return False
 
 
 def _show(path: Path) -> None:

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from gonogo.security.keyring import KeyFileError
 from gonogo.security.sealing import SealError
 from gonogo.store.faults import StoreBusy, StoreError, StoreFull
-from gonogo.tasks.asked import Wrong, kind
+from gonogo.tasks.asked import NotAllowed, Wrong, kind
 from gonogo.tasks.bounds import Bounds, TooMuch
 from gonogo.tasks.database import GroupWriter
 from gonogo.tasks.doorbell import Bell
@@ -61,7 +61,9 @@ def answering(desk: Desk, handler: Handler) -> Callable[[Request], Awaitable[Res
         try:
             return await handler(desk, request)
         except Wrong as wrong:
-            return error(request, 400, wrong.code, wrong.message, param=wrong.param)
+            return error(
+                request, 403 if isinstance(wrong, NotAllowed) else 400, wrong.code, wrong.message, param=wrong.param
+            )
         except TooMuch as much:
             status, retry_s = (429, TOO_MUCH_S) if much.later else (413, None)
             return error(request, status, much.code, much.message, retry_s=retry_s)

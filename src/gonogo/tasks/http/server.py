@@ -14,6 +14,7 @@ _ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/tasks", tasks.create),
     ("GET", "/v1/tasks", tasks.listing),
     ("GET", "/v1/tasks/{task_id}", tasks.get),
+    ("GET", "/v1/tasks/{task_id}/steps", tasks.steps),
     ("POST", "/v1/tasks/{task_id}/cancel", tasks.cancel),
     ("POST", "/v1/files", files.create),
     ("GET", "/v1/files", files.listing),
