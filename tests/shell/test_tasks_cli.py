@@ -148,3 +148,12 @@ def test_a_person_is_told_in_their_language(queue: Queue, capsys: pytest.Capture
         assert run(["tasks", *words, "--lang", lang, "--state-dir", str(queue.paths.root)]) == 0
     out = capsys.readouterr().out
     assert ("1 wait" in out and "no dead letters" in out) if lang == "en" else ("等待 1" in out and "没有死信" in out)
+
+
+def test_status_tells_of_the_queue_without_control_too(queue: Queue, capsys: pytest.CaptureFixture[str]) -> None:
+    leave(queue, 3)
+    words = ["status", "--state-dir", str(queue.paths.root)]
+    assert run(words) == 4
+    assert "Queue: 3 wait" in capsys.readouterr().out
+    assert run([*words, "--json"]) == 4
+    assert json.loads(capsys.readouterr().out)["queue"]["counts"]["queued"] == 3

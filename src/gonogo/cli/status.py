@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Mapping
 
 from gonogo.cli.options import Json, Lang, StateDir
@@ -47,16 +49,21 @@ def _print_queue(session: Session, queue: Mapping[str, Any] | None) -> None:
 
 
 def _without_control(session: Session) -> Refusal:
-    """What the process table says. Traffic goes on without control, so this is worth showing."""
+    """What the process table and the queue's ledger say. Traffic goes on without control, so this is worth showing."""
     from gonogo.runtimes.local import LocalRuntime
+    from gonogo.tasks.database import NAME
+    from gonogo.tasks.summary import summary_of
 
     processes: dict[str, list[int]] = {}
     for process in LocalRuntime(session.paths.root).scan():
         processes.setdefault(process.role, []).append(process.pid)
+    seen = summary_of(session.paths.root / "tasks" / NAME, time.time())
+    queue = None if seen is None else asdict(seen)
+    _print_queue(session, queue)
     if processes:
         _print_processes(session, processes)
     values = {"state_dir": str(session.paths.root)}
-    return Refusal("ControlNotRunning", WORLD_DID_NOT_COMPLY, values, {"processes": processes})
+    return Refusal("ControlNotRunning", WORLD_DID_NOT_COMPLY, values, {"processes": processes, "queue": queue})
 
 
 def _print_service(session: Session, service: Mapping[str, Any]) -> None:
