@@ -10,6 +10,7 @@ import pytest
 
 from gonogo.spec.queue import Queue
 from gonogo.tasks import bounds, ledger
+from gonogo.tasks.agents.nouns import NewRun, OnWorkerDeath
 from gonogo.tasks.bounds import Bounds, TooMuch
 from gonogo.tasks.database import Database
 from gonogo.tasks.nouns import NewTask
@@ -86,6 +87,14 @@ def test_tasks_in_a_workers_hands_count_and_lines_of_batches_do_not(database: Da
         leave(database, held, new(71))
 
 
+def test_runs_of_agents_that_wait_for_their_device_count(database: Database) -> None:
+    held = Bounds(lambda: Queue(tasks_per_key=3), Clock())
+    run = NewRun(program="phone-agent", device="d", max_steps=1, time_limit_s=1.0, on_worker_death=OnWorkerDeath.FAIL)
+    leave(database, held, *(new(n, run=run) for n in range(2)), new(3))
+    with pytest.raises(TooMuch):
+        leave(database, held, new(4))
+
+
 def test_what_is_open_is_counted_now_and_then_and_never_for_each_request(database: Database) -> None:
     counted: list[str] = []
     clock = Clock()
@@ -95,10 +104,11 @@ def test_what_is_open_is_counted_now_and_then_and_never_for_each_request(databas
         for number in range(500):
             ledger.add(c, new(number))
             held.admit(c, "k1", 1)
-        assert len(counted) == 4, "twice for the key, twice for all"
+        once = 2 * (len(bounds.RANKS) + 1)
+        assert len(counted) == once, "those that wait and those that run, of the key and of all"
         clock.now += bounds.COUNTED_FOR_S
         held.admit(c, "k1", 1)
-        assert len(counted) == 8
+        assert len(counted) == 2 * once
         c.set_trace_callback(None)
 
 

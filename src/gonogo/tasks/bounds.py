@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 from gonogo.spec.queue import Queue
+from gonogo.tasks.agents.nouns import RANK as OF_AGENT
 from gonogo.tasks.batches import UNFINISHED
 from gonogo.tasks.nouns import SINGLE
 
@@ -21,7 +22,7 @@ MOST_FILES = 10_000
 MOST_BATCHES = 1_000
 COUNTED_FOR_S, COUNTED_EVERY_S = 30.0, 1.0
 GIB = 2**30
-RANKS = (SINGLE,)
+RANKS = (SINGLE, OF_AGENT)
 """Of tasks that are left one by one; each is asked for by itself: a range of ranks would walk all lines of batches."""
 
 
