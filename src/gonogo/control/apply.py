@@ -11,7 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Mapping
 
 import gonogo
 from gonogo.actions.model import (
@@ -44,6 +44,7 @@ from gonogo.gateway.snapshot import Snapshot
 from gonogo.gateway.translate import GatewayInput, translate
 from gonogo.runtimes.environments import EnvironmentStore
 from gonogo.runtimes.look import gateway_binary
+from gonogo.runtimes.look_key_files import look_at_key_files
 from gonogo.runtimes.look_servers import system_ca_file
 from gonogo.runtimes.uv import EnvironmentFault
 from gonogo.security.certificates import CertificateFiles, ensure_certificates
@@ -207,6 +208,7 @@ class Hands:
                 inner_log_path=str(self._paths.inner_log),
                 rpc_socket=self._sockets(RPC)[0],
                 front_socket=str(self._paths.front_socket),
+                fallback_keys=_usable_keys(action),
                 system_ca_file=system_ca_file(),
             )
         )
@@ -287,6 +289,14 @@ class Hands:
         if revision.spec.external:
             return None
         return self._observer.models.look([revision.spec.model])[revision.spec.model].sees_images
+
+
+def _usable_keys(action: PublishSnapshot) -> Mapping[str, str]:
+    """The key files of fallbacks that Envoy can read now, as `GatewayInput` has them. An exposed one works on:
+    its check says so.
+    """
+    files = look_at_key_files(plan.fallback.key_file for plan in action.clusters if plan.fallback is not None)
+    return {path: seen.stamp for path, seen in files.items() if seen.trouble is None}
 
 
 def _write_private(path: Path, text: str) -> None:

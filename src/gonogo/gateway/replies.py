@@ -131,15 +131,26 @@ _REPLIES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _EngineReply:
-    """What a client reads instead of an engine's own error. `status`: a code, or a class such as `5xx`."""
+    """What a client reads instead of an engine's own error. `status`: a code, or a class such as `5xx`.
+    `told`: what the client gets in its place.
+    """
 
     status: str
     code: str
     message: str
     type: str = _INVALID
+    told: int | None = None
 
 
+_KEY_REFUSED = (
+    "The server behind this service refused the gateway's own key, or its account there; your key is right. "
+    "Whoever runs this service must look."
+)
 _ENGINE_REPLIES = (
+    *(
+        _EngineReply(status=status, code="engine_key_refused", message=_KEY_REFUSED, type=_SERVER, told=502)
+        for status in ("401", "402", "403")
+    ),
     _EngineReply(
         status="404",
         code="engine_unsupported",
@@ -200,6 +211,7 @@ def _from_engine(reply: _EngineReply) -> Json:
                 "typed_config": {
                     "@type": f"{_TYPE}.http.custom_response.local_response_policy.v3.LocalResponsePolicy",
                     "body_format": _envelope(message=reply.message, type=reply.type, code=reply.code, hop="engine"),
+                    **({} if reply.told is None else {"status_code": reply.told}),
                 },
             }
         },

@@ -61,6 +61,7 @@ WITHOUT_MESSAGE = frozenset(
     {
         *("NotAnAddress", "BadPattern", "BadVersions", "MinAboveMax", "MissingField", "DuplicateName", "UnknownWord"),
         *("NotAServer", "DuplicateServer", "NotWithExternal", "OnlyWithExternal"),
+        *("NotAnApi", "DuplicateParameter", "NotForFallback", "ParametersLack"),
     }
 )
 """Reasons that the model's own validators name; their values come with them."""

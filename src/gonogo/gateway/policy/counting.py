@@ -14,6 +14,7 @@ from gonogo.gateway.policy.admission import Admission
 from gonogo.gateway.policy.counters import Counters, LocalCounters
 from gonogo.gateway.policy.decide import View
 from gonogo.gateway.policy.ends import Ends, ValkeyPositions
+from gonogo.gateway.policy.fallback import FallbackGate
 from gonogo.gateway.policy.gate import Gate
 from gonogo.gateway.policy.gate_limits import LimitsGate
 from gonogo.gateway.policy.ledger import MemoryLedger
@@ -55,7 +56,8 @@ class Counting:
         self._watch = ReplicaWatch(self._clusters, time.monotonic, tell)
         clocks = Clocks(monotonic=time.monotonic, wall=time.time)
         self._admission = Admission(ledger, self._watch.of, self._rules, clocks)
-        self.gate: Gate = LimitsGate(self._counters, self._admission)
+        inner = FallbackGate(self._admission, self._watch.of, self._rules)
+        self.gate: Gate = LimitsGate(self._counters, inner)
 
     async def start(self) -> None:
         """Connect, for a second at most: without Valkey it counts by itself until there is one."""

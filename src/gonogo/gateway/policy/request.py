@@ -26,6 +26,7 @@ class Head:
     method: str
     path: str
     request_id: str
+    has_query: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class Request:
     `max_tokens` or a usual answer, as far as the context has room; 0 for embeddings. `prefix`: a 64-bit hash of all
     content up to the end of each whole block of 256 bytes (about 64 tokens), at most 512; pictures are as long as their
     tokens. `continuable`: a stream of one plain text, which another replica can go on with.
+    `fields`: the names of what the body holds.
     """
 
     path: str
@@ -53,6 +55,8 @@ class Request:
     continuable: bool
     wants_usage: bool
     service_tier: str | None = None
+    fields: tuple[str, ...] = ()
+    has_query: bool = False
 
 
 def model_of(fields: Mapping[str, Any]) -> str | Deny:
@@ -99,6 +103,8 @@ def _request(head: Head, fields: Mapping[str, Any], rules: ServiceRules) -> Requ
         continuable=stream and answers == 1 and not any(fields.get(name) for name in _HOLDS_BACK) and _free(fields),
         wants_usage=bool((fields.get("stream_options") or {}).get("include_usage")),
         service_tier=fields.get("service_tier"),
+        fields=tuple(fields),
+        has_query=head.has_query,
     )
 
 
