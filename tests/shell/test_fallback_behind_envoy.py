@@ -13,7 +13,7 @@ from typing import Any, Awaitable, Callable, Iterator
 import pytest
 
 from gonogo.actions.model import FallbackPlan
-from gonogo.gateway.translate import GatewayInput
+from gonogo.gateway.translate import GatewayInput, translate
 from gonogo.spec import Spec
 from gonogo.spec.fallback import Fallback, api_of
 from tests.shell.gateway_parts import Front, Reply
@@ -62,6 +62,9 @@ class House(Front):
         cluster = replace(given.clusters[0], name=REVISION, fallback=plan if self._may else None)
         keys = {str(self.hosted.key_file): self.hosted.stamp()}
         return replace(given, clusters=(cluster,), fallback_keys=keys)
+
+    def snapshot_bytes(self) -> bytes:
+        return translate(self._input()).to_bytes()
 
     async def ask(self, key: str, path: str = CHAT, **fields: Any) -> Reply:
         client = self.client()
@@ -218,10 +221,10 @@ def test_the_text_of_the_key_is_in_no_file_but_its_own(deployment: Deployment) -
     async def story(house: House, key: str) -> None:
         await house.dead(key)
         assert API_KEY not in await house.admin("/config_dump?include_eds")
+        assert API_KEY.encode() not in house.snapshot_bytes(), "as control keeps it on the disk"
 
     in_a_house(deployment, story)
     root = deployment.root
-    (root / "snapshot.bin").write_bytes(b"")
     known = {"api-key", "asked.jsonl"}  # what the API itself was told
     holding = {one.name for one in root.rglob("*") if one.is_file() and API_KEY.encode() in one.read_bytes()}
     assert holding == known
