@@ -13,8 +13,11 @@ from gonogo.gateway.policy.content import Content, read_messages, read_prompt
 from gonogo.gateway.policy.deny import INVALID_REQUEST, Deny, Mistake, mistaken
 from gonogo.gateway.policy.fields import CHAT, EMBEDDINGS, EXTENSIONS, NEVER, OPENAI, STRUCTURED
 from gonogo.gateway.policy.judges import refuse, unknown
-from gonogo.gateway.policy.rules import ServiceRules
+from gonogo.gateway.policy.rules import LLAMACPP, ServiceRules
 
+STOPS_AT_CONTEXT = (LLAMACPP,)
+"""Engines that take any `max_tokens` and end an answer where the context ends; what can come at most is counted. The
+others refuse a prompt and a bound that are together longer than the context, and so do we, before it costs them."""
 DEFAULT_ANSWER_TOKENS = 512
 """Expected of an answer whose request sets no bound."""
 
@@ -193,7 +196,7 @@ def _check_context(path: str, content: Content, most: int | None, prompts: int, 
         name = _content_field(path)
         seen = f"{name} takes {least:,} tokens at least (counted as one for every 512 bytes)"
         raise Mistake(_too_long(f"{where}, and {seen}.", name))
-    if most is not None and most + each > context:
+    if most is not None and most + each > context and rules.engine not in STOPS_AT_CONTEXT:
         raise Mistake(_too_long(f"{where}, and max_tokens alone is {most:,}. Ask for less.", "max_tokens"))
 
 
