@@ -54,6 +54,7 @@ def world() -> World:
     return World(
         observation=1,
         at=1.0,
+        fallen_back={"svc/1": False},
         replicas=replicas,
         gateway=GatewayFacts(running=True, handle="1", resources=()),
         parts=(
@@ -241,6 +242,12 @@ def test_panels_do_not_overlap_and_have_names_of_their_own() -> None:
         assert place["x"] + place["w"] <= 24
         assert not cells & taken, one["title"]
         taken |= cells
+
+
+def test_a_fallback_is_told_of_services_that_have_one() -> None:
+    away = replace(measured(), world=replace(world(), fallen_back={"svc/1": True, "other/3": False}))
+    assert value(away, "gonogo_fallback_in_use", service="svc") == 1
+    assert value(away, "gonogo_fallback_in_use", service="other") == 0
 
 
 def test_what_a_service_promises_is_told_of_those_that_promise_something() -> None:

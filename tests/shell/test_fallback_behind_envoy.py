@@ -198,6 +198,7 @@ def test_what_the_hosted_api_refuses_is_an_error_of_ours_and_its_words_go_nowher
             error = json.loads(reply.body)["error"]
             assert (reply.status, error["code"], error["hop"]) == (status, code, "engine")
             assert b"words of the engine" not in reply.body
+            assert header(reply, "x-gonogo-fallback") == house.hosted.authority
 
     in_a_house(deployment, story)
 

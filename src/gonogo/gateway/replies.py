@@ -15,6 +15,7 @@ from typing import Sequence
 
 from gonogo.gateway.policy.decide import QUEUE_PATHS
 from gonogo.gateway.resources.convert import Json
+from gonogo.gateway.resources.fallback import told_by_fallback
 from gonogo.gateway.resources.hints import BASE
 from gonogo.gateway.resources.routes import HTTPS_WANTED, UNKNOWN_PATH
 
@@ -211,6 +212,8 @@ def _from_engine(reply: _EngineReply) -> Json:
                 "typed_config": {
                     "@type": f"{_TYPE}.http.custom_response.local_response_policy.v3.LocalResponsePolicy",
                     "body_format": _envelope(message=reply.message, type=reply.type, code=reply.code, hop="engine"),
+                    # It goes to the client directly, past the filter that tells of a fallback.
+                    "response_headers_to_add": [told_by_fallback()],
                     **({} if reply.told is None else {"status_code": reply.told}),
                 },
             }

@@ -170,6 +170,9 @@ def _replicas(given: Measured, world: World) -> Iterator[Metric]:
     yield _gauge("gonogo_replicas_wanted", "Replicas that the service should have.", wanted, (_SERVICE,))
     ready = [((name,), float(_ready(seen, name))) for name in sorted(given.wanted)]
     yield _gauge("gonogo_replicas_ready", "Replicas that generate.", ready, (_SERVICE,))
+    away = [((name.rpartition("/")[0],), float(gone)) for name, gone in sorted(world.fallen_back.items())]
+    told = "Whether requests go to the hosted API of a service that has one, as no replica is well."
+    yield _gauge("gonogo_fallback_in_use", told, away, (_SERVICE,))
     labels = (_SERVICE, "replica")
     for name, told in {
         "requests_running": "Requests that the engine works on.",

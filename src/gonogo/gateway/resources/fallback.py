@@ -90,10 +90,10 @@ def fallback_route(match: Json, revision: str, plan: FallbackPlan) -> Json:
     }
 
 
-def told_to_clients() -> Json:
-    """The mutation of an answer's headers that tells who answered, where a fallback did."""
+def told_by_fallback() -> Json:
+    """The header of an answer that tells who gave it, where a fallback did."""
     value = f"%DYNAMIC_METADATA(envoy.filters.http.ext_authz:{FALLBACK_TOLD})%"
-    return {"append": {"header": {"key": FALLBACK_HEADER, "value": value}, "append_action": "ADD_IF_ABSENT"}}
+    return {"header": {"key": FALLBACK_HEADER, "value": value}, "append_action": "ADD_IF_ABSENT"}
 
 
 def _on_the_way_out(secret: str, sds: Json) -> list[Json]:
