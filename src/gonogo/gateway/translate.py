@@ -59,7 +59,7 @@ class GatewayInput:
     inner_log_path: str = ""
     fallback_keys: Mapping[str, str] = field(default_factory=dict)
     """By path the files with keys of hosted APIs that can be read, each with what changes when the file does. A
-    fallback whose file is not among them is left out: Envoy would refuse the whole configuration."""
+    fallback whose file is not among them is left out: Envoy would refuse the secrets, and no change be acknowledged."""
     system_ca_file: str = "/etc/ssl/certs/ca-certificates.crt"
 
 
