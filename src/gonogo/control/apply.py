@@ -11,7 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Callable, Mapping
+from typing import Callable
 
 import gonogo
 from gonogo.actions.model import (
@@ -32,6 +32,7 @@ from gonogo.control.observe import Observer
 from gonogo.control.part_launch import launch_of
 from gonogo.control.probe import FrontDoor, ask_everything, not_asked
 from gonogo.control.sight import given_pair, names_for
+from gonogo.control.sight_fallback import usable_keys
 from gonogo.engines.model import Launch
 from gonogo.engines.table import engine_for
 from gonogo.facts.part import PARTS, POLICY, RELAY, RPC, TASKS
@@ -44,7 +45,6 @@ from gonogo.gateway.snapshot import Snapshot
 from gonogo.gateway.translate import GatewayInput, translate
 from gonogo.runtimes.environments import EnvironmentStore
 from gonogo.runtimes.look import gateway_binary
-from gonogo.runtimes.look_key_files import look_at_key_files
 from gonogo.runtimes.look_servers import system_ca_file
 from gonogo.runtimes.uv import EnvironmentFault
 from gonogo.security.certificates import CertificateFiles, ensure_certificates
@@ -208,7 +208,7 @@ class Hands:
                 inner_log_path=str(self._paths.inner_log),
                 rpc_socket=self._sockets(RPC)[0],
                 front_socket=str(self._paths.front_socket),
-                fallback_keys=_usable_keys(action),
+                fallback_keys=usable_keys(action.clusters),
                 system_ca_file=system_ca_file(),
             )
         )
@@ -289,14 +289,6 @@ class Hands:
         if revision.spec.external:
             return None
         return self._observer.models.look([revision.spec.model])[revision.spec.model].sees_images
-
-
-def _usable_keys(action: PublishSnapshot) -> Mapping[str, str]:
-    """The key files of fallbacks that Envoy can read now, as `GatewayInput` has them. An exposed one works on:
-    its check says so.
-    """
-    files = look_at_key_files(plan.fallback.key_file for plan in action.clusters if plan.fallback is not None)
-    return {path: seen.stamp for path, seen in files.items() if seen.trouble is None}
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -161,12 +161,13 @@ class Recorder:
             if self._away[name] is away:
                 continue
             self._away[name] = away
+            fallback = self._store.revision(service, int(number)).spec.fallback
             with self._change() as change:
                 change.event(
                     "FallbackBegan" if away else "FallbackEnded",
                     service=service,
                     revision=int(number),
-                    url=self._store.revision(service, int(number)).spec.fallback_url,
+                    url=None if fallback is None else fallback.url,
                 )
 
     def _was_away(self, service: str, revision: int) -> bool:

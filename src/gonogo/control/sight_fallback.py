@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Iterable, Mapping, Sequence
 
+from gonogo.actions.model import ClusterPlan
 from gonogo.control.sight_servers import gateway_clusters
 from gonogo.plan.model import DesiredService
+from gonogo.runtimes.look_key_files import look_at_key_files
 from gonogo.runtimes.paths import StatePaths
 from gonogo.spec import Spec
 
@@ -13,6 +15,14 @@ from gonogo.spec import Spec
 def key_files_of(specs: Iterable[Spec]) -> tuple[str, ...]:
     """The files with keys that these specs name."""
     return tuple(spec.fallback.key_file for spec in specs if spec.fallback is not None)
+
+
+def usable_keys(clusters: Iterable[ClusterPlan]) -> Mapping[str, str]:
+    """By path, with its stamp, the key files of fallbacks that Envoy can read now. An exposed one works on: its check
+    says so.
+    """
+    files = look_at_key_files(plan.fallback.key_file for plan in clusters if plan.fallback is not None)
+    return {path: seen.stamp for path, seen in files.items() if seen.trouble is None}
 
 
 async def fallen_back(paths: StatePaths, services: Sequence[DesiredService]) -> Mapping[str, bool]:

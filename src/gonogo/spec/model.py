@@ -289,11 +289,6 @@ class Spec(Part):
         return self.replicas.servers if self.replicas is not None else ()
 
     @property
-    def fallback_url(self) -> str | None:
-        """The base URL of the hosted API that answers while no replica is well."""
-        return None if self.fallback is None else self.fallback.url
-
-    @property
     def served_as(self) -> str:
         """What its replicas call the model: the service's name where we start them, else what their owners say."""
         return self.model if self.external else self.service
