@@ -54,6 +54,7 @@ def world() -> World:
     return World(
         observation=1,
         at=1.0,
+        fallen_back={"svc/1": False},
         replicas=replicas,
         gateway=GatewayFacts(running=True, handle="1", resources=()),
         parts=(
@@ -105,6 +106,7 @@ def measured(times: int = 1) -> Measured:
             draining=False,
         ),
         world=world(),
+        promised_s={"svc": 0.5},
         wanted={"svc": 2},
         failing=1,
         cache_used={"svc/1/0": 0.5},
@@ -203,7 +205,7 @@ def test_nothing_yet_is_told_too() -> None:
 
 def asked_for(expression: str) -> set[str]:
     """The names of metrics in a query."""
-    plain = re.sub(r"\{[^}]*\}|\[[^]]*\]|\b(by|on|group_left)\s*\([^)]*\)", " ", expression)
+    plain = re.sub(r"\{[^}]*\}|\[[^]]*\]|\b(by|on|group_left)\s*\([^)]*\)|\"[^\"]*\"", " ", expression)
     return set(re.findall(r"\b(?:gonogo|gen_ai)_[a-z0-9_]+", plain))
 
 
@@ -240,3 +242,15 @@ def test_panels_do_not_overlap_and_have_names_of_their_own() -> None:
         assert place["x"] + place["w"] <= 24
         assert not cells & taken, one["title"]
         taken |= cells
+
+
+def test_a_fallback_is_told_of_services_that_have_one() -> None:
+    away = replace(measured(), world=replace(world(), fallen_back={"svc/1": True, "other/3": False}))
+    assert value(away, "gonogo_fallback_in_use", service="svc") == 1
+    assert value(away, "gonogo_fallback_in_use", service="other") == 0
+
+
+def test_what_a_service_promises_is_told_of_those_that_promise_something() -> None:
+    assert value(measured(), "gonogo_first_token_objective_seconds", service="svc") == 0.5
+    alone = replace(measured(), promised_s={})
+    assert not [name for name, _ in samples(alone) if name == "gonogo_first_token_objective_seconds"]

@@ -60,11 +60,14 @@ def chat(**fields: Any) -> Request | Deny:
     return judged(json.dumps({"model": "svc", "messages": HELLO, **fields}).encode())
 
 
+_OF_EVERY = ("path", "method", "request_id", "model", "fields", "has_query")
+
+
 def shown(outcome: Request | Deny) -> dict[str, Any]:
     seen = asdict(outcome)
     if isinstance(outcome, Request):
         seen["prefix"] = len(outcome.prefix)
-        return {name: value for name, value in seen.items() if name not in ("path", "method", "request_id", "model")}
+        return {name: value for name, value in seen.items() if name not in _OF_EVERY}
     return {name: seen[name] for name in ("status", "code", "param", "message")}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +23,8 @@ SCHEMA = json_schema()
 # The schema cannot see these: they are about two fields together, about Python, or about how YAML was written.
 BEYOND_A_SCHEMA = {
     "BadPattern", "ControlCharacter", "DuplicateField", "DuplicateName", "KeyNotText", "MinAboveMax",
-    "DuplicateServer", "NotAServer", "NotAnAddress", "NotText", "NotWithExternal", "OnlyWithExternal", "TagNotAllowed",
+    "DuplicateParameter", "DuplicateServer", "NotAServer", "NotAnAddress", "NotAnApi", "NotForFallback", "NotText",
+    "NotWithExternal", "OnlyWithExternal", "ParametersLack", "TagNotAllowed",
     "NotAQueue", "OnlyWithQueue", "PasswordInUrl",
 }  # fmt: skip
 
@@ -61,10 +63,11 @@ def field_paths(
 
 
 def with_every_kind(text: str) -> Any:
-    """The example with the probes that it shows in comments, and the kind of each probe."""
+    """The example with the probes and the fallback that it shows in comments, and the kind of each probe."""
+    fallback = "".join(re.findall(r"^# (fallback: \{.*\n)#(.*\}\n)", text, re.MULTILINE)[0])
     shown = [line.strip().removeprefix("# - ") for line in text.splitlines() if line.startswith("  # - {")]
     data = yaml.safe_load(text)
-    return {**data, "probes": [*data["probes"], *map(yaml.safe_load, shown)]}
+    return {**data, **yaml.safe_load(fallback), "probes": [*data["probes"], *map(yaml.safe_load, shown)]}
 
 
 def test_the_schema_is_a_schema() -> None:
@@ -96,7 +99,8 @@ def test_the_example_holds_every_field_of_the_model(language: str) -> None:
 def test_the_example_shows_a_right_probe_of_every_kind(language: str) -> None:
     data = with_every_kind(example(language))
     assert [probe.get("kind", QUESTION) for probe in data["probes"]] == [QUESTION, *KINDS]
-    data["gateway"] = {name: value for name, value in data["gateway"].items() if value is not None}
+    for section in ("gateway", "fallback"):
+        data[section] = {name: value for name, value in data[section].items() if value is not None}
     assert len(parse(yaml.safe_dump(data), "all").probes) == 1 + len(KINDS)
     assert valid(data)
 

@@ -83,3 +83,13 @@ def test_beside_the_deployed_gateway_it_listens_elsewhere_and_takes_none_of_its_
     listeners = static_configuration(snapshot, elsewhere)["static_resources"]["listeners"]
     addresses = [one["address"] for one in listeners if "internal_listener" not in one]
     assert addresses == [{"socket_address": {"address": "127.0.0.1", "port_value": 9999}}]
+
+
+def test_the_way_to_a_hosted_api_is_written_out_with_the_path_of_its_key() -> None:
+    path = next(one for one in FILES if one.name.startswith("fallback"))
+    resources = static_configuration(translate(read(path)), replace(WANTED, service="phone"))["static_resources"]
+    assert "phone/1/fallback" in {one["name"] for one in resources["clusters"]}
+    (secret,) = resources["secrets"]
+    assert secret["generic_secret"]["secret"] == {"filename": "/etc/gonogo/key"}
+    other = static_configuration(translate(read(path)), replace(WANTED, service="other"))["static_resources"]
+    assert not other.get("secrets")

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from gonogo.actions.model import ClusterPlan, EndpointPlan, ExternalPlan, ListenerPlan
+from gonogo.actions.model import ClusterPlan, EndpointPlan, ExternalPlan, FallbackPlan, ListenerPlan
 from gonogo.facts.replica import ReplicaName
 from gonogo.gateway.resources.convert import to_json, unpacked
 from gonogo.gateway.translate import GatewayInput, translate
+from gonogo.spec.fallback import api_of
 from gonogo.spec.model import Balancing
 from gonogo.spec.replicas import server_of
 
@@ -39,6 +40,7 @@ def read(path: Path) -> GatewayInput:
                 balancing=Balancing(settings.get(name, {}).get("balancing", "token_aware")),
                 connect_timeout_s=settings.get(name, {}).get("connect_timeout_s", 1.0),
                 external=external(content.get("external", {}).get(name)),
+                fallback=fallback(content.get("fallback", {}).get(name)),
             )
             for name, replicas in content["clusters"].items()
         ),
@@ -52,6 +54,7 @@ def read(path: Path) -> GatewayInput:
         inner_log_path="/state/gateway/inner.log",
         rpc_socket="/state/run/rpc-0.sock",
         front_socket="/state/run/front.sock",
+        fallback_keys=content.get("fallback_keys", {}),
     )
 
 
@@ -60,6 +63,12 @@ def external(asked: dict[str, Any] | None) -> ExternalPlan | None:
         return None
     servers = tuple(server_of(url) for url in asked["urls"])
     return ExternalPlan(servers=servers, health_path=asked.get("health_path", "/health"), ca_file=asked.get("ca_file"))
+
+
+def fallback(asked: dict[str, Any] | None) -> FallbackPlan | None:
+    if asked is None:
+        return None
+    return FallbackPlan(api=api_of(asked["url"]), key_file=asked["key_file"], ca_file=asked.get("ca_file"))
 
 
 def outcome(path: Path) -> dict[str, Any]:

@@ -93,6 +93,22 @@ DRILLS: Mapping[str, Drill] = {
         breaks="one of two servers of other people killed",
         saves_from="a service that hangs on one server, and nobody knows",
     ),
+    "fallback_key": Drill(
+        test="test_fallback_key",
+        breaks="the key of a hosted API in a file that everybody can read, then in none",
+        saves_from="an account that anybody on the host can spend; a fallback that is none when it is needed",
+        companions={"failover": "there is one server alone, so that its death is enough"},
+    ),
+    "fallback_in_use": Drill(
+        test="test_fallback_in_use",
+        breaks="the only replica killed, with a hosted API as fallback",
+        saves_from="prompts that leave the house for days because every client is answered",
+        companions={
+            "failover": "there is one server alone, so that its death is enough",
+            "replicas_ready": "no replica is well: that is why",
+            "external_servers_all": "the silent server is named",
+        },
+    ),
     "external_encrypted": Drill(
         test="test_external_encrypted",
         breaks="a server of other people reached by http:// over the network",

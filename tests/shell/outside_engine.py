@@ -2,7 +2,9 @@
 
     with OutsideEngine("phone") as engine: engine.url; engine.kill()
 
-Usage: outside_engine.py PORT MODEL [--gap-ms 3] [--no-health] [--certificate FILE --key FILE]. It counts: the answer
+Usage: outside_engine.py PORT MODEL [--gap-ms 3] [--no-health] [--certificate FILE --key FILE] [--base /api/v4]
+[--wants-key KEY] [--record FILE]. With `--record` each question is written down, a JSON line with its path, headers and
+body; a question that says `say 429` is answered with that status. It counts: the answer
 is `one two three …`, one word per token, cut by `max_tokens` and `stop`. Each answer names the server's port in
 `system_fingerprint`; the Host header that came is in `x-host`.
 """
@@ -13,6 +15,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import ssl
 import subprocess
@@ -70,7 +73,15 @@ class Program:
         status, content = 200, {}
         if path == "/metrics":
             return await self._text(writer, self._metrics())
+        if self._told.record and method == "POST":
+            with open(self._told.record, "a") as record:
+                record.write(json.dumps({"path": asked[1], "headers": dict(headers), "body": body.decode()}) + "\n")
+        path = path.replace(self._told.base, "/v1", 1) if path.startswith(self._told.base) else path
         question = json.loads(body) if method == "POST" and path in PATHS else None
+        if self._told.wants_key and headers.get("authorization") != f"Bearer {self._told.wants_key}":
+            return await self._whole(writer, 401, {"error": {"message": "bad key, says the engine"}}, headers)
+        if question is not None and (said := re.search(rb"say ([45][0-9]{2})", body)):
+            return await self._whole(writer, int(said[1]), {"error": {"message": "words of the engine"}}, headers)
         if question is not None and question.get("model") in (self._told.model, None):
             return await self._chat(question, headers, writer)
         if path == "/v1/models":
@@ -223,6 +234,9 @@ def main() -> None:
     parser.add_argument("--no-health", action="store_true")
     parser.add_argument("--certificate")
     parser.add_argument("--key")
+    parser.add_argument("--base", default="/v1")
+    parser.add_argument("--wants-key")
+    parser.add_argument("--record")
     asyncio.run(Program(parser.parse_args()).serve())
 
 

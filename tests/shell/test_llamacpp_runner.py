@@ -128,6 +128,15 @@ def test_it_answers_chat_under_the_services_name(running: Running) -> None:
     assert [model["id"] for model in models["data"]] == ["chat"]
 
 
+def test_a_bound_above_the_context_is_taken_and_the_answer_ends_where_the_context_does(tiny: Running) -> None:
+    asked = {"prompt": "Hello", "max_tokens": 3000, "ignore_eos": True, "temperature": 0}
+    answer = httpx.post(f"{tiny.url}/v1/completions", json=asked, timeout=60.0, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    content = answer.json()
+    assert content["choices"][0]["finish_reason"] == "length"
+    assert content["usage"]["total_tokens"] in (511, 512)
+
+
 def test_it_listens_on_loopback_only(running: Running) -> None:
     assert listening_by_pid([running.process.pid]) == {running.process.pid: (f"127.0.0.1:{running.port}",)}
 

@@ -19,9 +19,13 @@ import pytest
 import yaml
 
 from gonogo.api.server import Server, application
+from gonogo.control.metrics import from_store
 from gonogo.monitoring import file_text
 from gonogo.monitoring.exposition import text
 from gonogo.runtimes.paths import StatePaths
+from gonogo.spec import Spec
+from gonogo.spec.model import Slo
+from gonogo.store import open_store
 from tests.core.test_monitoring import measured
 from tests.shell.gateway_parts import free_port
 
@@ -196,3 +200,11 @@ def until_scraped(ask: Any) -> None:
                 return
         time.sleep(0.1)
     raise AssertionError("Prometheus did not scrape")
+
+
+def test_what_specs_promise_is_told_also_without_control(tmp_path: Path) -> None:
+    with contextlib.closing(open_store(tmp_path / "gonogo.db", clock=time.time)) as store:
+        with store.change(epoch=store.acquire_lease("test"), actor="control", principal="test") as change:
+            for name, ttft_ms in (("strict", 800), ("silent", None)):
+                change.add_revision(Spec(service=name, model="m.gguf", slo=Slo(ttft_ms=ttft_ms)))
+        assert from_store(store).promised_s == {"strict": 0.8}

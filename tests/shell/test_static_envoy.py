@@ -20,7 +20,9 @@ from tests.shell.test_external_behind_envoy import certificate
 def test_envoy_validates_it(path: Path, tmp_path: Path) -> None:
     ca, crt, key = certificate(tmp_path, "server", "localhost")
     content = static_configuration(translate(read(path)), Wanted(certificate_file=crt, key_file=key))
-    text = json.dumps(content).replace("/etc/pki/ca.pem", ca).replace("/state/gateway/", f"{tmp_path}/")
+    (tmp_path / "api-key").write_text("sk-1")
+    text = json.dumps(content).replace("/etc/pki/ca.pem", ca).replace("/etc/gonogo/key", str(tmp_path / "api-key"))
+    text = text.replace("/state/gateway/", f"{tmp_path}/")
     file = tmp_path / "envoy.yaml"
     file.write_text(yaml.safe_dump(json.loads(text)), encoding="utf-8")
     words = [ENVOY, "--mode", "validate", "--config-path", str(file), "--component-log-level", "misc:error"]

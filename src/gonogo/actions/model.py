@@ -9,6 +9,7 @@ from typing import Union
 from gonogo.checks.finding import Finding
 from gonogo.engines.model import Placement
 from gonogo.facts.replica import ReplicaName
+from gonogo.spec.fallback import Api
 from gonogo.spec.model import Balancing
 from gonogo.spec.replicas import Server
 
@@ -76,11 +77,20 @@ class ExternalPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FallbackPlan:
+    """The hosted API of one revision. `key_file`: of its key, which Envoy reads; `ca_file` None: the system's CAs."""
+
+    api: Api
+    key_file: str
+    ca_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterPlan:
     """One cluster per service and revision (`name` is `service/revision`), and its endpoints, sorted by name.
 
     `outlives_its_parts`: the engine is several processes, and the one that answers says 500 while another is dead.
-    `external`: in place of endpoints.
+    `external`: in place of endpoints. `fallback`: where policy sends requests while none of them is well.
     """
 
     name: str
@@ -89,6 +99,7 @@ class ClusterPlan:
     balancing: Balancing = Balancing.TOKEN_AWARE
     connect_timeout_s: float = 1.0
     external: ExternalPlan | None = None
+    fallback: FallbackPlan | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from gonogo.checks import (
     accelerators,
     engine,
     external,
+    fallback,
     hardware,
     model,
     network,
@@ -30,7 +31,7 @@ from gonogo.spec.recipe_parts import Languages
 _ORDER = tuple(Condition)
 _ALL = (
     *(*hardware.CHECKS, *accelerators.CHECKS, *engine.CHECKS, *software.CHECKS, *model.CHECKS, *network.CHECKS),
-    *(*security.CHECKS, *probes.CHECKS, *recipe_probes.CHECKS, *external.CHECKS, *queue.CHECKS),
+    *(*security.CHECKS, *probes.CHECKS, *recipe_probes.CHECKS, *external.CHECKS, *queue.CHECKS, *fallback.CHECKS),
 )
 _OF_OWN_REPLICAS = {
     *("memory_fits", "cores_enough", "cpu_can_run_engine", "cards_fit", "accelerators_well", "shared_memory"),

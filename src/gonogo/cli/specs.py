@@ -177,6 +177,9 @@ def _with_paths(spec: Spec, folder: Path, recipes: Mapping[str, Recipe]) -> Spec
         changes["projector"] = full(spec.projector)
     if spec.replicas is not None and spec.replicas.ca_file is not None:
         changes["replicas"] = spec.replicas.model_copy(update={"ca_file": full(spec.replicas.ca_file)})
+    if spec.fallback is not None:
+        files = {"key_file": full(spec.fallback.key_file), "ca_file": full(spec.fallback.ca_file)}
+        changes["fallback"] = spec.fallback.model_copy(update=files)
     gateway = spec.gateway
     if gateway.certificate_file is not None or gateway.key_file is not None:
         files = {"certificate_file": full(gateway.certificate_file), "key_file": full(gateway.key_file)}

@@ -32,6 +32,7 @@ from gonogo.control.observe import Observer
 from gonogo.control.part_launch import launch_of
 from gonogo.control.probe import FrontDoor, ask_everything, not_asked
 from gonogo.control.sight import given_pair, names_for
+from gonogo.control.sight_fallback import usable_keys
 from gonogo.engines.model import Launch
 from gonogo.engines.table import engine_for
 from gonogo.facts.part import PARTS, POLICY, RELAY, RPC, TASKS
@@ -207,6 +208,7 @@ class Hands:
                 inner_log_path=str(self._paths.inner_log),
                 rpc_socket=self._sockets(RPC)[0],
                 front_socket=str(self._paths.front_socket),
+                fallback_keys=usable_keys(action.clusters),
                 system_ca_file=system_ca_file(),
             )
         )

@@ -18,6 +18,7 @@ from gonogo.control.apply import Hands
 from gonogo.control.collect import collect, uses_in
 from gonogo.control.deployment import Deployment, Memory
 from gonogo.control.desk import Desk
+from gonogo.control.engine_facts import tell_for_ever
 from gonogo.control.journal import Journal
 from gonogo.control.keeper import EXIT_LOCKED, KEPT
 from gonogo.control.launch import start_keeper
@@ -26,6 +27,7 @@ from gonogo.control.loop import Reconciler
 from gonogo.control.metering import Meter, meter_for_ever
 from gonogo.control.observe import Observer
 from gonogo.control.record import Recorder
+from gonogo.facts.part import VALKEY
 from gonogo.gateway.ads import AdsServer, load_snapshot
 from gonogo.runtimes.environments import EnvironmentStore, Made
 from gonogo.runtimes.local import LocalRuntime
@@ -79,6 +81,8 @@ async def run(paths: StatePaths, store: Store) -> None:
     keeping = asyncio.create_task(_housekeeping(paths, runtime, reconciler))
     collecting = asyncio.create_task(_collect(deployment))
     metering = asyncio.create_task(meter_for_ever(Meter(paths, store, deployment.change)))
+    valkey = paths.part_socket(VALKEY, 0)
+    telling = asyncio.create_task(tell_for_ever(valkey, lambda: tuple(deployment.memory.watches.values())))
     with deployment.change() as change:
         change.journal_abandoned()
         change.event("ControlStarted", pid=os.getpid(), adopted=[one.name for one in runtime.processes()])
@@ -91,6 +95,7 @@ async def run(paths: StatePaths, store: Store) -> None:
         keeping.cancel()
         collecting.cancel()
         metering.cancel()
+        telling.cancel()
         await asyncio.wait([serving], timeout=2.0)
         await ads.stop()
 

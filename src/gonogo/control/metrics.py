@@ -130,6 +130,7 @@ def from_store(store: Store) -> Measured:
         key_names={key.key_id: key.name for key in keys},
         logs=store.logs(),
         chain_length=store.head().sequence,
+        promised_s=_promised_s(store.services()),
         queue=queue_of(store),
     )
 
@@ -137,6 +138,11 @@ def from_store(store: Store) -> Measured:
 def queue_of(store: Store) -> Summary | None:
     """The queue beside this store."""
     return summary_of(store.path.parent / "tasks" / NAME, time.time())
+
+
+def _promised_s(services: tuple[DesiredService, ...]) -> dict[str, float]:
+    shown = [(one.serving or one.desired).spec for one in services if not one.removed]
+    return {spec.service: spec.slo.ttft_ms / 1000 for spec in shown if spec.slo.ttft_ms is not None}
 
 
 def _wanted(services: tuple[DesiredService, ...], world: World) -> dict[str, int]:

@@ -12,6 +12,7 @@ from gonogo.control.deployment import Deployment
 from gonogo.control.learn import learn
 from gonogo.control.parts import PartsWatch
 from gonogo.control.sight import CertificateSight, HostSight, StateSight, given_certificates
+from gonogo.control.sight_fallback import fallen_back, key_files_of
 from gonogo.control.sight_models import EnvironmentSight, ModelSight, ProjectorSight
 from gonogo.control.sight_queue import QueueSight, queues_of
 from gonogo.control.sight_servers import AskedSpecs, ExternalSight, ServerSight, keys_of
@@ -25,6 +26,7 @@ from gonogo.facts.world import World
 from gonogo.plan.health import SEEING_STUCK_S, STUCK_S
 from gonogo.plan.model import DesiredService
 from gonogo.runtimes.local import Process, tail
+from gonogo.runtimes.look_key_files import look_at_key_files
 from gonogo.spec import Gateway, Revision
 from gonogo.store.faults import UnknownRevision
 
@@ -105,6 +107,8 @@ class Observer:
             queues=queues,
             queue_servers=await asyncio.to_thread(self.queue.look, queues.values()),
             servers=await asyncio.to_thread(self.servers.look, keys_of(one.desired.spec for one in services)),
+            key_files=await asyncio.to_thread(look_at_key_files, key_files_of(one.spec for one in revisions)),
+            fallen_back=await fallen_back(self._paths, services),
         )
 
     def _processes(self) -> tuple[Process, ...]:

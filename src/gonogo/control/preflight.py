@@ -7,6 +7,7 @@ import time
 from gonogo.checks.catalogue import CHECKS, of_host
 from gonogo.checks.finding import Answer, Stage
 from gonogo.control.sight import HostSight, given_certificates, state_facts
+from gonogo.control.sight_fallback import key_files_of
 from gonogo.control.sight_models import ModelSight, ProjectorSight, environments_of
 from gonogo.control.sight_queue import QueueSight
 from gonogo.control.sight_servers import keys_of
@@ -17,6 +18,7 @@ from gonogo.plan.decide import ask, decide
 from gonogo.plan.model import DesiredService, Plan
 from gonogo.runtimes.environments import EnvironmentStore
 from gonogo.runtimes.local import LocalRuntime
+from gonogo.runtimes.look_key_files import look_at_key_files
 from gonogo.runtimes.look_servers import look_at_servers
 from gonogo.runtimes.paths import StatePaths
 from gonogo.spec import Revision, Spec
@@ -40,6 +42,7 @@ def look(paths: StatePaths, revision: Revision) -> World:
         state=state_facts(paths),
         servers=look_at_servers(keys_of((revision.spec,))),
         queue_servers=QueueSight().look(() if revision.spec.queue is None else (revision.spec.queue,)),
+        key_files=look_at_key_files(key_files_of((revision.spec,))),
     )
 
 

@@ -25,6 +25,7 @@ class Recorder:
         self._store = deployment.store
         self._ready: set[str] = set()
         self._well: dict[str, bool] = {}
+        self._away: dict[str, bool] = {}
         self._acked = False
         self._marks: dict[str, dict[str, float]] = {}
         self._kept: dict[tuple[str, int, Stage], tuple[tuple[tuple[str, str, str], ...], float]] = {}
@@ -81,6 +82,7 @@ class Recorder:
     def record(self, plan: Plan, world: World) -> None:
         """Write what is new."""
         self._replicas(world)
+        self._fallbacks(world)
         self._gateway(world)
         self._progress(plan, world)
         stages: dict[tuple[str, int, Stage], list[Answer]] = {}
@@ -149,6 +151,34 @@ class Recorder:
                     replica=str(name),
                     url=one.url,
                 )
+
+    def _fallbacks(self, world: World) -> None:
+        """When requests begin to leave the house, and when they stay again."""
+        for name, away in world.fallen_back.items():
+            service, _, number = name.rpartition("/")
+            if name not in self._away:
+                self._away[name] = self._was_away(service, int(number))
+            if self._away[name] is away:
+                continue
+            self._away[name] = away
+            fallback = self._store.revision(service, int(number)).spec.fallback
+            with self._change() as change:
+                change.event(
+                    "FallbackBegan" if away else "FallbackEnded",
+                    service=service,
+                    revision=int(number),
+                    url=None if fallback is None else fallback.url,
+                )
+
+    def _was_away(self, service: str, revision: int) -> bool:
+        """As an earlier control process wrote it down last."""
+        told = [
+            (event.sequence, kind)
+            for kind in ("FallbackBegan", "FallbackEnded")
+            for event in self._store.latest_events(1, kind=kind, service=service)
+            if event.revision == revision
+        ]
+        return max(told, default=(0, ""))[1] == "FallbackBegan"
 
     def _gateway(self, world: World) -> None:
         gateway = world.gateway

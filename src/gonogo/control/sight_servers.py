@@ -91,7 +91,7 @@ class ExternalSight:
         specs = {one.name: one.spec for service in services for one in active(service) if one.spec.external}
         if not specs and not self._may_have_some:
             return ()
-        clusters = await self._clusters()
+        clusters = await gateway_clusters(self._socket)
         for name in clusters or ():
             spec = self._asked.of(name)
             if spec is not None and spec.external:
@@ -101,15 +101,6 @@ class ExternalSight:
         kept = {str(one.name) for one in found}
         self._since = {name: at for name, at in self._since.items() if name in kept}
         return found
-
-    async def _clusters(self) -> Mapping[str, tuple[GatewayHost, ...]] | None:
-        """None: Envoy does not answer, so that nothing is known."""
-        transport = httpx.AsyncHTTPTransport(uds=self._socket)
-        try:
-            async with httpx.AsyncClient(transport=transport, timeout=ANSWER_LIMIT_S) as client:
-                return parse_clusters((await client.get(f"http://admin{CLUSTERS_PATH}")).text)
-        except httpx.HTTPError:
-            return None
 
     def _of(
         self, revision: str, spec: Spec, clusters: Mapping[str, tuple[GatewayHost, ...]] | None
@@ -130,6 +121,16 @@ class ExternalSight:
                 requests_running=None if mine is None else sum(one.requests_active for one in mine),
                 url=server.url,
             )
+
+
+async def gateway_clusters(socket: str) -> Mapping[str, tuple[GatewayHost, ...]] | None:
+    """What Envoy says at its admin socket. None: it does not answer, so that nothing is known."""
+    transport = httpx.AsyncHTTPTransport(uds=socket)
+    try:
+        async with httpx.AsyncClient(transport=transport, timeout=ANSWER_LIMIT_S) as client:
+            return parse_clusters((await client.get(f"http://admin{CLUSTERS_PATH}")).text)
+    except httpx.HTTPError:
+        return None
 
 
 def _health(hosts: Sequence[GatewayHost]) -> Health | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable
 
 import httpx
@@ -28,10 +28,11 @@ IDLE_PROBE_EVERY_S = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """The last look in numbers."""
+    """The last look in numbers. `progress_at`: when the engine's counters were read (monotonic seconds)."""
 
     pulse: Pulse | None
     progress: Progress | None
+    progress_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +142,7 @@ class ReplicaWatch:
                     self._set(Health.DEAD)
                     return
                 progress = self._seen.progress
-                self._seen = Seen(pulse=pulse, progress=progress)
+                self._seen = replace(self._seen, pulse=pulse)
                 look = health.Look(
                     at=time.monotonic(),
                     answered=answered,
@@ -184,7 +185,7 @@ class ReplicaWatch:
                 except httpx.HTTPError:
                     progress = None
                 if progress is not None:
-                    self._seen = Seen(pulse=self._seen.pulse, progress=progress)
+                    self._seen = replace(self._seen, progress=progress, progress_at=time.monotonic())
                     if self._adopted and progress.tokens_generated > 0 and self._history.generated_at is None:
                         self._history = health.generated(self._history, time.monotonic())
                 await asyncio.sleep(1.0)

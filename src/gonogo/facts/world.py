@@ -8,6 +8,7 @@ from typing import Mapping
 from gonogo.facts.environment import EnvironmentMade
 from gonogo.facts.gateway import CertificateFacts, GatewayFacts, StateFacts
 from gonogo.facts.host import HostFacts
+from gonogo.facts.key_file import KeyFileFacts
 from gonogo.facts.model import ModelFacts, ProjectorFacts
 from gonogo.facts.part import PartFacts
 from gonogo.facts.probe import ProbeFacts
@@ -26,8 +27,9 @@ class World:
     `deaths` by replica name, `given_certificates` (files of users, not judged by being presented yet) by the
     certificate's path. `certificate` is presented. `asked`: by `service/revision`, the specs of the revisions that
     replicas are seen of, replaced ones too. `servers`: the external ones that were asked before anything is sent to
-    them. `queues`: what each service says of the queue; `queue_servers`: what the servers that they name said. None
-    means "not observed".
+    them. `queues`: what each service says of the queue; `queue_servers`: what the servers that they name said.
+    `key_files`: of fallbacks, by path; `fallen_back`: by `service/revision`, of those that serve and have one,
+    whether requests go there now. None means "not observed".
     """
 
     observation: int
@@ -48,6 +50,8 @@ class World:
     servers: Mapping[ServerKey, ServerFacts] = field(default_factory=dict)
     queues: Mapping[str, Queue] = field(default_factory=dict)
     queue_servers: Mapping[Queue, QueueFacts] = field(default_factory=dict)
+    key_files: Mapping[str, KeyFileFacts] = field(default_factory=dict)
+    fallen_back: Mapping[str, bool] = field(default_factory=dict)
 
     def model_of(self, spec: Spec) -> ModelFacts | None:
         """The model as this spec serves it: with the projector that it names. None where external replicas have it."""

@@ -15,6 +15,7 @@ from typing import Sequence
 
 from gonogo.gateway.policy.decide import QUEUE_PATHS
 from gonogo.gateway.resources.convert import Json
+from gonogo.gateway.resources.fallback import told_by_fallback
 from gonogo.gateway.resources.hints import BASE
 from gonogo.gateway.resources.routes import HTTPS_WANTED, UNKNOWN_PATH
 
@@ -131,15 +132,26 @@ _REPLIES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _EngineReply:
-    """What a client reads instead of an engine's own error. `status`: a code, or a class such as `5xx`."""
+    """What a client reads instead of an engine's own error. `status`: a code, or a class such as `5xx`.
+    `told`: what the client gets in its place.
+    """
 
     status: str
     code: str
     message: str
     type: str = _INVALID
+    told: int | None = None
 
 
+_KEY_REFUSED = (
+    "The server behind this service refused the gateway's own key, or its account there; your key is right. "
+    "Whoever runs this service must look."
+)
 _ENGINE_REPLIES = (
+    *(
+        _EngineReply(status=status, code="engine_key_refused", message=_KEY_REFUSED, type=_SERVER, told=502)
+        for status in ("401", "402", "403")
+    ),
     _EngineReply(
         status="404",
         code="engine_unsupported",
@@ -200,6 +212,9 @@ def _from_engine(reply: _EngineReply) -> Json:
                 "typed_config": {
                     "@type": f"{_TYPE}.http.custom_response.local_response_policy.v3.LocalResponsePolicy",
                     "body_format": _envelope(message=reply.message, type=reply.type, code=reply.code, hop="engine"),
+                    # It goes to the client directly, past the filter that tells of a fallback.
+                    "response_headers_to_add": [told_by_fallback()],
+                    **({} if reply.told is None else {"status_code": reply.told}),
                 },
             }
         },

@@ -14,7 +14,7 @@ from envoy.config.bootstrap.v3 import bootstrap_pb2
 from gonogo.actions.model import ListenerPlan
 from gonogo.gateway.bootstrap import of_process
 from gonogo.gateway.resources.convert import Json, to_json, to_message, unpacked
-from gonogo.gateway.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Snapshot
+from gonogo.gateway.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ def static_configuration(snapshot: Snapshot, wanted: Wanted) -> Json:
     routes = {name: _routes(one, wanted) for name, one in _resources(snapshot, ROUTES).items()}
     endpoints = _resources(snapshot, ENDPOINTS)
     clusters = [
-        _cluster(one, endpoints)
+        _without_sds(_cluster(one, endpoints))
         for name, one in _resources(snapshot, CLUSTER).items()
         if "/" not in name or _of_service(name, wanted)
     ]
@@ -46,6 +46,7 @@ def static_configuration(snapshot: Snapshot, wanted: Wanted) -> Json:
         "static_resources": {
             "listeners": list(_listeners(tuple(_resources(snapshot, LISTENER).values()), routes, wanted)),
             "clusters": clusters,
+            "secrets": [one for name, one in _resources(snapshot, SECRET).items() if _is_file(one, name, wanted)],
         },
         **of_process(),
     }
@@ -57,7 +58,7 @@ def _resources(snapshot: Snapshot, type_url: str) -> dict[str, Json]:
 
 
 def _of_service(cluster: str, wanted: Wanted) -> bool:
-    return wanted.service is None or cluster.rpartition("/")[0] == wanted.service
+    return wanted.service is None or cluster.partition("/")[0] == wanted.service
 
 
 def _routes(config: Json, wanted: Wanted) -> Json:
@@ -76,6 +77,20 @@ def _cluster(cluster: Json, endpoints: Mapping[str, Json]) -> Json:
     fixed = {name: value for name, value in cluster.items() if name not in ("type", "eds_cluster_config")}
     name = cluster["name"]
     return {**fixed, "type": "STATIC", "load_assignment": endpoints.get(name, {"cluster_name": name})}
+
+
+def _is_file(secret: Json, name: str, wanted: Wanted) -> bool:
+    """Whether this is the key of a hosted API: a path, which Envoy reads by itself. The gateway's own stays away."""
+    return "generic_secret" in secret and _of_service(name, wanted)
+
+
+def _without_sds(part: Any) -> Any:
+    """The same with secrets called by their names alone: they stand in the file."""
+    if isinstance(part, list):
+        return [_without_sds(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    return {name: _without_sds(value) for name, value in part.items() if name != "sds_config"}
 
 
 def _listeners(found: Sequence[Json], routes: Mapping[str, Json], wanted: Wanted) -> Iterable[Json]:

@@ -5,13 +5,15 @@ Not here: how each resource looks (`resources/`), what clients read on errors (`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Mapping
 
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
+from google.protobuf.message import Message
 
 from gonogo.actions.model import ClusterPlan, ListenerPlan
 from gonogo.facts.part import TASKS
@@ -20,6 +22,7 @@ from gonogo.gateway import snapshot
 from gonogo.gateway.resources import (
     asking,
     clusters,
+    fallback,
     inner,
     listeners,
     local_front,
@@ -54,13 +57,18 @@ class GatewayInput:
     """Where the relays listen; empty: streamed requests go to the engines as the others do."""
     inner_socket: str = ""
     inner_log_path: str = ""
+    fallback_keys: Mapping[str, str] = field(default_factory=dict)
+    """By path the files with keys of hosted APIs that can be read, each with what changes when the file does. A
+    fallback whose file is not among them is left out: Envoy would refuse the secrets, and no change be acknowledged."""
     system_ca_file: str = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def translate(given: GatewayInput) -> snapshot.Snapshot:
     """The snapshot for this input."""
-    plans = sorted(given.clusters, key=lambda plan: plan.name)
-    cds = {plan.name: to_message(clusters.cluster(plan, given.system_ca_file), cluster_pb2.Cluster()) for plan in plans}
+    plans = sorted((_usable(plan, given) for plan in given.clusters), key=lambda plan: plan.name)
+    cds: dict[str, Message] = {
+        plan.name: to_message(clusters.cluster(plan, given.system_ca_file), cluster_pb2.Cluster()) for plan in plans
+    }
     cds[asking.POLICY_CLUSTER] = to_message(clusters.policy_cluster(given.policy_sockets), cluster_pb2.Cluster())
     cds[asking.ASKING] = to_message(asking.cluster(), cluster_pb2.Cluster())
     cds[TASKS] = to_message(queue.queue_cluster(given.queue_socket), cluster_pb2.Cluster())
@@ -74,7 +82,10 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
         for plan in given.listeners
     }
     relayed = bool(given.relay_sockets)
-    rds, sds = {}, {}
+    rds: dict[str, Message] = {}
+    sds: dict[str, Message] = {}
+    for plan in plans:
+        _add_fallback(plan, given, cds, sds)
     if given.listeners:
         lds[asking.ASKING] = to_message(asking.listener(), listener_pb2.Listener())
         front = local_front.local_front(given.front_socket, given.access_log_path)
@@ -100,3 +111,17 @@ def translate(given: GatewayInput) -> snapshot.Snapshot:
             snapshot.ROUTES: snapshot.typed(rds),
         }
     )
+
+
+def _usable(plan: ClusterPlan, given: GatewayInput) -> ClusterPlan:
+    known = plan.fallback is None or plan.fallback.key_file in given.fallback_keys
+    return plan if known else replace(plan, fallback=None)
+
+
+def _add_fallback(plan: ClusterPlan, given: GatewayInput, cds: dict[str, Message], sds: dict[str, Message]) -> None:
+    if plan.fallback is None:
+        return
+    name, stamp = fallback.fallback_name(plan.name), given.fallback_keys[plan.fallback.key_file]
+    way = fallback.fallback_cluster(plan.name, plan.fallback, given.system_ca_file, clusters.ADS)
+    cds[name] = to_message(way, cluster_pb2.Cluster())
+    sds[name] = to_message(fallback.fallback_secret(plan.name, plan.fallback, stamp), secret_pb2.Secret())

@@ -33,8 +33,8 @@ _SERVICE, _MODEL = "service", "gen_ai_request_model"
 class Measured:
     """Everything that is told. `totals`: the rows of all time. `key_order`: key ids, oldest first: the first
     `MOST_KEYS` have a label of their own; `key_names` by id. `world` None: control does not run. `queue` None: there is
-    none, or it cannot be read. `wanted`: replicas by service. `failing`: answers that block. `cache_used` (0 to 1) and
-    `held`: by replica.
+    none, or it cannot be read. `promised_s`: by service, when a first token is due, where its spec says so.
+    `wanted`: replicas by service. `failing`: answers that block. `cache_used` (0 to 1) and `held`: by replica.
     """
 
     version: str
@@ -44,6 +44,7 @@ class Measured:
     logs: Mapping[str, LogState]
     chain_length: int
     world: World | None = None
+    promised_s: Mapping[str, float] = field(default_factory=dict)
     wanted: Mapping[str, int] = field(default_factory=dict)
     failing: int | None = None
     cache_used: Mapping[str, float] = field(default_factory=dict)
@@ -87,6 +88,9 @@ def _control(given: Measured) -> Iterator[Metric]:
     names = [((one, one), 1.0) for one in (PROBES, OTHER, NONE)]
     names += [((key_id, given.key_names.get(key_id, "")), 1.0) for key_id in given.key_order[:MOST_KEYS]]
     yield _gauge("gonogo_key_info", "The name of a key.", names, ("key", "name"))
+    promised = [((service,), seconds) for service, seconds in sorted(given.promised_s.items())]
+    told = "When the spec of a service wants the first token of a stream, where it says so."
+    yield _gauge("gonogo_first_token_objective_seconds", told, promised, (_SERVICE,))
     if given.failing is not None:
         yield _gauge("gonogo_findings_blocking", "Checks that fail or are unknown, and block.", [((), given.failing)])
 
@@ -166,6 +170,9 @@ def _replicas(given: Measured, world: World) -> Iterator[Metric]:
     yield _gauge("gonogo_replicas_wanted", "Replicas that the service should have.", wanted, (_SERVICE,))
     ready = [((name,), float(_ready(seen, name))) for name in sorted(given.wanted)]
     yield _gauge("gonogo_replicas_ready", "Replicas that generate.", ready, (_SERVICE,))
+    away = [((name.rpartition("/")[0],), float(gone)) for name, gone in sorted(world.fallen_back.items())]
+    told = "Whether requests go to the hosted API of a service that has one, as no replica is well."
+    yield _gauge("gonogo_fallback_in_use", told, away, (_SERVICE,))
     labels = (_SERVICE, "replica")
     for name, told in {
         "requests_running": "Requests that the engine works on.",

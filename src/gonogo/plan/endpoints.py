@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Sequence
 
-from gonogo.actions.model import ClusterPlan, EndpointPlan, ExternalPlan
+from gonogo.actions.model import ClusterPlan, EndpointPlan, ExternalPlan, FallbackPlan
 from gonogo.engines.asked import LLAMACPP, engine_name
 from gonogo.facts.replica import Health, ReplicaFacts
 from gonogo.facts.server import HEALTH
@@ -57,6 +57,7 @@ def _cluster(name: str, endpoints: Sequence[EndpointPlan], spec: Spec | None) ->
         balancing=spec.gateway.balancing,
         connect_timeout_s=spec.gateway.connect_timeout_s,
         external=_external(spec),
+        fallback=_fallback(spec),
     )
 
 
@@ -65,6 +66,12 @@ def _external(spec: Spec) -> ExternalPlan | None:
         return None
     path = spec.replicas.health_path or HEALTH
     return ExternalPlan(servers=spec.external, health_path=path, ca_file=spec.replicas.ca_file)
+
+
+def _fallback(spec: Spec) -> FallbackPlan | None:
+    if spec.fallback is None:
+        return None
+    return FallbackPlan(api=spec.fallback.api, key_file=spec.fallback.key_file, ca_file=spec.fallback.ca_file)
 
 
 def drained(replica: ReplicaFacts, service: DesiredService, world: World) -> bool:

@@ -67,11 +67,9 @@ WITHOUT_MESSAGE = frozenset(
             "NotAQueue",
             "PasswordInUrl",
             "OnlyWithQueue",
-            "NotAServer",
-            "DuplicateServer",
-            "NotWithExternal",
-            "OnlyWithExternal",
         ),
+        *("NotAServer", "DuplicateServer", "NotWithExternal", "OnlyWithExternal"),
+        *("NotAnApi", "DuplicateParameter", "NotForFallback", "ParametersLack"),
     }
 )
 """Reasons that the model's own validators name; their values come with them."""

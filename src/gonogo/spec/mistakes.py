@@ -56,6 +56,8 @@ ENGLISH: Mapping[str, str] = MappingProxyType(
         "BadName.Profile": "`{field}` is {seen}; a profile name has at most 63 of a-z 0-9 . -",
         "BadName.Host": "`{field}` is {seen}; a host name has letters, digits, dots and hyphens only",
         "BadName.Path": "`{field}` is {seen}; a path begins with / and has letters, digits and . _ ~ - / only",
+        "BadName.Parameter": "`{field}` is {seen}; wanted is the name of a field of the request's body, like "
+        "max_tokens",
         "NotAServer": "`{field}` is {seen}; wanted is the base URL of a server: http:// or https://, a host name or IP "
         "address and a port, nothing behind it but /v1, for example {nearest}",
         "NotAQueue": "`{field}` is {seen}; wanted is a Redis or Valkey: redis://HOST:PORT/0, rediss://HOST:PORT/0 "
@@ -67,6 +69,12 @@ ENGLISH: Mapping[str, str] = MappingProxyType(
         "NotWithExternal": "`{field}` is of replicas that gonogo starts; with `replicas.external` it starts none, so "
         "leave it out",
         "OnlyWithExternal": "`{field}` is of servers that run already; name those in `replicas.external`",
+        "NotAnApi": "`{field}` is {seen}; wanted is the base URL of a hosted API as its makers give it: https:// (a "
+        "key and prompts go there), a host, and at most a path, for example {nearest}",
+        "DuplicateParameter": "`{field}` is {seen}, which stands in the list already",
+        "NotForFallback": "`{field}` is {seen}, the field of embeddings, and another model's vectors cannot stand "
+        "beside this one's: leave it out",
+        "ParametersLack": "`{field}` lacks `{nearest}`: without it no request could ever be given to the fallback",
         "NotAnAddress": "`{field}` is {seen}; wanted is an IP address, for example {nearest}",
         "BadPattern": "`{field}` is {seen}, which is not a regular expression: {problem}",
         "BadVersions": "`{field}` is {seen}, which is not a range of versions; `>=0.12.0,<0.20` is one",

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from gonogo.spec.fallback import Fallback
 from gonogo.spec.part import FilePath, Part
 from gonogo.spec.queue import Queue
 from gonogo.spec.recipe_probes import RecipeProbe
@@ -258,6 +259,10 @@ class Spec(Part):
     ] = None
     expect: Annotated[Expect, Field(description="The load that the plan must hold.")] = Expect()
     slo: Annotated[Slo, Field(description="What clients are promised.")] = Slo()
+    fallback: Annotated[
+        Fallback | None,
+        Field(description="A hosted API that answers while no replica is well; absent: nothing leaves the house."),
+    ] = None
     hosts: Annotated[Literal["local"], Field(description="Where replicas run: `local` is this machine.")] = "local"
     gateway: Annotated[Gateway, Field(description="Where the gateway listens, and its certificate.")] = Gateway()
     queue: Annotated[

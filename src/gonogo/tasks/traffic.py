@@ -45,7 +45,9 @@ class Traffic:
 
 
 def traffic_of(clusters: Mapping[str, Sequence[GatewayHost]]) -> pace.Traffic:
-    """At the hosts of all revisions together: their clusters are called `service/number`."""
-    hosts = [host for name, hosts in clusters.items() if "/" in name for host in hosts]
+    """At the hosts of all revisions together: their clusters are called `service/number`, and what they fall
+    back to `service/number/fallback`, which nothing that can wait is sent to.
+    """
+    hosts = [host for name, hosts in clusters.items() if name.count("/") == 1 for host in hosts]
     well = sum(host.healthy is not False for host in hosts)
     return pace.Traffic(active=sum(host.requests_active for host in hosts), replicas=well)

@@ -17,7 +17,7 @@ from typing import Callable, Mapping, Sequence
 
 from gonogo.gateway.policy.counters import End
 from gonogo.gateway.policy.deny import Deny
-from gonogo.gateway.policy.gate import Admitted
+from gonogo.gateway.policy.gate import Admitted, may_wait
 from gonogo.gateway.policy.ledger import Ledger
 from gonogo.gateway.policy.line import Bounds, Claim, Line
 from gonogo.gateway.policy.placing import Clocks, Place, Placing, Wanted, place_of
@@ -25,7 +25,7 @@ from gonogo.gateway.policy.replicas import ReplicaSeen
 from gonogo.gateway.policy.request import Request
 from gonogo.gateway.policy.rules import ServiceRules
 from gonogo.plan.batching import Priority, Waiting
-from gonogo.security.keys import BATCH, KeyRow
+from gonogo.security.keys import KeyRow
 
 TICK_S = 0.1
 MOST_KNOWN = 10_000
@@ -152,7 +152,7 @@ class Admission:
 
     async def _wait(self, service: _Service, place: Place, wanted: Wanted, key: KeyRow) -> Admitted | Deny:
         name = str(next(self._numbers))
-        later = BATCH in (key.priority, _PRIORITY_OF_TIER.get(wanted.request.service_tier or ""))
+        later = may_wait(wanted.request, key)
         waiting = Waiting(
             request_id=name,
             key=key.key_id,
@@ -251,7 +251,3 @@ def _tell(waiter: _Waiter, admitted: Admitted) -> bool:
         return False
     waiter.admitted.set_result(admitted)
     return True
-
-
-_PRIORITY_OF_TIER = {"flex": BATCH}
-"""OpenAI's word for a request that may take its time."""

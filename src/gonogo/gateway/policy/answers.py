@@ -16,6 +16,7 @@ from envoy.service.auth.v3.external_auth_pb2 import CheckResponse, DeniedHttpRes
 from envoy.type.v3.http_status_pb2 import HttpStatus
 from google.rpc.status_pb2 import Status
 
+from gonogo.gateway.policy.away import FALLBACK_TOLD, headers_for_fallback
 from gonogo.gateway.policy.decide import Caller, RequestHeaders, View
 from gonogo.gateway.policy.deny import SERVER_ERROR, Deny
 from gonogo.gateway.policy.gate import Admitted
@@ -63,12 +64,14 @@ def read_headers(asked: AttributeContext.HttpRequest) -> RequestHeaders:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
     """What the gateway's log is told of a request beside what Envoy sees of it: whose it was and which revision was
-    meant, where it is refused; the estimate of its prompt, where it goes on. Empty and None: not known.
+    meant, where it is refused; the estimate of its prompt, and the fallback that it is sent to, where it goes on. Empty
+    and None: not known.
     """
 
     key_id: str = ""
     revision: str = ""
     prompt_tokens: int | None = None
+    fallback: str = ""
 
 
 NOTHING = Told()
@@ -103,6 +106,8 @@ def model_list(caller: Caller, view: View) -> bytes:
 
 def headers_for(request: Request, rules: ServiceRules, admitted: Admitted) -> Mapping[str, str]:
     """What those behind policy are told of a request, beside whose it is and where it goes."""
+    if admitted.fallback is not None:
+        return headers_for_fallback(request, admitted.fallback)
     headers = {"x-gonogo-engine": rules.engine, "x-gonogo-continue": "yes" if request.continuable else "no"}
     if admitted.endpoints:
         headers["x-gateway-destination-endpoint"] = ",".join(admitted.endpoints)
@@ -130,7 +135,12 @@ def _serialized(response: CheckResponse, log: Mapping[str, str | int]) -> bytes:
 
 
 def _log(told: Told) -> dict[str, str | int]:
-    known = {"key_id": told.key_id, "revision": told.revision, "prompt_tokens": told.prompt_tokens}
+    known = {
+        "key_id": told.key_id,
+        "revision": told.revision,
+        "prompt_tokens": told.prompt_tokens,
+        FALLBACK_TOLD: told.fallback,
+    }
     return {name: value for name, value in known.items() if value not in ("", None)}
 
 

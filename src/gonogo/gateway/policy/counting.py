@@ -14,6 +14,8 @@ from gonogo.gateway.policy.admission import Admission
 from gonogo.gateway.policy.counters import Counters, LocalCounters
 from gonogo.gateway.policy.decide import View
 from gonogo.gateway.policy.ends import Ends, ValkeyPositions
+from gonogo.gateway.policy.engine_facts import EngineWatch
+from gonogo.gateway.policy.fallback import FallbackGate
 from gonogo.gateway.policy.gate import Gate
 from gonogo.gateway.policy.gate_limits import LimitsGate
 from gonogo.gateway.policy.ledger import MemoryLedger
@@ -54,8 +56,10 @@ class Counting:
         ledger = SharedLedger(self._valkey, MemoryLedger(time.time), time.time)
         self._watch = ReplicaWatch(self._clusters, time.monotonic, tell)
         clocks = Clocks(monotonic=time.monotonic, wall=time.time)
-        self._admission = Admission(ledger, self._watch.of, self._rules, clocks)
-        self.gate: Gate = LimitsGate(self._counters, self._admission)
+        self._engines = EngineWatch(self._valkey, self._watch.of, time.time)
+        self._admission = Admission(ledger, self._engines.of, self._rules, clocks)
+        inner = FallbackGate(self._admission, self._watch.of, self._rules)
+        self.gate: Gate = LimitsGate(self._counters, inner)
 
     async def start(self) -> None:
         """Connect, for a second at most: without Valkey it counts by itself until there is one."""
@@ -66,7 +70,7 @@ class Counting:
         loops = [ends.run, self._admission.run]
         if self._places.envoy is not None:
             await self._watch.look()
-            loops.append(self._watch.run)
+            loops += [self._watch.run, self._engines.run]
         self._running = tuple(asyncio.create_task(self._for_ever(run)) for run in loops)
 
     async def stop(self) -> None:

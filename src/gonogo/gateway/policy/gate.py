@@ -11,7 +11,8 @@ from typing import Mapping, Protocol
 
 from gonogo.gateway.policy.deny import Deny
 from gonogo.gateway.policy.request import Request
-from gonogo.security.keys import KeyRow
+from gonogo.gateway.policy.rules import FallbackRules
+from gonogo.security.keys import BATCH, KeyRow
 
 MOST_WAIT_S = 60.0
 """The longest that `admit` may take; Envoy's timeouts are made for it."""
@@ -28,10 +29,13 @@ REPLY_HEADERS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """It may go on. `endpoints`: `ip:port`, best first; none: Envoy balances. `reply_headers`: of `REPLY_HEADERS`."""
+    """It may go on. `endpoints`: `ip:port`, best first; none: Envoy balances. `reply_headers`: of `REPLY_HEADERS`.
+    `fallback`: the hosted API that it goes to in place of any replica.
+    """
 
     endpoints: tuple[str, ...] = ()
     reply_headers: Mapping[str, str] = field(default_factory=dict)
+    fallback: FallbackRules | None = None
 
 
 class Gate(Protocol):
@@ -43,6 +47,15 @@ class Gate(Protocol):
         Cancelled when the client goes away while it waits.
         """
         ...
+
+
+def may_wait(request: Request, key: KeyRow) -> bool:
+    """Whether the request goes behind those that somebody waits for."""
+    return BATCH in (key.priority, _PRIORITY_OF_TIER.get(request.service_tier or ""))
+
+
+_PRIORITY_OF_TIER = {"flex": BATCH}
+"""OpenAI's word for a request that may take its time."""
 
 
 class OpenGate:

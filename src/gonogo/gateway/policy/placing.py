@@ -179,6 +179,8 @@ class Placing:
             held_tokens=held.tokens,
             held_requests=held.sequences,
             active=seen.active,
+            waiting=seen.waiting,
+            cache_used=seen.cache_used,
         )
 
     async def _look(self) -> None:

@@ -38,7 +38,7 @@ _TOO_LARGE = Deny(
 class Asked:
     """A request that nothing is wrong with: what the gate is asked about. Nothing of its body is kept.
 
-    `headers`: what the gateway is told of the body beside.
+    `headers`: what the gateway is told of the body beside; `headers_away`: the same, where it goes to the fallback.
     """
 
     request: Request
@@ -46,6 +46,7 @@ class Asked:
     revision: str
     rules: ServiceRules
     headers: Mapping[str, str] = field(default_factory=dict)
+    headers_away: Mapping[str, str] = field(default_factory=dict)
 
 
 def asked_by_head(message: bytes, view: View | None, now: float) -> bytes:
@@ -103,9 +104,16 @@ def _judged(headers: RequestHeaders, raw: bytes, caller: Caller, view: View) -> 
     if isinstance(revision, Deny):
         return revision
     rules = view.rules[revision]
-    head = Head(method=headers.method, path=_path(headers), request_id=headers.request_id)
+    has_query = "?" in headers.path
+    head = Head(method=headers.method, path=_path(headers), request_id=headers.request_id, has_query=has_query)
     request = request_of(head, fields, rules)
     if isinstance(request, Deny):
         return request
-    told = {} if rules.served_as is None else renaming(raw, rules.served_as)
-    return Asked(request=request, key=caller.key, revision=revision, rules=rules, headers=told)
+    return Asked(
+        request=request,
+        key=caller.key,
+        revision=revision,
+        rules=rules,
+        headers={} if rules.served_as is None else renaming(raw, rules.served_as),
+        headers_away={} if rules.fallback is None else renaming(raw, rules.fallback.model),
+    )

@@ -33,11 +33,16 @@ _WELL = ("HEALTHY", "UNKNOWN", "DEGRADED")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaSeen:
-    """One replica of a revision. `endpoint`: `ip:port`. `active`: requests that Envoy has on it."""
+    """One replica of a revision. `endpoint`: `ip:port`. `active`: requests that Envoy has on it.
+
+    `waiting`, `cache_used`: what its engine says, as in `pick.ReplicaLoad`; 0 and None where that is not known.
+    """
 
     endpoint: str
     healthy: bool
     active: int
+    waiting: int = 0
+    cache_used: float | None = None
 
 
 Seen = Mapping[str, tuple[ReplicaSeen, ...]]

@@ -13,8 +13,11 @@ from gonogo.gateway.policy.content import Content, read_messages, read_prompt
 from gonogo.gateway.policy.deny import INVALID_REQUEST, Deny, Mistake, mistaken
 from gonogo.gateway.policy.fields import CHAT, EMBEDDINGS, EXTENSIONS, NEVER, OPENAI, STRUCTURED
 from gonogo.gateway.policy.judges import refuse, unknown
-from gonogo.gateway.policy.rules import ServiceRules
+from gonogo.gateway.policy.rules import LLAMACPP, ServiceRules
 
+STOPS_AT_CONTEXT = (LLAMACPP,)
+"""Engines that take any `max_tokens` and end an answer where the context ends; what can come at most is counted. The
+others refuse a prompt and a bound that are together longer than the context, and so do we, before it costs them."""
 DEFAULT_ANSWER_TOKENS = 512
 """Expected of an answer whose request sets no bound."""
 
@@ -26,6 +29,7 @@ class Head:
     method: str
     path: str
     request_id: str
+    has_query: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,7 @@ class Request:
     `max_tokens` or a usual answer, as far as the context has room; 0 for embeddings. `prefix`: a 64-bit hash of all
     content up to the end of each whole block of 256 bytes (about 64 tokens), at most 512; pictures are as long as their
     tokens. `continuable`: a stream of one plain text, which another replica can go on with.
+    `fields`: the names of what the body holds.
     """
 
     path: str
@@ -53,6 +58,8 @@ class Request:
     continuable: bool
     wants_usage: bool
     service_tier: str | None = None
+    fields: tuple[str, ...] = ()
+    has_query: bool = False
 
 
 def model_of(fields: Mapping[str, Any]) -> str | Deny:
@@ -99,6 +106,8 @@ def _request(head: Head, fields: Mapping[str, Any], rules: ServiceRules) -> Requ
         continuable=stream and answers == 1 and not any(fields.get(name) for name in _HOLDS_BACK) and _free(fields),
         wants_usage=bool((fields.get("stream_options") or {}).get("include_usage")),
         service_tier=fields.get("service_tier"),
+        fields=tuple(fields),
+        has_query=head.has_query,
     )
 
 
@@ -187,7 +196,7 @@ def _check_context(path: str, content: Content, most: int | None, prompts: int, 
         name = _content_field(path)
         seen = f"{name} takes {least:,} tokens at least (counted as one for every 512 bytes)"
         raise Mistake(_too_long(f"{where}, and {seen}.", name))
-    if most is not None and most + each > context:
+    if most is not None and most + each > context and rules.engine not in STOPS_AT_CONTEXT:
         raise Mistake(_too_long(f"{where}, and max_tokens alone is {most:,}. Ask for less.", "max_tokens"))
 
 

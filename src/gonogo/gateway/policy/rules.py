@@ -22,6 +22,15 @@ MOST_INPUTS = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FallbackRules:
+    """The hosted API of a revision: its authority (`host:port`), what it calls the model, which fields it may get."""
+
+    authority: str
+    model: str
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceRules:
     """The rules of one revision.
 
@@ -29,6 +38,7 @@ class ServiceRules:
     nobody can say of a server that others started, so that nothing is refused by it. `sees_pictures` None: not known,
     the engine decides. `media_hosts`: from where the engine may fetch pictures by https; none: only pictures that are
     in the body. `served_as`: what the replicas call the model, where that is not the service's name.
+    `fallback`: who answers while none of them is well.
 
     What admission goes by: `concurrent_requests` over all replicas, `replicas` as asked (None: as many as fit),
     `sequences` of one replica (None: as planned), `balancing` in the spec's words, `ttft_ms`: by when a request must
@@ -50,6 +60,7 @@ class ServiceRules:
     balancing: str = TOKEN_AWARE
     ttft_ms: int | None = None
     served_as: str | None = None
+    fallback: FallbackRules | None = None
 
 
 def rules_of(spec: Mapping[str, Any]) -> ServiceRules:
@@ -68,12 +79,21 @@ def rules_of(spec: Mapping[str, Any]) -> ServiceRules:
         ttft_ms=_number(_part(spec, "slo"), "ttft_ms"),
         balancing=str(_part(spec, "gateway").get("balancing") or TOKEN_AWARE),
         served_as=_served_as(spec) if external else None,
+        fallback=_fallback(_part(spec, "fallback")),
     )
 
 
 def _served_as(spec: Mapping[str, Any]) -> str | None:
     model = spec.get("model")
     return model if isinstance(model, str) and model != spec.get("service") else None
+
+
+def _fallback(part: Mapping[str, Any]) -> FallbackRules | None:
+    url, parameters = part.get("url"), part.get("parameters")
+    if not isinstance(url, str) or not isinstance(parameters, (list, tuple)):
+        return None
+    authority = url.partition("://")[2].partition("/")[0]
+    return FallbackRules(authority=authority, model=str(part.get("model")), parameters=tuple(map(str, parameters)))
 
 
 def _number(part: Mapping[str, Any], name: str) -> int | None:

@@ -114,9 +114,10 @@ class PolicyService:
                 "x-gonogo-revision": asked.revision,
                 "x-gonogo-key-id": asked.key.key_id,
                 **headers_for(asked.request, asked.rules, admitted),
-                **asked.headers,
+                **(asked.headers if admitted.fallback is None else asked.headers_away),
             }
-            told = Told(prompt_tokens=asked.request.prompt_tokens)
+            to = "" if admitted.fallback is None else admitted.fallback.authority
+            told = Told(prompt_tokens=asked.request.prompt_tokens, fallback=to)
             return let_through(headers, admitted.reply_headers, told)
         except Exception as error:  # noqa: BLE001 - the same boundary
             self._record(error)

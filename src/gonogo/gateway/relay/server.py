@@ -18,6 +18,7 @@ from aiohttp import web
 
 from gonogo.engines.stream import CHAT, COMPLETIONS, Asked, Transcript
 from gonogo.engines.stream_table import transcript_for
+from gonogo.gateway.policy.away import FALLBACK_HEADER
 from gonogo.gateway.policy.renaming import SERVED_AS
 from gonogo.gateway.relay.record import Counts, Record
 from gonogo.gateway.relay.refusals import BROKEN, DRAINED, NOT_A_STREAM, OVERLOADED, TOO_LARGE, UNKNOWN_PATH, Refusal
@@ -26,7 +27,10 @@ from gonogo.gateway.relay.relayed import PICK_HEADER, Relay, Relayed
 MOST_BODY_BYTES = 33 * 1024 * 1024
 REVISION, KEY, ENGINE, CONTINUE = "x-gonogo-revision", "x-gonogo-key-id", "x-gonogo-engine", "x-gonogo-continue"
 REQUEST_ID = "x-request-id"
-_PASSED_ON = (REQUEST_ID, REVISION, KEY, PICK_HEADER, "content-type", "accept", "traceparent", "tracestate")
+_PASSED_ON = (
+    *(REQUEST_ID, REVISION, KEY, PICK_HEADER, FALLBACK_HEADER),
+    *("content-type", "accept", "traceparent", "tracestate"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

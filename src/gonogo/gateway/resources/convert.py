@@ -15,6 +15,7 @@ import envoy.extensions.bootstrap.internal_listener.v3.internal_listener_pb2
 import envoy.extensions.common.matching.v3.extension_matcher_pb2
 import envoy.extensions.filters.common.matcher.action.v3.skip_action_pb2
 import envoy.extensions.filters.common.set_filter_state.v3.value_pb2
+import envoy.extensions.filters.http.credential_injector.v3.credential_injector_pb2
 import envoy.extensions.filters.http.custom_response.v3.custom_response_pb2
 import envoy.extensions.filters.http.ext_authz.v3.ext_authz_pb2
 import envoy.extensions.filters.http.header_mutation.v3.header_mutation_pb2
@@ -27,6 +28,7 @@ import envoy.extensions.filters.listener.tls_inspector.v3.tls_inspector_pb2
 import envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2
 import envoy.extensions.http.custom_response.local_response_policy.v3.local_response_policy_pb2
 import envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2
+import envoy.extensions.http.injected_credentials.generic.v3.generic_pb2
 import envoy.extensions.load_balancing_policies.least_request.v3.least_request_pb2
 import envoy.extensions.load_balancing_policies.override_host.v3.override_host_pb2
 import envoy.extensions.resource_monitors.downstream_connections.v3.downstream_connections_pb2

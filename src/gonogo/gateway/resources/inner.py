@@ -12,7 +12,7 @@ from gonogo.actions.model import ClusterPlan
 from gonogo.gateway import replies
 from gonogo.gateway.resources.clusters import ADS
 from gonogo.gateway.resources.convert import METADATA, Json
-from gonogo.gateway.resources.routes import to_cluster
+from gonogo.gateway.resources.routes import to_cluster, to_fallback
 
 INNER = "inner"
 """The name of the listener, and of its route configuration."""
@@ -50,10 +50,14 @@ def inner_routes(clusters: Sequence[ClusterPlan]) -> Json:
             {
                 "name": INNER,
                 "domains": ["*"],
-                "routes": [_named(to_cluster(path, "POST", plan)) for path in INNER_PATHS for plan in clusters],
+                "routes": [_named(route) for path in INNER_PATHS for plan in clusters for route in _ways(path, plan)],
             }
         ],
     }
+
+
+def _ways(path: str, plan: ClusterPlan) -> list[Json]:
+    return [*to_fallback(path, "POST", plan), to_cluster(path, "POST", plan)]
 
 
 def _named(route: Json) -> Json:

@@ -11,6 +11,7 @@ from gonogo.gateway import replies
 from gonogo.gateway.resources import asking
 from gonogo.gateway.resources.clusters import ADS
 from gonogo.gateway.resources.convert import Json
+from gonogo.gateway.resources.fallback import told_by_fallback
 from gonogo.gateway.resources.relay import ending_filter
 from gonogo.gateway.resources.renaming import renaming_filter
 from gonogo.gateway.resources.routes import ROUTE_CONFIG, plain_http_routes
@@ -134,7 +135,7 @@ def _filters() -> list[Json]:
         _filter(
             "envoy.filters.http.header_mutation",
             f"{_HTTP}.header_mutation.v3.HeaderMutation",
-            {"mutations": {"response_mutations": [*_removals(), {"remove": "server"}]}},
+            {"mutations": {"response_mutations": [*_removals(), {"remove": "server"}, {"append": told_by_fallback()}]}},
         ),
         _filter(
             "envoy.filters.http.custom_response",

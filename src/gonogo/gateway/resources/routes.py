@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Sequence
 
 from gonogo.actions.model import ClusterPlan
+from gonogo.gateway.policy.away import FALLBACK_HEADER, FALLBACK_PATHS
 from gonogo.gateway.policy.body import MAX_BODY_BYTES
 from gonogo.gateway.policy.decide import METHODS, QUEUE_PATHS
 from gonogo.gateway.policy.fields import EMBEDDINGS
@@ -12,6 +13,7 @@ from gonogo.gateway.policy.gate import REPLY_HEADERS
 from gonogo.gateway.policy.renaming import SERVED_AS, SPAN
 from gonogo.gateway.resources.asking import asked_nothing
 from gonogo.gateway.resources.convert import Json
+from gonogo.gateway.resources.fallback import fallback_route
 from gonogo.gateway.resources.hints import hints
 from gonogo.gateway.resources.relay import relay_route
 from gonogo.gateway.resources.renaming import renamed
@@ -43,6 +45,7 @@ _REMOVED_FOR_ENGINES = [
     "x-gonogo-relay",
     SERVED_AS,
     SPAN,
+    FALLBACK_HEADER,
     REVISION_HEADER,
 ]
 
@@ -113,6 +116,7 @@ def _allowed(path: str, clusters: Sequence[ClusterPlan], *, relayed: bool) -> li
     wrong = {"path": path, "headers": [{**_method(f"^{method}$"), "invert_match": True}]}
     return [
         *(_to_relay(path, method, cluster) for cluster in clusters if relayed and path in RELAYED_PATHS),
+        *(route for cluster in clusters for route in to_fallback(path, method, cluster)),
         *(to_cluster(path, method, cluster) for cluster in clusters),
         # Both run policy first, so that nothing is told to a client without a key.
         _wrong_method(wrong, method, f"Use {method} for {path}."),
@@ -126,6 +130,22 @@ def _to_relay(path: str, method: str, plan: ClusterPlan) -> Json:
     revision = {"name": REVISION_HEADER, "string_match": {"exact": plan.name}}
     match = {"path": path, "headers": [_method(f"^{method}$"), revision]}
     return relay_route(match, _RETRIES_OF_RELAYS, MAX_BODY_BYTES + 1024 * 1024, _REMOVED_FOR_RELAYS)
+
+
+def to_fallback(path: str, method: str, plan: ClusterPlan) -> list[Json]:
+    """A path of one revision to the hosted API that it falls back to; none where it has none, or the path no answer."""
+    if plan.fallback is None or path not in FALLBACK_PATHS:
+        return []
+    revision = {"name": REVISION_HEADER, "string_match": {"exact": plan.name}}
+    match = {"path": path, "headers": [_method(f"^{method}$"), revision]}
+    return [
+        {
+            **fallback_route(match, plan.name, plan.fallback),
+            "request_headers_to_remove": _REMOVED_FOR_ENGINES,
+            "response_headers_to_remove": [*_REMOVED_FROM_ENGINES, "set-cookie"],
+            "request_body_buffer_limit": MAX_BODY_BYTES + 1024 * 1024,
+        }
+    ]
 
 
 def to_cluster(path: str, method: str, plan: ClusterPlan) -> Json:
