@@ -153,7 +153,7 @@ def test_a_worker_killed_in_mid_run_fails_it_where_that_is_declared_and_the_phon
     (worker,) = yard.deployment.pids("worker")
     os.kill(worker, signal.SIGKILL)
     task = yard.ended(name)
-    assert (task["state"], task["error"]["code"]) == ("failed", "worker_lost")
+    assert (task["state"], task["error"]["code"], task["agent"]["restarts"]) == ("failed", "worker_lost", 0)
     assert "after 2 steps" in task["error"]["message"] and "not started again" in task["error"]["message"]
     assert len(yard.steps(name)) == 2, "what it did is told"
     assert not yard.processes(name)
