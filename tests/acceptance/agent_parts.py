@@ -92,11 +92,11 @@ class Yard:
         assert task["state"] not in ("queued", "leased"), (task, self.deployment.logs())
         return task
 
-    def hold(self, step: int) -> None:
-        """From now on no engine answers the request of this step."""
+    def hold(self, step: int | str) -> None:
+        """From now on no engine answers the request of this step; `middle-STEP`: beyond the half of its answer."""
         (self.folder / f"hold-{step}").touch()
 
-    def let_go(self, step: int) -> None:
+    def let_go(self, step: int | str) -> None:
         (self.folder / f"hold-{step}").unlink(missing_ok=True)
 
     def asked(self, task: str, step: int) -> list[Any]:

@@ -55,6 +55,7 @@ def nothing_held(yard: Yard) -> Iterator[None]:
     yield
     for step in range(5):
         yard.let_go(step)
+        yard.let_go(f"middle-{step}")
 
 
 def refusal(yard: Yard, status: int) -> dict[str, str]:
@@ -123,17 +124,24 @@ def owner_of(yard: Yard) -> str:
     return parsed.key_id
 
 
-def test_a_replica_killed_while_it_holds_a_step_costs_the_run_nothing(yard: Yard) -> None:
-    yard.hold(1)
-    name = yard.leave("taps and a dead replica")
-    held = yard.until_asked("taps and", 1)
+@pytest.mark.parametrize("where", ["1", "middle-1"])
+def test_a_replica_killed_before_or_within_an_answer_costs_the_run_nothing(yard: Yard, where: str) -> None:
+    yard.hold(where)
+    yard.phones.forget()
+    task = f"taps and a dead replica {where}"
+    name = yard.leave(task)
+    held = yard.until_asked(task, 1)
+    time.sleep(0.5)  # so that half of an answer is on its way
     (dead,) = [one for one in yard.engines if one.port == held["port"]]
     dead.kill()
-    again = yard.until_asked("taps and", 1, times=2)
+    again = yard.until_asked(task, 1, times=2)
     assert again["port"] != held["port"]
-    yard.let_go(1)
-    task = yard.ended(name)
-    assert (task["state"], task["result"]["steps"]) == ("done", 4)
+    yard.let_go(where)
+    ended = yard.ended(name)
+    assert (ended["state"], ended["result"]["steps"]) == ("done", 4)
+    assert len(yard.phones.calls("shell", "input")) == 1, "nothing was done twice"
+    asked_again = "the model is asked again" in yard.steps(name)[1]["output"]
+    assert asked_again == (where != "1"), "before an answer begins the gateway asks another replica by itself"
     dead.start()
 
 
@@ -145,7 +153,7 @@ def test_a_worker_killed_in_mid_run_fails_it_where_that_is_declared_and_the_phon
     (worker,) = yard.deployment.pids("worker")
     os.kill(worker, signal.SIGKILL)
     task = yard.ended(name)
-    assert (task["state"], task["error"]["code"]) == ("failed", "worker_lost")
+    assert (task["state"], task["error"]["code"], task["agent"]["restarts"]) == ("failed", "worker_lost", 0)
     assert "after 2 steps" in task["error"]["message"] and "not started again" in task["error"]["message"]
     assert len(yard.steps(name)) == 2, "what it did is told"
     assert not yard.processes(name)

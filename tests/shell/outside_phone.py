@@ -4,7 +4,8 @@
 
 Usage: python -m tests.shell.outside_phone PORT MODEL --folder DIR. Which script it is, the first word of the task says;
 which step, the number of answers in the conversation: several such servers answer alike. Each request of an agent is
-a line of DIR/asked.jsonl before it is answered, and waits without a byte while DIR/hold-STEP is there.
+a line of DIR/asked.jsonl before it is answered, and waits without a byte while DIR/hold-STEP is there, or in the
+middle of its answer while DIR/hold-middle-STEP is.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ class PhoneProgram(Program):
         said = SCRIPTS[task.split(maxsplit=1)[0]][step]
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
         pieces = [said[at : at + PIECE] for at in range(0, len(said), PIECE)]
-        for delta, ended in [*(({"content": piece}, None) for piece in pieces), ({}, "stop")]:
+        for at, (delta, ended) in enumerate([*(({"content": piece}, None) for piece in pieces), ({}, "stop")]):
+            while at == len(pieces) // 2 and (self._folder / f"hold-middle-{step}").exists():
+                await asyncio.sleep(0.02)
             choice = {"index": 0, "delta": delta, "finish_reason": ended}
             _event(writer, json.dumps({**self._head("chat.completion.chunk"), "choices": [choice]}))
             await writer.drain()

@@ -36,6 +36,7 @@ class PhoneAgent:
     def __init__(self, model_config, agent_config, confirmation_callback, takeover_callback):
         self.confirm, self.takeover, self.said, self.config = confirmation_callback, takeover_callback, "", agent_config
         self.story = os.environ["STORY"].split()
+        self.model_client = model.Client(os.environ.get("ANSWERS", "200").split())
     @property
     def context(self):
         return [{"content": self.said}]
@@ -43,6 +44,9 @@ class PhoneAgent:
         kind = self.story.pop(0)
         print("step", kind, task, flush=True)
         result = agent.StepResult
+        if kind == "ask":
+            try: return result(True, True, {"_metadata": "finish"}, "", self.model_client.request(["same"]))
+            except Exception as error: return result(False, True, None, "", f"Model error: {error}")
         if kind == "raise": raise ValueError("No output from dumpsys window")
         if kind == "hang": time.sleep(60)
         if kind == "model": return result(False, True, None, "", "Model error: down")
@@ -72,6 +76,17 @@ import dataclasses
 @dataclasses.dataclass
 class ModelConfig:
     base_url: str; api_key: str; model_name: str; lang: str
+class Client:
+    def __init__(self, answers):
+        self.answers, self.asked = answers, 0
+    def request(self, messages):
+        assert messages == ["same"]
+        self.asked += 1
+        answer = self.answers.pop(0)
+        if answer == "200": return f"answered to {self.asked}"
+        error = ConnectionError("broke off " + answer)
+        if answer.isdigit(): error.status_code = int(answer)
+        raise error
 """
 
 
@@ -155,8 +170,14 @@ def runner(tmp_path: Path) -> Any:
     for name, text in {"__init__": PACKAGE, "agent": AGENT, "model": MODEL}.items():
         (package / f"{name}.py").write_text(text)
 
-    def start(story: str) -> AgentProcess:
-        marks = {"GONOGO_STATE": str(tmp_path), RUN_MARK: "task_1", "STORY": story, "PYTHONPATH": str(tmp_path)}
+    def start(story: str, **variables: str) -> AgentProcess:
+        marks = {
+            "GONOGO_STATE": str(tmp_path),
+            RUN_MARK: "task_1",
+            "STORY": story,
+            "PYTHONPATH": str(tmp_path),
+            **variables,
+        }
         process = AgentProcess([sys.executable, "-X", "utf8", RUNNER], marks, tmp_path)
         (ready,) = heard(process, 1)
         assert ready["event"] == "ready"
@@ -187,6 +208,25 @@ def test_the_runner_tells_each_step_and_how_it_ended(runner: Any, story: str, ou
     assert told[0]["output"].startswith(f"step {story.split(maxsplit=1)[0]} do it")
     until(process.ended)
     assert process.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("answers", "outcome", "message"),
+    [
+        ("cut 200", "finished", "answered to 2"),
+        ("503 200", "finished", "answered to 2"),
+        ("429 200", "finished", "answered to 2"),
+        ("400 200", "model_error", "Model error: broke off 400"),
+        ("401 200", "model_error", "Model error: broke off 401"),
+    ],
+)
+def test_an_answer_that_broke_off_is_asked_for_again_and_a_wrong_request_is_not(
+    runner: Any, answers: str, outcome: str, message: str
+) -> None:
+    process = runner("ask", ANSWERS=answers)
+    _, end = heard(process, 2)
+    assert (end["outcome"], end["message"]) == (outcome, message)
+    process.end()
 
 
 def test_the_programs_of_an_agent_cannot_read_what_the_runner_reads(runner: Any) -> None:

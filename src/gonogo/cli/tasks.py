@@ -11,7 +11,7 @@ import typer
 
 from gonogo.cli.options import Json, Lang, StateDir, told
 from gonogo.cli.refusal import WORLD_DID_NOT_COMPLY, WRONG_INPUT, Outcome, Refusal
-from gonogo.cli.tasks_agent import leaving_a_run, shown_run
+from gonogo.cli.tasks_agent import leaving_a_run, print_steps, shown_run
 
 if TYPE_CHECKING:
     import sqlite3
@@ -96,8 +96,9 @@ def show(
             shown["prompt"] = queue.bodies.open(task, "prompt", bodies[0])
             shown["result"] = None if bodies[1] is None else queue.bodies.open(task, "result", bodies[1])
         for name, value in shown.items():
-            if value is not None:
+            if value is not None and name != "steps":
                 session.line(f"{name}: {value}")
+        print_steps(session, shown.get("steps", ()))
     return Outcome(result=shown)
 
 

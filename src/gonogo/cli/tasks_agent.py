@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any, Callable, Mapping, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Callable, Mapping, Optional, Sequence
 
 import typer
 
@@ -79,6 +79,15 @@ def shown_run(queue: Queue, c: sqlite3.Connection, task: Task, steps: bool) -> d
         kept = runs.steps(c, task.number, (0, 0), 1000)
         seen["steps"] = [opened_step(queue.bodies, task.task_id, one) for one in kept]
     return seen
+
+
+def print_steps(session: Session, steps: Sequence[Mapping[str, Any]]) -> None:
+    """A line for each: its id, what was done, what was said of it."""
+    import json
+
+    for one in steps:
+        action = json.dumps(one["action"], ensure_ascii=False)
+        session.line(f"step {one['id']}: {action}{'' if one['message'] is None else '  ' + one['message']}")
 
 
 def _leave(queue: Queue, agent: Mapping[str, Any], service: str | None) -> Task:

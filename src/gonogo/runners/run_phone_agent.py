@@ -7,8 +7,9 @@ one line of JSON on standard input: the task and the key are in no command line 
 of JSON on EVENTS_FD: `ready`, a `step` for each, one `end`. What the agent prints goes where it always goes.
 
 When standard input ends, whoever started it is dead: the whole process group is killed, so that nobody taps unwatched.
-A person cannot be asked here: a login or a payment ends the run. Also seen are ends that the package calls success: an
-answer that is no action, and an action that raised.
+The package asks the model once for each step. Here it is asked again where an answer broke off or none came: nothing
+was done on the device yet. A person cannot be asked: a login or a payment ends the run. Also seen are ends that the
+package calls success: an answer that is no action, and an action that raised.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
-from typing import Any, TextIO
+from typing import Any, Callable, TextIO
 
 MOST_CHARACTERS = 100_000
+PAUSES_S = (1.0, 3.0, 9.0)
+"""Before the model is asked for the same step once more; openai's SDK has tried three times each by then."""
+TOO_MANY = 429
 
 
 def main() -> int:
@@ -60,6 +65,7 @@ def _run(order: dict[str, Any], events: TextIO) -> dict[str, Any]:
     )
     config = AgentConfig(max_steps=order["max_steps"], device_id=order["device"], lang=order["lang"])
     agent = PhoneAgent(model, config, confirmation_callback=confirm, takeover_callback=asked.append)
+    agent.model_client.request = _patient(agent.model_client.request)
     for number in range(1, order["max_steps"] + 1):
         result = agent.step(order["task"])
         _say(
@@ -76,6 +82,24 @@ def _run(order: dict[str, Any], events: TextIO) -> dict[str, Any]:
         if result.finished:
             return {"outcome": _outcome(agent, result), "message": result.message}
     return {"outcome": "step_limit", "message": None}
+
+
+def _patient(request: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Asks again after what may pass. An error of the request itself (400, 401, 404, …) does not."""
+
+    def ask(messages: Any) -> Any:
+        for pause_s in PAUSES_S:
+            try:
+                return request(messages)
+            except Exception as error:
+                status = getattr(error, "status_code", None)
+                if status is not None and status < 500 and status != TOO_MANY:
+                    raise
+                print(f"\n[the model is asked again: {type(error).__name__}: {error}]", flush=True)
+            time.sleep(pause_s)
+        return request(messages)
+
+    return ask
 
 
 def _outcome(agent: Any, result: Any) -> str:

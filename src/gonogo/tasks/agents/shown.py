@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from gonogo.tasks.agents.nouns import Run, Step
+from gonogo.tasks.agents.verdict import LOST
 from gonogo.tasks.bodies import Bodies
-from gonogo.tasks.nouns import Task
+from gonogo.tasks.nouns import State, Task
 
 
 def place_of(attempt: int, step: int) -> str:
@@ -23,6 +24,7 @@ def opened_step(bodies: Bodies, task_id: str, one: Step) -> dict[str, Any]:
 
 def shown_agent(task: Task, run: Run) -> dict[str, Any]:
     """The run of this task: what was asked, how far it is, how often it was started again."""
+    ended_by_loss = task.state in (State.FAILED, State.DEAD) and task.reason == LOST
     return {
         "program": run.program,
         "device": run.device,
@@ -30,5 +32,5 @@ def shown_agent(task: Task, run: Run) -> dict[str, Any]:
         "time_limit_s": run.time_limit_s,
         "on_worker_death": run.on_worker_death.value,
         "steps": run.steps,
-        "restarts": task.losses,
+        "restarts": task.losses - int(ended_by_loss),
     }

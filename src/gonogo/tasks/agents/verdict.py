@@ -20,6 +20,7 @@ class Why(str, Enum):
 
 
 FINISHED = "finished"
+LOST = "worker_lost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +49,14 @@ def judge(run: Run, steps: int, end: Mapping[str, Any] | None, code: int | None,
 
 def after_loss(on_worker_death: OnWorkerDeath, steps: int, losses: int) -> Verdict:
     """What becomes of a run whose worker died, which happened to it `losses` times with this one."""
-    lost = f"The worker died or hung while the agent ran, after {steps} steps"
+    lost = f"The worker ended or hung while the agent ran, after {steps} steps"
     if on_worker_death is OnWorkerDeath.FAIL:
         told = "What those did on the device was done; on_worker_death is fail, so it was not started again."
-        return Verdict(state=State.FAILED, reason="worker_lost", message=f"{lost}. {told}")
+        return Verdict(state=State.FAILED, reason=LOST, message=f"{lost}. {told}")
     if losses > MOST_RESTARTS:
         told = f"That was the {losses}th time: it is not started once more."
-        return Verdict(state=State.DEAD, reason="worker_lost", message=f"{lost}. {told}")
-    return Verdict(state=State.QUEUED, reason="worker_lost", message=f"{lost}. It is started again from the beginning.")
+        return Verdict(state=State.DEAD, reason=LOST, message=f"{lost}. {told}")
+    return Verdict(state=State.QUEUED, reason=LOST, message=f"{lost}. It is started again from the beginning.")
 
 
 def _failed(reason: str, what: str, run: Run, steps: int) -> Verdict:
