@@ -2,9 +2,9 @@
 
 What llama-server does (2026.10; seen on the wire, `tests/cases/streams/llamacpp_cut`): text that may become a stop
 string goes out when it has turned out to be none, together with what came after it. So text that was sent ends between
-two tokens, with one exception, the very last piece: with stop `and`, the token ` and` is sent as the piece ` `, and text
-that was held back goes out with the token by which the model ends. Such a piece is the answer's end though the event
-that says so is still missing: whoever went on behind it would show what comes behind the end.
+two tokens, with one exception, the very last piece: with stop `and`, the token ` and` is sent as the piece ` `, and
+text that was held back goes out with the token by which the model ends. Such a piece is the answer's end though the
+event that says so is still missing: whoever went on behind it would show what comes behind the end.
 """
 
 from __future__ import annotations

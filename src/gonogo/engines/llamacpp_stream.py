@@ -63,6 +63,7 @@ class LlamaCppTranscript:
         self._frame: Json = {}
         self._timings: Json = {}
         self._earlier_ms = 0.0
+        self.prompt_ms: float | None = None
         self.finished = False
         self._usage_sent = False
 
@@ -110,7 +111,7 @@ class LlamaCppTranscript:
         if self.finished:
             return Finished(events=self.ending())
         self._earlier_ms = float(self._timings.get("predicted_ms") or 0.0)
-        self._before, self._predicted, self._pending = self._known, 0, []
+        self._before, self._predicted, self._pending, self.prompt_ms = self._known, 0, [], None
         if not self._pieces and not self._odd:
             self._again, self._native = True, False
             return Continuation(path=self._asked.path, body=self.opening(), how=AGAIN)
@@ -292,6 +293,8 @@ class LlamaCppTranscript:
 
     def _take_timings(self, last: Json) -> None:
         """Of a continued answer: the prompt as the first attempt met it, the tokens and their time of all attempts."""
+        told = last.get("prompt_ms")
+        self.prompt_ms = float(told) if isinstance(told, (int, float)) else None
         if not self._before:
             self._timings = last
             return
