@@ -73,14 +73,19 @@ class Reply:
 
 @contextlib.asynccontextmanager
 async def bench(
-    root: Path, *script: str, limits: Limits | None = None, continuations: int = 3, troubles: int = 0
+    root: Path,
+    *script: str,
+    limits: Limits | None = None,
+    continuations: int = 3,
+    troubles: int = 0,
+    seen: Replicas | None = None,
 ) -> AsyncIterator[Bench]:
     records: list[dict[str, Any]] = []
     told: list[str] = []
     async with (
         ScriptedInner(root / "inner.sock", PaperModel(SCRIPT), script) as scripted,
         Inner(str(root / "inner.sock")) as inner,
-        Replicas(None) as replicas,
+        seen or Replicas(None) as replicas,
     ):
         looking = Watch(replicas)
         relay = Relay(inner=inner, watch=looking, continuations=continuations)
