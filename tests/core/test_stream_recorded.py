@@ -106,6 +106,21 @@ def test_an_answer_lost_behind_any_piece_goes_on_as_the_undisturbed_one(path: Pa
     assert transcript.finished
 
 
+def test_the_ids_of_an_answer_that_a_stop_string_ended_go_as_far_as_the_token_in_which_it_begins() -> None:
+    """The text ends with ` `, of the token ` and`: who holds ids against text must know."""
+    case = json.loads((CUT_FOLDER / "stop-behind-the-seam.json").read_text(encoding="utf-8"))
+    transcript = LlamaCppTranscript(Asked(path=case["path"], body=case["body"]))
+    transcript.opening()
+    for event in lines(case["asked"][:4]):
+        transcript.event(event)
+    _resumed(transcript, case["rest"]["4"]["questions"])
+    for event in lines(case["rest"]["4"]["lines"]):
+        transcript.event(event)
+    last = json.loads(case["asked"][7].removeprefix("data: "))["choices"][0]
+    assert last["delta"] == {"content": " "} and transcript.text.endswith(", ")
+    assert transcript.ids[-1] == last["logprobs"]["content"][0]["id"]
+
+
 def _resumed(transcript: LlamaCppTranscript, answers: list[Any]) -> Any:
     """Every question must be the one that was asked when its answer was recorded."""
     resume, left = transcript.resume(), iter(answers)
