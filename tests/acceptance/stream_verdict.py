@@ -42,6 +42,8 @@ async def judge(got: Sequence[Got], records: Mapping[str, Any], traced: Mapping[
     async with aiohttp.ClientSession() as session:
         for one in got:
             record = records.get(one.request_id)
+            if record is None and one.whole:
+                verdict.wrong.append(f"{one.wish.kind} {one.request_id}: no relay has a record of it")
             if record is None or not record["continued"] or not one.whole:
                 continue
             trace = traced[one.request_id]
