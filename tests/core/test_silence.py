@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
 from gonogo.gateway.relay.flows import Flows
-from gonogo.gateway.relay.replicas import Seen, Wellness, seen_in, wellness
+from gonogo.gateway.relay.replicas import Replicas, Seen, Wellness, seen_in, wellness
 from gonogo.gateway.relay.silence import Alone, Silence, is_hung
 
 
@@ -59,7 +60,7 @@ def test_silence_is_death_by_what_else_is_known(
     assert is_hung(seen) is hung
 
 
-ALONE = Alone(silent_s=2.5, longest_gap_s=0.3)
+ALONE = Alone(silent_s=2.5, longest_gap_s=0.9)
 SEEN = Silence(silent_s=2.6, healthy=True, elsewhere=True, begun=True)
 ALL_SILENT = replace(SEEN, alone=ALONE)
 PROMPT = replace(SEEN, begun=False, silent_s=3.5)
@@ -73,7 +74,7 @@ PROMPT = replace(SEEN, begun=False, silent_s=3.5)
         (SEEN, False),
         (replace(SEEN, alone=replace(ALONE, silent_s=2.4)), False),
         # Its pauses have been long, of any of its streams.
-        (replace(SEEN, alone=replace(ALONE, longest_gap_s=0.7)), False),
+        (replace(SEEN, alone=replace(ALONE, longest_gap_s=1.1)), False),
         # This stream's own pauses do not matter then, nor how late its first token was; Envoy's verdict neither.
         (replace(ALL_SILENT, longest_gap_s=0.5, first_s=9.0), True),
         (replace(ALL_SILENT, longest_gap_s=0.5, healthy=False), True),
@@ -132,28 +133,41 @@ def test_pauses_are_those_of_all_streams_of_a_replica_and_forgotten_after_a_whil
     assert (flows.last("svc/1/1"), flows.longest_gap_s("svc/1/1")) == (None, 0.0)
 
 
-def test_only_replicas_of_the_same_revision_that_spoke_just_now_go_on() -> None:
-    flows = Flows()
-    flows.gave("svc/1/0", 10.0, 0.1)
-    flows.gave("svc/2/0", 10.0, 0.1)
-    assert not flows.others_go_on("svc/1/0", 10.5)
-    flows.gave("svc/1/1", 10.0, 0.1)
-    assert flows.others_go_on("svc/1/0", 10.9) and not flows.others_go_on("svc/1/0", 11.1)
-
-
-def test_a_hung_replica_is_one_until_it_speaks_to_anybody() -> None:
+def test_a_hung_replica_is_one_for_half_a_minute_or_until_it_speaks_to_anybody() -> None:
     flows = Flows()
     flows.gave("svc/1/0", 1.0, None)
-    flows.hangs("svc/1/0")
+    flows.hangs("svc/1/0", 1.5)
     flows.gave("svc/1/1", 2.0, None)
-    assert flows.hung == {"svc/1/0"}
+    assert flows.hung(31.0) == {"svc/1/0"} and flows.hung(32.0) == frozenset()
     flows.gave("svc/1/0", 3.0, 2.0)
-    assert flows.hung == frozenset()
+    assert flows.hung(3.0) == frozenset()
 
 
 def test_what_is_remembered_of_replicas_is_bounded() -> None:
     flows = Flows()
     for number in range(2000):
         flows.gave(f"svc/1/{number}", float(number), 0.1)
-        flows.hangs(f"svc/1/{number}")
-    assert len(flows.hung) == 1024 and flows.last("svc/1/0") is None and flows.last("svc/1/1999") == 1999.0
+        flows.hangs(f"svc/1/{number}", 2000.0)
+    assert len(flows.hung(2000.0)) == 1024 and flows.last("svc/1/0") is None and flows.last("svc/1/1999") == 1999.0
+
+
+async def _others(than: tuple[str, ...], rather_not: tuple[str, ...], asked: int = 1) -> list[tuple[str, ...]]:
+    active = {"a": 1, "b": 2, "c": 0}
+    replicas = Replicas(None)
+    replicas._seen = {
+        f"svc/1/{name}": Seen(name=f"svc/1/{name}", revision="svc/1", endpoint=name, healthy=name != "c", active=count)
+        for name, count in active.items()
+    }
+    return [await replicas.others("svc/1", than, rather_not) for _ in range(asked)]
+
+
+def test_a_lost_replica_is_never_named_and_a_hung_one_only_last() -> None:
+    assert asyncio.run(_others((), ())) == [("a", "b")], "the one with the fewest requests first, and no sick one"
+    assert asyncio.run(_others(("svc/1/a",), ())) == [("b",)]
+    assert asyncio.run(_others((), ("svc/1/a",))) == [("b", "a")]
+    assert asyncio.run(_others(("svc/1/b",), ("svc/1/a",))) == [("a",)], "better than none"
+
+
+def test_the_streams_of_a_dead_replica_do_not_all_meet_at_one_other() -> None:
+    firsts = [endpoints[0] for endpoints in asyncio.run(_others((), (), asked=5))]
+    assert firsts == ["a", "a", "b", "a", "b"]

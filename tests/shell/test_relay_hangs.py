@@ -63,7 +63,7 @@ class Told(Replicas):
     async def at(self, endpoint: str) -> str | None:
         return {"127.0.0.1:1": "svc/1/0"}.get(endpoint)
 
-    async def others(self, revision: str, than: Collection[str]) -> tuple[str, ...]:
+    async def others(self, revision: str, than: Collection[str], rather_not: Collection[str]) -> tuple[str, ...]:
         assert revision == "svc/1" and "svc/1/0" in than
         return ("127.0.0.1:2", "127.0.0.1:3")
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FLOWS_S = 1.0
-"""A replica that gave a piece so recently goes on."""
 REMEMBERED_S = 30.0
 """Pauses are remembered for one to two times as long."""
+HUNG_FOR_S = 30.0
+"""Then it is tried like any other: somebody has started it again, or Envoy's health checks have found it."""
 MANY_PAUSES = 200
 """Of so many the longest is a measure, also of what a prompt does to the other streams."""
 MOST_REPLICAS = 1024
@@ -30,11 +30,11 @@ class Flows:
 
     def __init__(self) -> None:
         self._flows: dict[str, _Flow] = {}
-        self._hung: set[str] = set()
+        self._hung: dict[str, float] = {}
 
     def gave(self, replica: str, now: float, pause_s: float | None) -> None:
-        """A piece came, after this pause; None: it was the first, so that the pause is a prompt's."""
-        self._hung.discard(replica)
+        """A piece came, after this pause; None: the pause says nothing of the replica."""
+        self._hung.pop(replica, None)
         flow = self._flows.get(replica)
         if flow is None:
             self._forget()
@@ -46,14 +46,13 @@ class Flows:
             flow.longest_s = max(flow.longest_s, pause_s)
             flow.pauses += 1
 
-    def hangs(self, replica: str) -> None:
+    def hangs(self, replica: str, now: float) -> None:
         """It was taken for hung."""
-        self._hung.add(replica)
+        self._hung[replica] = now
 
-    @property
-    def hung(self) -> frozenset[str]:
-        """Those that have given nothing to anybody since they were taken for hung."""
-        return frozenset(self._hung)
+    def hung(self, now: float) -> frozenset[str]:
+        """Those that were taken for hung not long ago and have given nothing to anybody since."""
+        return frozenset(name for name, at in self._hung.items() if now - at <= HUNG_FOR_S)
 
     def last(self, replica: str) -> float | None:
         """When it gave its last piece."""
@@ -61,7 +60,7 @@ class Flows:
         return None if flow is None else flow.last
 
     def longest_gap_s(self, replica: str) -> float:
-        """The longest pause between two pieces of one of its streams, of the last minutes."""
+        """The longest pause between two pieces of one of its streams, of the last minute."""
         flow = self._flows.get(replica)
         return 0.0 if flow is None else max(flow.longest_s, flow.earlier_s)
 
@@ -70,16 +69,8 @@ class Flows:
         flow = self._flows.get(replica)
         return flow is not None and flow.pauses >= MANY_PAUSES
 
-    def others_go_on(self, replica: str, now: float) -> bool:
-        """Whether another replica of its revision gives pieces."""
-        revision = replica.rpartition("/")[0]
-        return any(
-            name != replica and name.rpartition("/")[0] == revision and now - flow.last <= FLOWS_S
-            for name, flow in self._flows.items()
-        )
-
     def _forget(self) -> None:
         if len(self._flows) >= MOST_REPLICAS:
             oldest = min(self._flows, key=lambda name: self._flows[name].last)
             del self._flows[oldest]
-            self._hung.discard(oldest)
+            self._hung.pop(oldest, None)

@@ -75,11 +75,12 @@ class Replicas:
         await self._look()
         return next((one.name for one in self._seen.values() if one.endpoint == endpoint), None)
 
-    async def others(self, revision: str, than: Collection[str]) -> tuple[str, ...]:
-        """Endpoints of the well replicas of this revision without those, the one with the fewest requests first."""
+    async def others(self, revision: str, than: Collection[str], rather_not: Collection[str]) -> tuple[str, ...]:
+        """Endpoints of the well replicas of this revision without those of `than`; the fewest requests first, and those
+        of `rather_not` last."""
         await self._look()
         well = [one for one in self._seen.values() if one.revision == revision and one.healthy and one.name not in than]
-        well.sort(key=lambda one: (one.active + self._sent[one.name], one.name))
+        well.sort(key=lambda one: (one.name in rather_not, one.active + self._sent[one.name], one.name))
         if well:
             self._sent[well[0].name] += 1
         return tuple(one.endpoint for one in well)

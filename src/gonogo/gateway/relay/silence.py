@@ -5,7 +5,7 @@ engine may compute a long prompt for a minute before its first token, and on an 
 while a stream that is moved costs the next replica its whole prompt: with fixed limits such a machine (20 processes for
 each core) moved most of its streams, some of them four times. So nothing is moved where no other replica is well, and
 every limit grows with pauses that were seen. What makes a verdict quick is a sign that it is this replica and not the
-machine: Envoy's health checks of it fail; streams of other replicas go on; this process itself is woken in time.
+machine: Envoy's health checks of it fail, or this process itself is woken in time all the while.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ LOOK_AFTER_S = 1.0
 """Before that, silence is not even asked about."""
 UNHEALTHY_S, UNHEALTHY_PAUSES = 1.5, 10
 """Envoy's health checks failed as well: at least so long, and so many of the stream's longest pauses."""
-ALONE_S, ALONE_PAUSES = 2.5, 4
+ALONE_S, ALONE_PAUSES = 2.5, 2.5
 """All streams of the replica are silent, and the machine is not slow: at least so long, and so many of the longest
-pauses of all its streams, in which the prompts of others are seen too."""
+pauses of all its streams. A step computes no more than a batch of a prompt: what a full one takes is seen there."""
 HEALTHY_S, PAUSES = 3.5, 30
 """It answers health checks, or nobody knows: its computing part may hang all the same."""
 LONGEST_S = 60.0
@@ -27,10 +27,10 @@ FIRST_TOKEN_S = 180.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alone:
-    """A replica whose streams are all silent, while nothing else is slow.
+    """A replica whose streams are all silent, on a machine that is not slow.
 
     `silent_s`: since the last piece of any of them; `longest_gap_s`: the longest pause that ended well, of the last
-    minutes and all its streams.
+    minute and all its streams, while the machine was not slow.
     """
 
     silent_s: float

@@ -58,19 +58,21 @@ class Watch:
             self._waits.discard(wait)
 
     def gave(self, replica: str | None, pause_s: float | None) -> None:
-        """A piece came from this replica after so long; None: its stream's first."""
+        """A piece came from this replica after so long; None: its stream's first, so that the pause is a prompt's."""
+        now = time.monotonic()
         if replica is not None:
-            self._flows.gave(replica, time.monotonic(), pause_s)
+            slow = pause_s is not None and self._late_at >= now - pause_s
+            self._flows.gave(replica, now, None if slow else pause_s)
 
     async def endpoints(self, revision: str, picked: str | None, lost: Collection[str]) -> str | None:
         """Where to go, the best first, commas between; None: Envoy decides.
 
         `picked`: what policy said; it stands where nothing is known against it. `lost`: not there.
         """
-        hung = [name for name in self._flows.hung if name.rpartition("/")[0] == revision]
+        hung = [name for name in self._flows.hung(time.monotonic()) if name.rpartition("/")[0] == revision]
         if not hung and not lost:
             return picked
-        return ",".join(await self._replicas.others(revision, {*lost, *hung})) or None
+        return ",".join(await self._replicas.others(revision, lost, hung)) or None
 
     async def run(self) -> None:
         """Look around ten times a second."""
@@ -89,7 +91,7 @@ class Watch:
                 if wait in self._waits and is_hung(silence):
                     wait.hung = True
                     if wait.replica is not None:
-                        self._flows.hangs(wait.replica)
+                        self._flows.hangs(wait.replica, began)
                     wait.give_up()
 
     async def _silence(self, wait: Wait, now: float) -> Silence:
@@ -102,12 +104,12 @@ class Watch:
             longest_gap_s=wait.longest_gap_s,
             first_s=wait.first_s,
             alone=None if wait.replica is None else self._alone(wait.replica, now),
-            given_up=wait.replica in self._flows.hung,
+            given_up=wait.replica in self._flows.hung(now),
         )
 
     def _alone(self, replica: str, now: float) -> Alone | None:
         last = self._flows.last(replica)
-        if last is None or not (self._late_at < last or self._flows.others_go_on(replica, now)):
+        if last is None or self._late_at >= last:
             return None
         prompts = (wait for wait in self._waits if not wait.begun and wait.replica in (None, replica))
         if not self._flows.is_known(replica) and any(wait.since <= last + PROMPT_WITHIN_S for wait in prompts):
