@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from gonogo.gateway.relay.flows import Flows
+from gonogo.gateway.relay.machine import Machine, times_longer
 from gonogo.gateway.relay.replicas import Replicas, Seen, Wellness, seen_in, wellness
 from gonogo.gateway.relay.silence import Alone, Silence, is_hung
 
@@ -130,7 +131,27 @@ def test_pauses_are_those_of_all_streams_of_a_replica_and_forgotten_after_a_whil
     assert flows.longest_gap_s("svc/1/0") == 0.4, "it was not long ago"
     flows.gave("svc/1/0", 62.0, 0.1)
     assert flows.longest_gap_s("svc/1/0") == 0.2
+    flows.gave("svc/1/0", 200.0, 0.05)
+    assert flows.longest_gap_s("svc/1/0") == 0.05, "nothing was asked of it for two minutes"
     assert (flows.last("svc/1/1"), flows.longest_gap_s("svc/1/1")) == (None, 0.0)
+
+
+def test_a_replica_is_known_by_many_pauses_of_late() -> None:
+    flows = Flows()
+    for number in range(100):
+        assert not flows.is_known("svc/1/0")
+        flows.gave("svc/1/0", number / 10, 0.1)
+    assert flows.is_known("svc/1/0") and not flows.is_known("svc/1/1")
+    flows.gave("svc/1/0", 31.0, 0.1)
+    assert flows.is_known("svc/1/0"), "it was not long ago"
+    flows.gave("svc/1/0", 62.0, 0.1)
+    assert not flows.is_known("svc/1/0")
+
+
+def test_a_machine_is_slow_when_a_small_computation_takes_three_times_its_processor_time() -> None:
+    measured = iter([2.9, 3.1])
+    assert [asyncio.run(Machine(lambda: next(measured)).is_slow()) for _ in range(2)] == [False, True]
+    assert times_longer() >= 1.0
 
 
 def test_a_hung_replica_is_one_for_half_a_minute_or_until_it_speaks_to_anybody() -> None:

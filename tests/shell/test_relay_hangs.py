@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from gonogo.gateway.relay import silence, watch
+from gonogo.gateway.relay.machine import Machine
 from gonogo.gateway.relay.replicas import Replicas, Wellness
 from tests.core.paper_engines import PaperModel
 from tests.shell.gateway_parts import free_port
@@ -131,3 +132,26 @@ def _never_at_first(inner: ScriptedInner) -> list[str | None]:
 
     inner.instead = never
     return seen
+
+
+@pytest.mark.parametrize(("times_longer", "pauses", "hung"), [(1.0, 100, True), (5.0, 100, False), (1.0, 99, False)])
+@in_loop
+async def test_silence_is_judged_soon_on_a_machine_that_is_not_slow_and_of_a_replica_that_is_known(
+    times_longer: float, pauses: int, hung: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (silence, watch):
+        monkeypatch.setattr(module, "ALONE_S", 0.2)
+    monkeypatch.setattr(watch, "LOOK_AFTER_S", 0.1)
+    watching = watch.Watch(Told(Wellness(healthy=True, elsewhere=True)), Machine(lambda: times_longer))
+    for _ in range(pauses):
+        watching.gave("svc/1/0", 0.01)
+    given_up: list[bool] = []
+    wait = watch.Wait(since=time.monotonic(), replica="svc/1/0", begun=True, give_up=lambda: given_up.append(True))
+    task = asyncio.create_task(watching.run())
+    with watching.over(wait):
+        if hung:
+            await until(lambda: bool(given_up))
+        else:
+            await asyncio.sleep(0.8)
+    task.cancel()
+    assert (wait.hung, bool(given_up)) == (hung, hung)

@@ -16,6 +16,7 @@ from aiohttp import web
 from gonogo.engines.llamacpp_stream import LlamaCppTranscript
 from gonogo.gateway.relay import relayed as relayed_module
 from gonogo.gateway.relay import silence, watch
+from gonogo.gateway.relay.machine import Machine
 from gonogo.gateway.relay.relayed import Relay
 from gonogo.gateway.relay.replicas import Replicas
 from gonogo.gateway.relay.server import Limits, Server
@@ -87,7 +88,7 @@ async def bench(
         Inner(str(root / "inner.sock")) as inner,
         seen or Replicas(None) as replicas,
     ):
-        looking = Watch(replicas)
+        looking = Watch(replicas, Machine(lambda: 1.0))
         relay = Relay(inner=inner, watch=looking, continuations=continuations)
         server = Server(relay, limits=limits or Limits(), write=lambda one: records.append(dict(one)), tell=told.append)
         runner = web.AppRunner(server.application(), handler_cancellation=True, access_log=None, shutdown_timeout=0.1)

@@ -11,7 +11,7 @@ REMEMBERED_S = 30.0
 """Pauses are remembered for one to two times as long."""
 HUNG_FOR_S = 30.0
 """Then it is tried like any other: somebody has started it again, or Envoy's health checks have found it."""
-MANY_PAUSES = 200
+MANY_PAUSES = 100
 """Of so many the longest is a measure, also of what a prompt does to the other streams."""
 MOST_REPLICAS = 1024
 
@@ -19,10 +19,11 @@ MOST_REPLICAS = 1024
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Flow:
     last: float
+    since: float
     longest_s: float = 0.0
-    earlier_s: float = 0.0
-    since: float = 0.0
     pauses: int = 0
+    earlier_s: float = 0.0
+    earlier_pauses: int = 0
 
 
 class Flows:
@@ -41,7 +42,9 @@ class Flows:
             flow = self._flows[replica] = _Flow(last=now, since=now)
         flow.last = now
         if now - flow.since > REMEMBERED_S:
-            flow.earlier_s, flow.longest_s, flow.since = flow.longest_s, 0.0, now
+            just_now = now - flow.since <= 2 * REMEMBERED_S
+            flow.earlier_s, flow.earlier_pauses = (flow.longest_s, flow.pauses) if just_now else (0.0, 0)
+            flow.longest_s, flow.pauses, flow.since = 0.0, 0, now
         if pause_s is not None:
             flow.longest_s = max(flow.longest_s, pause_s)
             flow.pauses += 1
@@ -65,9 +68,9 @@ class Flows:
         return 0.0 if flow is None else max(flow.longest_s, flow.earlier_s)
 
     def is_known(self, replica: str) -> bool:
-        """Whether many of its pauses were seen."""
+        """Whether many of its pauses were seen of late."""
         flow = self._flows.get(replica)
-        return flow is not None and flow.pauses >= MANY_PAUSES
+        return flow is not None and flow.pauses + flow.earlier_pauses >= MANY_PAUSES
 
     def _forget(self) -> None:
         if len(self._flows) >= MOST_REPLICAS:

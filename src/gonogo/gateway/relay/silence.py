@@ -5,7 +5,8 @@ engine may compute a long prompt for a minute before its first token, and on an 
 while a stream that is moved costs the next replica its whole prompt: with fixed limits such a machine (20 processes for
 each core) moved most of its streams, some of them four times. So nothing is moved where no other replica is well, and
 every limit grows with pauses that were seen. What makes a verdict quick is a sign that it is this replica and not the
-machine: Envoy's health checks of it fail, or this process itself is woken in time all the while.
+machine: Envoy's health checks of it fail; or a computation of our own takes no longer than it should (`machine`), while
+all streams of the replica are silent, of which many pauses are known.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Alone:
     """A replica whose streams are all silent, on a machine that is not slow.
 
     `silent_s`: since the last piece of any of them; `longest_gap_s`: the longest pause that ended well, of the last
-    minute and all its streams, while the machine was not slow.
+    minute and all its streams.
     """
 
     silent_s: float
@@ -44,7 +45,7 @@ class Silence:
     `healthy`: Envoy's verdict on this replica; None: it is not known which replica, or Envoy did not say.
     `elsewhere`: another replica of the revision is well; None: not known. `begun`: the attempt has given a token.
     `longest_gap_s`: the longest pause between two of this stream's tokens; `first_s`: how long its first one took.
-    `alone`: None where that is not so, or where the silence may be that of a prompt longer than any before.
+    `alone`: None where that is not so, or not known.
     `given_up`: the replica was taken for hung in another stream, and has said nothing to anybody since.
     """
 

@@ -12,14 +12,11 @@ from dataclasses import dataclass
 from typing import Callable, Collection, Iterator
 
 from gonogo.gateway.relay.flows import Flows
+from gonogo.gateway.relay.machine import Machine
 from gonogo.gateway.relay.replicas import Replicas
-from gonogo.gateway.relay.silence import LOOK_AFTER_S, Alone, Silence, is_hung
+from gonogo.gateway.relay.silence import ALONE_S, LOOK_AFTER_S, Alone, Silence, is_hung
 
 LOOK_EVERY_S = 0.1
-LATE_S = 0.1
-"""Woken later than that, this process has not had a processor: the machine is slow, and engines with it."""
-PROMPT_WITHIN_S = 0.5
-"""A request that came so soon after a replica's last piece may be why it is silent: its prompt is computed."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -42,11 +39,11 @@ class Wait:
 class Watch:
     """`run` for ever beside the streams."""
 
-    def __init__(self, replicas: Replicas) -> None:
+    def __init__(self, replicas: Replicas, machine: Machine) -> None:
         self._replicas = replicas
+        self._machine = machine
         self._waits: set[Wait] = set()
         self._flows = Flows()
-        self._late_at = float("-inf")
 
     @contextlib.contextmanager
     def over(self, wait: Wait) -> Iterator[None]:
@@ -59,10 +56,8 @@ class Watch:
 
     def gave(self, replica: str | None, pause_s: float | None) -> None:
         """A piece came from this replica after so long; None: its stream's first, so that the pause is a prompt's."""
-        now = time.monotonic()
         if replica is not None:
-            slow = pause_s is not None and self._late_at >= now - pause_s
-            self._flows.gave(replica, now, None if slow else pause_s)
+            self._flows.gave(replica, time.monotonic(), pause_s)
 
     async def endpoints(self, revision: str, picked: str | None, lost: Collection[str]) -> str | None:
         """Where to go, the best first, commas between; None: Envoy decides.
@@ -77,16 +72,12 @@ class Watch:
     async def run(self) -> None:
         """Look around ten times a second."""
         while True:
-            wanted = time.monotonic() + LOOK_EVERY_S
             await asyncio.sleep(LOOK_EVERY_S)
             began = time.monotonic()
-            if began - wanted > LATE_S:
-                self._late_at = began
             silent = [wait for wait in self._waits if began - wait.since >= LOOK_AFTER_S]
-            for wait in list(self._waits) if silent else ():
+            for wait in silent:
                 if wait.replica is None and wait.endpoint is not None:
                     wait.replica = await self._replicas.at(wait.endpoint)
-            for wait in silent:
                 silence = await self._silence(wait, began)
                 if wait in self._waits and is_hung(silence):
                     wait.hung = True
@@ -103,15 +94,12 @@ class Watch:
             begun=wait.begun,
             longest_gap_s=wait.longest_gap_s,
             first_s=wait.first_s,
-            alone=None if wait.replica is None else self._alone(wait.replica, now),
+            alone=await self._alone(wait.replica, now) if wait.begun and wait.replica is not None else None,
             given_up=wait.replica in self._flows.hung(now),
         )
 
-    def _alone(self, replica: str, now: float) -> Alone | None:
+    async def _alone(self, replica: str, now: float) -> Alone | None:
         last = self._flows.last(replica)
-        if last is None or self._late_at >= last:
-            return None
-        prompts = (wait for wait in self._waits if not wait.begun and wait.replica in (None, replica))
-        if not self._flows.is_known(replica) and any(wait.since <= last + PROMPT_WITHIN_S for wait in prompts):
+        if last is None or now - last < ALONE_S or not self._flows.is_known(replica) or await self._machine.is_slow():
             return None
         return Alone(silent_s=now - last, longest_gap_s=self._flows.longest_gap_s(replica))
