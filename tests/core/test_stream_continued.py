@@ -143,6 +143,17 @@ def test_vllm_a_cut_off_answer_is_the_undisturbed_one_from_the_very_ids(
     assert len(usages_of(got)) == 1
 
 
+def test_llamacpp_a_stop_string_that_ends_with_half_a_character_of_its_own_is_the_end() -> None:
+    """`op` was held back, and sent as `o` with the last byte of the stop string; nothing says that this was the end."""
+    first, rest = "好".encode()[0], 442
+    script = (400, 404, 100 + first, rest, 400)
+    asked = body(stop=["p好"], stream_options={"include_usage": True})
+    engine = PaperLlama(PaperModel(script))
+    got = relayed(engine, LlamaCppTranscript(Asked(path=CHAT, body=asked)), [3])
+    assert text_of(got) == text_of(list(engine.stream(CHAT, asked))) == "oneo"
+    assert ends_of(got) == ["stop"] and usages_of(got) == [usage(4)]
+
+
 def test_vllm_the_usage_counts_the_tokens_of_all_attempts() -> None:
     asked = body(max_tokens=6, stream_options={"include_usage": True})
     engine = PaperVllm(PaperModel(tuple(ASCII)))

@@ -87,12 +87,19 @@ def _ends_inside(piece: Piece, stops: Sequence[str]) -> Generator[Question, Mapp
     if piece.last is None:
         return False
     token = str((yield Question(path="/detokenize", body={"tokens": [piece.last]})).get("content"))
-    if not piece.text.endswith(token.lstrip(_BROKEN)):
+    if not _may_end_with(piece.text, token):
         return True
     for whole in _with_a_stop(piece.text, token, stops):
         if _agree(piece, ids_of((yield Question(path="/tokenize", body=tokenized(whole))))):
             return True
     return False
+
+
+def _may_end_with(text: str, token: str) -> bool:
+    """False: it does not. A token that begins with the last bytes of a character says only that this is not ASCII."""
+    rest = token.lstrip(_BROKEN)
+    before = text[: len(text) - len(rest)]
+    return text.endswith(rest) and (rest == token or not before[-1:].isascii())
 
 
 def _with_a_stop(text: str, token: str, stops: Sequence[str]) -> Iterator[str]:
