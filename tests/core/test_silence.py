@@ -76,6 +76,10 @@ PROMPT = replace(SEEN, begun=False, silent_s=3.5)
         (replace(SEEN, alone=replace(ALONE, silent_s=2.4)), False),
         # Its pauses have been long, of any of its streams.
         (replace(SEEN, alone=replace(ALONE, longest_gap_s=1.1)), False),
+        # Few of its pauses are known: a little longer, as a longer one may still come.
+        (replace(SEEN, alone=Alone(silent_s=3.4, longest_gap_s=0.3, few_seen=True)), False),
+        (replace(SEEN, alone=Alone(silent_s=3.5, longest_gap_s=0.3, few_seen=True)), True),
+        (replace(SEEN, alone=Alone(silent_s=3.9, longest_gap_s=0.4, few_seen=True)), False),
         # This stream's own pauses do not matter then, nor how late its first token was; Envoy's verdict neither.
         (replace(ALL_SILENT, longest_gap_s=0.5, first_s=9.0), True),
         (replace(ALL_SILENT, longest_gap_s=0.5, healthy=False), True),

@@ -6,7 +6,7 @@ while a stream that is moved costs the next replica its whole prompt: with fixed
 each core) moved most of its streams, some of them four times. So nothing is moved where no other replica is well, and
 every limit grows with pauses that were seen. What makes a verdict quick is a sign that it is this replica and not the
 machine: Envoy's health checks of it fail; or a computation of our own takes no longer than it should (`machine`), while
-all streams of the replica are silent, of which many pauses are known.
+all streams of the replica are silent.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ UNHEALTHY_S, UNHEALTHY_PAUSES = 1.5, 10
 ALONE_S, ALONE_PAUSES = 2.5, 2.5
 """All streams of the replica are silent, and the machine is not slow: at least so long, and so many of the longest
 pauses of all its streams. A step computes no more than a batch of a prompt: what a full one takes is seen there."""
+FEW_SEEN_S, FEW_SEEN_PAUSES = 3.5, 10
+"""The same, when so few pauses are known that the longest may still come."""
 HEALTHY_S, PAUSES = 3.5, 30
 """It answers health checks, or nobody knows: its computing part may hang all the same."""
 LONGEST_S = 60.0
@@ -31,11 +33,19 @@ class Alone:
     """A replica whose streams are all silent, on a machine that is not slow.
 
     `silent_s`: since the last piece of any of them; `longest_gap_s`: the longest pause that ended well, of the last
-    minute and all its streams.
+    minute and all its streams; `few_seen`: it is of few.
     """
 
     silent_s: float
     longest_gap_s: float
+    few_seen: bool = False
+
+    @property
+    def too_long(self) -> bool:
+        """Whether that is more than slowness."""
+        if self.few_seen:
+            return self.silent_s >= _limit(FEW_SEEN_S, FEW_SEEN_PAUSES * self.longest_gap_s)
+        return self.silent_s >= _limit(ALONE_S, ALONE_PAUSES * self.longest_gap_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +79,7 @@ def is_hung(seen: Silence) -> bool:
         return True
     if not seen.begun:
         return seen.given_up and seen.silent_s >= HEALTHY_S
-    if seen.alone is not None and seen.alone.silent_s >= _limit(ALONE_S, ALONE_PAUSES * seen.alone.longest_gap_s):
+    if seen.alone is not None and seen.alone.too_long:
         return True
     if seen.healthy is False:
         return False

@@ -100,6 +100,10 @@ class Watch:
 
     async def _alone(self, replica: str, now: float) -> Alone | None:
         last = self._flows.last(replica)
-        if last is None or now - last < ALONE_S or not self._flows.is_known(replica) or await self._machine.is_slow():
+        if last is None or now - last < ALONE_S or await self._machine.is_slow():
             return None
-        return Alone(silent_s=now - last, longest_gap_s=self._flows.longest_gap_s(replica))
+        return Alone(
+            silent_s=now - last,
+            longest_gap_s=self._flows.longest_gap_s(replica),
+            few_seen=not self._flows.is_known(replica),
+        )
