@@ -84,6 +84,9 @@ PROMPT = replace(SEEN, begun=False, silent_s=3.5)
         (replace(ALL_SILENT, longest_gap_s=0.5, first_s=9.0), True),
         (replace(ALL_SILENT, longest_gap_s=0.5, healthy=False), True),
         (replace(ALL_SILENT, elsewhere=False), False),
+        # The machine became slow just now.
+        (replace(SEEN, silent_s=9.9, slow_machine=True), False),
+        (replace(SEEN, silent_s=10.0, slow_machine=True), True),
         # Its prompt may still be computed: not for that, but when the replica was given up in another stream.
         (replace(PROMPT, silent_s=9.0, alone=ALONE), False),
         (replace(PROMPT, silent_s=3.4, given_up=True), False),

@@ -24,6 +24,8 @@ FEW_SEEN_S, FEW_SEEN_PAUSES = 3.5, 10
 """The same, when so few pauses are known that the longest may still come."""
 HEALTHY_S, PAUSES = 3.5, 30
 """It answers health checks, or nobody knows: its computing part may hang all the same."""
+SLOW_MACHINE_S = 10.0
+"""Not before that on a machine that is slow right now, whatever the pauses were before it was."""
 LONGEST_S = 60.0
 FIRST_TOKEN_S = 180.0
 
@@ -66,6 +68,7 @@ class Silence:
     longest_gap_s: float = 0.0
     first_s: float = 0.0
     alone: Alone | None = None
+    slow_machine: bool = False
     given_up: bool = False
 
 
@@ -83,7 +86,8 @@ def is_hung(seen: Silence) -> bool:
         return True
     if seen.healthy is False:
         return False
-    return seen.silent_s >= _limit(HEALTHY_S, PAUSES * seen.longest_gap_s, 2 * seen.first_s)
+    least_s = SLOW_MACHINE_S if seen.slow_machine else HEALTHY_S
+    return seen.silent_s >= _limit(least_s, PAUSES * seen.longest_gap_s, 2 * seen.first_s)
 
 
 def _limit(least_s: float, *grown_s: float) -> float:

@@ -87,6 +87,7 @@ class Watch:
 
     async def _silence(self, wait: Wait, now: float) -> Silence:
         seen = await self._replicas.of(wait.replica)
+        slow = wait.begun and now - wait.since >= ALONE_S and await self._machine.is_slow()
         return Silence(
             silent_s=now - wait.since,
             healthy=seen.healthy,
@@ -94,13 +95,14 @@ class Watch:
             begun=wait.begun,
             longest_gap_s=wait.longest_gap_s,
             first_s=wait.first_s,
-            alone=await self._alone(wait.replica, now) if wait.begun and wait.replica is not None else None,
+            alone=None if slow else self._alone(wait.replica, now),
+            slow_machine=slow,
             given_up=wait.replica in self._flows.hung(now),
         )
 
-    async def _alone(self, replica: str, now: float) -> Alone | None:
-        last = self._flows.last(replica)
-        if last is None or now - last < ALONE_S or await self._machine.is_slow():
+    def _alone(self, replica: str | None, now: float) -> Alone | None:
+        last = None if replica is None else self._flows.last(replica)
+        if replica is None or last is None:
             return None
         return Alone(
             silent_s=now - last,
