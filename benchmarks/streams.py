@@ -2,9 +2,12 @@
 
     .venv/bin/python benchmarks/streams.py [--streams N] [--at-once N] [--seed N] [--no-cost] [--json]
 
-Two replicas of SmolLM2 (one thread each), the real Envoy, two relays; no policy server, no control: this program starts
-a killed replica again. A blow comes after a random number of tokens that all clients together got: kill -9, one in four
-a SIGSTOP of six seconds. `benchmarks/streams_cost.py` measures the relay without an engine.
+Two replicas of SmolLM2 (one thread and four slots each), the real Envoy, two relays; no policy server, no control: this
+program starts a killed replica again. A blow comes after a random number of tokens that all clients together got: of
+eight, six are kill -9, one is a SIGSTOP of six seconds, one stops the computing thread alone. Four streams at once have
+a slot each at the replica that is left; with more some wait there until others end, which no relay can spare them.
+`benchmarks/stream_stalls.py` tells where the time of a stall goes, `streams_cost.py` measures the relay without an
+engine. 1,000 streams take about a quarter of an hour on two cores; progress is told every ten seconds.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import shutil
 import sys
@@ -29,15 +33,17 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from stream_stalls import shown, stalls, steps
 from streams_cost import cost
 from tests.acceptance.stream_verdict import judge, traces
 from tests.acceptance.stream_wishes import wishes
-from tests.acceptance.streams import Got, Pace, Replica, blows, load
+from tests.acceptance.streams import SLOTS, Got, Pace, Replica, blows, load
 from tests.shell.gateway_parts import free_port
 from tests.shell.relay_parts import RelayedFront
 
 EVERY = (60, 240)
 """Tokens between two blows."""
+TELL_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -51,17 +57,6 @@ class Outcome:
     truncated: int
     clean_errors: int
     continued: int
-
-
-@dataclass(frozen=True)
-class Stalls:
-    """The longest wait of the client behind a lost replica, in milliseconds."""
-
-    what: str
-    count: int
-    p50_ms: float | None
-    p99_ms: float | None
-    limit_ms: float
 
 
 async def drill(root: Path, given: argparse.Namespace) -> Mapping[str, Any]:
@@ -78,21 +73,28 @@ async def drill(root: Path, given: argparse.Namespace) -> Mapping[str, Any]:
         await stack.enter_async_context(front)
         pace, began = Pace(), time.monotonic()
         striking = asyncio.create_task(blows(replicas, pace, random.Random(given.seed), EVERY))
+        telling = asyncio.create_task(_tell(pace, given.streams, began))
         got = await load(front, wishes(given.seed), at_once=given.at_once, count=given.streams, told=pace.told)
+        telling.cancel()
         striking.cancel()
         struck, took_s = await striking, time.monotonic() - began
+        _say("all streams have ended; their seams are judged, and greedy ones asked again without blows")
         for replica in replicas:
             await replica.ready(session)
         await asyncio.sleep(2)
         records = {record["request_id"]: record for record in front.records()}
-        verdict = await judge(got, records, traces(root), replicas[0].port)
+        traced = traces(root)
+        verdict = await judge(got, records, traced, replicas[0].port)
+        found, unexplained = stalls(traced, records, struck)
         equal = await _equal(front, [one for one in got if _cut(one, records)], given.at_once)
     return {
         "took_s": round(took_s, 1),
-        "blows": dict(Counter(struck)),
+        "load_of_the_machine": os.getloadavg(),
+        "blows": dict(Counter(blow.kind for blow in struck)),
         "tokens": sum(one.pieces for one in got),
         "outcomes": [asdict(one) for one in outcomes(got, records)],
-        "stalls": [asdict(one) for one in stalls(records)],
+        "stalls": [asdict(one) for one in steps(found)],
+        "moved_without_a_blow": unexplained,
         "seams": asdict(verdict),
         "equal_to_undisturbed": equal,
         "not_continued": dict(Counter(str(one["reason"]) for one in records.values() if one["status"] == "lost")),
@@ -118,17 +120,17 @@ def outcomes(got: Sequence[Got], records: Mapping[str, Any]) -> list[Outcome]:
     ]
 
 
-def stalls(records: Mapping[str, Any]) -> list[Stalls]:
-    """On deaths and on hangs: of streams that were continued behind one kind of loss alone."""
-    found: dict[str, list[float]] = {"died": [], "hung": []}
-    for record in records.values():
-        ends = {attempt["end"] for attempt in record["attempts"][:-1]}
-        if record["stall_ms"] is not None and ends <= {"died", "error", "garbage"}:
-            found["died"].append(record["stall_ms"])
-        elif record["stall_ms"] is not None and "hung" in ends:
-            found["hung"].append(record["stall_ms"])
-    limits = {"died": 2000.0, "hung": 5000.0}
-    return [Stalls(what, len(some), _at(some, 0.5), _at(some, 0.99), limits[what]) for what, some in found.items()]
+async def _tell(pace: Pace, count: int, began: float) -> None:
+    """A line on the error output every ten seconds."""
+    while True:
+        await asyncio.sleep(TELL_EVERY_S)
+        took_s = time.monotonic() - began
+        left = f", about {took_s * (count / pace.ended - 1):.0f} s left" if pace.ended else ""
+        _say(f"{took_s:.0f} s: {pace.ended} of {count} streams, {pace.pieces} pieces{left}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 async def _equal(front: RelayedFront, cut: Sequence[Got], at_once: int) -> Mapping[str, int]:
@@ -150,14 +152,11 @@ def _told(got: Got, records: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"kind": got.wish.kind, "status": got.status, "error": got.error, "broken": got.broken, "record": record}
 
 
-def _at(some: Sequence[float], share: float) -> float | None:
-    ordered = sorted(some)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
-
-
 def show(console: Console, seen: Mapping[str, Any]) -> None:
     """The tables."""
-    table = Table(title=f"{seen['tokens']} pieces in {seen['took_s']} s; blows: {seen['blows']}")
+    load = ", ".join(f"{one:.1f}" for one in seen["load_of_the_machine"])
+    title = f"{seen['tokens']} pieces in {seen['took_s']} s; blows: {seen['blows']}; load of the machine: {load}"
+    table = Table(title=title)
     for name in ("kind", "asked", "whole", "failed", "truncated", "clean_errors", "continued"):
         table.add_column(name.replace("_", " "), justify="left" if name == "kind" else "right")
     for one in seen["outcomes"]:
@@ -168,11 +167,8 @@ def show(console: Console, seen: Mapping[str, Any]) -> None:
         f"seams: {seams['exact']} exact, {seams['approximate']} by text, {len(seams['wrong'])} wrong {seams['wrong']}"
     )
     console.print(f"greedy and cut: {equal['equal']} of {equal['compared']} have the text of an undisturbed run")
-    for one in seen["stalls"]:
-        console.print(
-            f"stall when a replica {one['what']}: p50 {one['p50_ms']} ms, p99 {one['p99_ms']} ms "
-            f"(limit {one['limit_ms']:.0f}) of {one['count']}"
-        )
+    console.print(shown(seen["stalls"]))
+    console.print(f"taken from a replica that nobody had killed or stopped: {seen['moved_without_a_blow']}")
     console.print(f"not continued, ended by an error that can be read: {seen['not_continued']}")
     for one in seen["wrong"]:
         console.print("not whole:", one)
@@ -181,7 +177,7 @@ def show(console: Console, seen: Mapping[str, Any]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=1000)
-    parser.add_argument("--at-once", type=int, default=6)
+    parser.add_argument("--at-once", type=int, default=SLOTS)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-cost", action="store_true")
     parser.add_argument("--json", action="store_true")
@@ -190,6 +186,7 @@ def main() -> int:
     try:
         seen = dict(asyncio.run(drill(root, given)))
         if not given.no_cost:
+            _say("what the relay costs per token")
             (root / "cost").mkdir()
             seen["cost"] = asyncio.run(cost(root / "cost"))
     finally:
@@ -197,7 +194,7 @@ def main() -> int:
     if given.json:
         print(json.dumps(seen, indent=1))
     else:
-        show(Console(), seen)
+        show(Console(width=max(120, Console().width)), seen)
         for line in seen.get("cost", {}).items():
             print(*line)
     total = seen["outcomes"][-1]

@@ -53,7 +53,7 @@ def _plain(chance: random.Random) -> Wish:
 
 
 def _stops(chance: random.Random) -> Wish:
-    stop = chance.sample([". ", "\n", " the", "and", "once upon"], 2)
+    stop = chance.sample([". ", "\n", " the", "and", "once upon", ", and", ". The", "is a", "two, three"], 2)
     text = f"Count from one to twelve, and say something about {chance.choice(_SUBJECTS)}."
     return Wish("stop strings", CHAT, _chat(text, temperature=0, max_tokens=40, stop=stop))
 

@@ -21,6 +21,7 @@ from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import aiohttp
 
+from tests.acceptance.stopped_loop import bury, stop_busiest_thread
 from tests.acceptance.stream_wishes import Wish
 from tests.shell.relay_parts import RelayedFront
 
@@ -45,6 +46,7 @@ class Replica:
     port: int
     log: Path
     process: subprocess.Popen[bytes] | None = None
+    stopped_thread: int | None = None
 
     def start(self) -> None:
         words = [
@@ -59,9 +61,19 @@ class Replica:
         assert self.process is not None
         self.process.send_signal(number)
 
+    def strike(self, kind: str) -> None:
+        assert self.process is not None
+        if kind == LOOP_STOPPED:
+            self.stopped_thread = stop_busiest_thread(self.process.pid)
+        else:
+            self.send(signal.SIGKILL if kind == KILLED else signal.SIGSTOP)
+
     def end(self) -> None:
         if self.process is not None:
             self.process.kill()
+            if self.stopped_thread is not None:
+                bury(self.stopped_thread)
+                self.stopped_thread = None
             self.process.wait(10)
 
     async def ready(self, session: aiohttp.ClientSession) -> None:
@@ -165,10 +177,12 @@ class Pace:
     """Counts the pieces that all clients got: blows come by progress, and so not more often on a slow machine."""
 
     pieces: int = 0
+    ended: int = 0
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def told(self, _: object) -> None:
+    def told(self, got: Got) -> None:
         self.pieces += 1
+        self.ended += got.dones
         self._woken.set()
 
     async def more(self, count: int) -> None:
@@ -179,21 +193,35 @@ class Pace:
             await self._woken.wait()
 
 
-async def blows(replicas: Sequence[Replica], pace: Pace, chance: random.Random, every: tuple[int, int]) -> list[str]:
+KILLED, STOPPED, LOOP_STOPPED = "killed", "stopped", "loop stopped"
+BLOWS = (*[KILLED] * 6, STOPPED, LOOP_STOPPED)
+"""kill -9; SIGSTOP, of which health checks hear; and the computing thread alone, while `/health` goes on answering."""
+
+
+@dataclass(frozen=True)
+class Blow:
+    """What was done to which replica (its place in the list), and when (monotonic seconds)."""
+
+    kind: str
+    replica: int
+    at: float
+
+
+async def blows(replicas: Sequence[Replica], pace: Pace, chance: random.Random, every: tuple[int, int]) -> list[Blow]:
     """Kill or stop one replica after the other, until cancelled, each after so many pieces (from, to); what was done.
 
     The next only when the last one is back: with both replicas dead nothing can be continued.
     """
-    done: list[str] = []
+    done: list[Blow] = []
     async with aiohttp.ClientSession() as session:
         try:
             while True:
                 await pace.more(chance.randint(*every))
-                victim = chance.choice(replicas)
-                number = chance.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP))
-                victim.send(number)
-                done.append(number.name)
-                if number is signal.SIGSTOP:
+                index, kind = chance.randrange(len(replicas)), chance.choice(BLOWS)
+                victim = replicas[index]
+                done.append(Blow(kind, index, time.monotonic()))
+                victim.strike(kind)
+                if kind != KILLED:
                     await asyncio.sleep(HUNG_S)
                 victim.end()
                 victim.start()
@@ -202,6 +230,9 @@ async def blows(replicas: Sequence[Replica], pace: Pace, chance: random.Random, 
         except asyncio.CancelledError:
             for replica in replicas:
                 replica.send(signal.SIGCONT)
+                if replica.stopped_thread is not None:
+                    replica.end()
+                    replica.start()
             return done
 
 

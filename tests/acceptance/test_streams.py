@@ -169,7 +169,7 @@ async def test_relays_killed_in_turn_under_load_end_streams_with_an_error_that_c
             one.front.processes[index] = one.front.start_relay(index)
         got = await loading
     assert all(answer.whole or answer.clean_error for answer in got), [answer for answer in got if not answer.whole]
-    assert {answer.error for answer in got} <= {None, "relay_lost", "replica_lost", "no_healthy_replica"}
+    assert {answer.error for answer in got} <= {None, "relay_lost", "relay_unavailable"}
 
 
 def test_through_the_front_door_a_stream_survives_its_replica_and_the_replica_comes_back(deployed: Deployment) -> None:

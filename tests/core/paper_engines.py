@@ -27,6 +27,8 @@ VOCABULARY: Mapping[int, bytes] = {
     },
     **{440 + index: piece for index, piece in enumerate(("😀".encode()[:2], "👌".encode()[:3], "好".encode()[1:]))},
 }
+END_NAMED = b"<|im_end|>"
+"""What llama-server's `/detokenize` says of the end; in an answer it is no text."""
 PROMPT = (7, 8, 9)
 PROMPT_TEXT = "<user>hi<assistant>"
 
@@ -78,7 +80,8 @@ class PaperLlama:
                 return {"tokens": list(PROMPT)}
             return {"tokens": tokenize(question.body["content"])}
         assert question.path == "/detokenize"
-        return {"content": bytes_of(question.body["tokens"]).decode("utf-8", "replace")}
+        said = b"".join(END_NAMED if one == END else VOCABULARY[one] for one in question.body["tokens"])
+        return {"content": said.decode("utf-8", "replace")}
 
     def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[Json]:
         """The events of a request, without `[DONE]`."""

@@ -222,6 +222,38 @@ async def test_an_engines_own_error_is_worded_by_the_gateway_also_behind_a_relay
         assert json.loads(body)["error"]["request_id"] == headers["x-request-id"]
 
 
+@in_loop
+async def test_with_no_relay_left_the_error_is_the_gateways_and_not_the_replicas(tmp_path: Path) -> None:
+    """At once, while Envoy still takes the dead relays for well, and when it knows; and when one dies with the request.
+
+    What is not streamed goes on, and streams do as soon as a relay is back.
+    """
+    port = free_port()
+    async with (
+        ScriptedInner(None, PaperModel(SCRIPT), ["hang after 0", *["fine"] * 9], port) as engine,
+        RelayedFront(tmp_path, {"svc/1": [port]}) as front,
+        front.session() as session,
+    ):
+        task = asyncio.create_task(ask(front, session))
+        await until(lambda: engine.running == 1)
+        for process in front.processes:
+            process.kill()
+            process.wait(10)
+        answers = [await task, await ask(front, session)]
+        while "relay::" in (seen := await front.admin("/clusters")) and seen.count("/failed_active_hc") < 2:
+            await asyncio.sleep(0.05)
+        answers.append(await ask(front, session))
+        for status, headers, body in answers:
+            error = json.loads(body)["error"]
+            assert (status, error["code"], error["hop"]) == (503, "relay_unavailable", "gateway")
+            assert headers["retry-after"] == "1" and error["request_id"] == headers["x-request-id"]
+        unstreamed = front.headers("llama.cpp", relayed=False)
+        async with session.post(front.url + CHAT, json=BODY, headers=unstreamed) as answer:
+            assert answer.status == 200 and await answer.read()
+        front.processes.append(front.start_relay(0))
+        await until_ready(front, session)
+
+
 async def until(question: Any) -> None:
     for _ in range(1000):
         if question():

@@ -16,9 +16,11 @@ from aiohttp import web
 from gonogo.engines.llamacpp_stream import LlamaCppTranscript
 from gonogo.gateway.relay import relayed as relayed_module
 from gonogo.gateway.relay import silence, watch
+from gonogo.gateway.relay.machine import Machine
 from gonogo.gateway.relay.relayed import Relay
+from gonogo.gateway.relay.replicas import Replicas
 from gonogo.gateway.relay.server import Limits, Server
-from gonogo.gateway.relay.upstream import Health, Inner
+from gonogo.gateway.relay.upstream import Inner
 from gonogo.gateway.relay.watch import Watch
 from tests.core.paper_engines import END, PaperModel
 from tests.shell.in_loop import in_loop
@@ -72,16 +74,21 @@ class Reply:
 
 @contextlib.asynccontextmanager
 async def bench(
-    root: Path, *script: str, limits: Limits | None = None, continuations: int = 3, troubles: int = 0
+    root: Path,
+    *script: str,
+    limits: Limits | None = None,
+    continuations: int = 3,
+    troubles: int = 0,
+    seen: Replicas | None = None,
 ) -> AsyncIterator[Bench]:
     records: list[dict[str, Any]] = []
     told: list[str] = []
     async with (
         ScriptedInner(root / "inner.sock", PaperModel(SCRIPT), script) as scripted,
         Inner(str(root / "inner.sock")) as inner,
-        Health(None) as health,
+        seen or Replicas(None) as replicas,
     ):
-        looking = Watch(health)
+        looking = Watch(replicas, Machine(lambda: 1.0))
         relay = Relay(inner=inner, watch=looking, continuations=continuations)
         server = Server(relay, limits=limits or Limits(), write=lambda one: records.append(dict(one)), tell=told.append)
         runner = web.AppRunner(server.application(), handler_cancellation=True, access_log=None, shutdown_timeout=0.1)

@@ -4,17 +4,16 @@ What llama-server does (2026.10; seen on the wire): a chat stream has no field f
 names the id of its *last* token, and with `timings_per_token` how many tokens there are so far. `post_sampling_probs`
 makes that cheap (it looks at the sampled candidates, not at the whole vocabulary) and changes no sampled token. A piece
 stands for several tokens where the text was not whole UTF-8 yet, or was held back because a stop string could begin in
-it; so the text that was sent always ends between two tokens, and never inside of what may become a stop string. The
-ids between are found again by `/tokenize` of the piece, and believed when their number and the last id are the same.
+it; where it ends among the tokens, and which they are: `llamacpp_seam`.
 Penalties count the prompt too, so that a continued answer is sampled as the undisturbed one; a grammar's and
 mirostat's state is not to be had again.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Generator, Mapping
 
+from gonogo.engines.llamacpp_seam import Piece, find_seam, ids_of, tokenized
 from gonogo.engines.stream import (
     AGAIN,
     BY_TEXT,
@@ -43,16 +42,6 @@ _PROBABILITIES = ("logprobs", "top_logprobs", "n_probs", "post_sampling_probs")
 _DEFAULT_TOP = 20
 
 
-@dataclass(slots=True)
-class _Piece:
-    """Text that the client got, and the tokens that it stands for; `ids` None: only the last one is known."""
-
-    text: str
-    count: int
-    last: int | None
-    ids: list[int] | None
-
-
 class LlamaCppTranscript:
     """One answer of llama-server. `event` is told events of the chat (or completions) stream first, and of
     `/completion` once it was continued there."""
@@ -63,7 +52,7 @@ class LlamaCppTranscript:
         self._asked = asked
         self._why_not = cannot_continue(asked) or _own_reason(asked)
         self._own_probabilities = not any(asked.body.get(name) for name in _PROBABILITIES)
-        self._pieces: list[_Piece] = []
+        self._pieces: list[Piece] = []
         self._known = 0  # tokens that `_pieces` stand for
         self._before = 0  # of them, given before the running attempt
         self._predicted = 0  # tokens that the running attempt generated, also unsent ones
@@ -74,6 +63,7 @@ class LlamaCppTranscript:
         self._frame: Json = {}
         self._timings: Json = {}
         self._earlier_ms = 0.0
+        self.prompt_ms: float | None = None
         self.finished = False
         self._usage_sent = False
 
@@ -121,7 +111,7 @@ class LlamaCppTranscript:
         if self.finished:
             return Finished(events=self.ending())
         self._earlier_ms = float(self._timings.get("predicted_ms") or 0.0)
-        self._before, self._predicted, self._pending = self._known, 0, []
+        self._before, self._predicted, self._pending, self.prompt_ms = self._known, 0, [], None
         if not self._pieces and not self._odd:
             self._again, self._native = True, False
             return Continuation(path=self._asked.path, body=self.opening(), how=AGAIN)
@@ -199,7 +189,7 @@ class LlamaCppTranscript:
         if count <= 0:
             count = 1
         exact = list(ids) if ids and len(ids) == count else None
-        self._pieces.append(_Piece(text, count, last, exact))
+        self._pieces.append(Piece(text, count, last, exact))
         self._known += count
 
     # the rest of it
@@ -208,21 +198,14 @@ class LlamaCppTranscript:
         prompt = yield from self._prompt_ids()
         if prompt is None:
             return NotContinued(reason="prompt_not_found")
-        exact = yield from self._find_ids()
-        ids = [one for piece in self._pieces for one in piece.ids or ()]
-        said = str((yield Question(path="/detokenize", body={"tokens": ids})).get("content"))
-        if said != self.text and said.startswith(self.text) and said[len(self.text) :].startswith(self._asked.stops):
-            return Finished(events=self._end("stop"))  # the replica died with the stop string found and not yet told
-        if left is not None and left <= 0:  # the tokens are more than the text: the rest of them was a stop string
-            return Finished(events=self._end("length" if exact and said == self.text else "stop"))
-        last = self._pieces[-1]
-        if self._asked.stops and last.ids is not None and len(last.ids) < last.count:
-            self._before -= last.count - len(last.ids)  # perhaps a stop string's: they come again, and count then
-        if said != self.text:
-            ids, exact = _ids((yield Question(path="/tokenize", body=_tokenize(self.text)))), False
+        seam = yield from find_seam(self._pieces, self._asked.stops)
+        if seam.ended:  # the replica died with the end found and not yet told
+            return Finished(events=self._end("stop"))
+        if left is not None and left <= 0:
+            return Finished(events=self._end("length"))
         self._native = True
-        how = EXACT if exact else BY_TEXT
-        return Continuation(path="/completion", body=self._body(prompt + ids, left), how=how)
+        body = self._body(prompt + list(seam.ids), left)
+        return Continuation(path="/completion", body=body, how=EXACT if seam.exact else BY_TEXT)
 
     def _prompt_ids(self) -> Generator[Question, Mapping[str, Any], list[int] | None]:
         body = self._asked.body
@@ -234,22 +217,9 @@ class LlamaCppTranscript:
             return list(text)
         if not isinstance(text, str):
             return None
-        found = _ids((yield Question(path="/tokenize", body=_tokenize(text, whole=True))))
+        found = ids_of((yield Question(path="/tokenize", body=tokenized(text, whole=True))))
         # What the first attempt counted: another build or template would show here.
         return found if self.prompt_tokens in (None, len(found)) else None
-
-    def _find_ids(self) -> Generator[Question, Mapping[str, Any], bool]:
-        """Have ids for every piece. False: of one they are its text's, and perhaps not those that were sampled."""
-        seen: dict[str, list[int]] = {}
-        exact = True
-        for piece in self._pieces:
-            if piece.ids is not None:
-                continue
-            if piece.text not in seen:
-                seen[piece.text] = _ids((yield Question(path="/tokenize", body=_tokenize(piece.text))))
-            piece.ids = seen[piece.text]
-            exact = exact and len(piece.ids) == piece.count and piece.ids[-1] == piece.last
-        return exact
 
     def _body(self, prompt: list[int], left: int | None) -> Json:
         body: Json = {key: value for key, value in self._asked.body.items() if key not in _OF_CHAT}
@@ -323,6 +293,8 @@ class LlamaCppTranscript:
 
     def _take_timings(self, last: Json) -> None:
         """Of a continued answer: the prompt as the first attempt met it, the tokens and their time of all attempts."""
+        told = last.get("prompt_ms")
+        self.prompt_ms = float(told) if isinstance(told, (int, float)) else None
         if not self._before:
             self._timings = last
             return
@@ -346,12 +318,3 @@ def _own_reason(asked: Asked) -> str | None:
     if isinstance(body.get("prompt"), list) and not all(isinstance(one, int) for one in body["prompt"]):
         return "several_prompts"
     return None
-
-
-def _tokenize(text: str, *, whole: bool = False) -> Json:
-    return {"content": text, "add_special": whole, "parse_special": whole}
-
-
-def _ids(said: Mapping[str, Any]) -> list[int]:
-    tokens = said.get("tokens")
-    return [one for one in tokens if isinstance(one, int)] if isinstance(tokens, list) else []

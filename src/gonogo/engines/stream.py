@@ -123,6 +123,10 @@ class Transcript(Protocol):
         """Of them, tokens that the first replica had in its cache; None: not told."""
 
     @property
+    def prompt_ms(self) -> float | None:
+        """Milliseconds that the engine computed the prompt of the running attempt; None: not told (yet)."""
+
+    @property
     def ids(self) -> tuple[int, ...]:
         """The token ids of what the client got, as far as they are known exactly."""
 
@@ -194,6 +198,7 @@ class PlainTranscript:
 
     verbatim = True
     complete = False
+    prompt_ms = None
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked

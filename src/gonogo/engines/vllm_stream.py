@@ -51,6 +51,7 @@ class VllmTranscript:
     `/v1/completions` once it was continued there."""
 
     verbatim = False
+    prompt_ms = None
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked

@@ -17,6 +17,7 @@ from gonogo.gateway.policy.decide import QUEUE_PATHS
 from gonogo.gateway.resources.convert import Json
 from gonogo.gateway.resources.fallback import told_by_fallback
 from gonogo.gateway.resources.hints import BASE
+from gonogo.gateway.resources.relay import RELAY_CLUSTER
 from gonogo.gateway.resources.routes import HTTPS_WANTED, UNKNOWN_PATH
 
 # A request that could not be parsed has no id yet: its connection's address stands for it, here and in the access log.
@@ -90,6 +91,17 @@ _REPLIES = (
         code="engine_timeout",
         hop="engine",
         message="The model did not answer in time.",
+    ),
+    Reply(
+        # Envoy's own detail is the same as for replicas, which may all be well.
+        when=f"xds.cluster_name == '{RELAY_CLUSTER}' && !response.code_details.contains('overflow') && "
+        "(response.code_details == 'no_healthy_upstream' || response.code_details.startsWith('upstream_reset'))",
+        status=503,
+        code="relay_unavailable",
+        hop="gateway",
+        message="The gateway's processes that pass streamed answers on did not take the request, or went away before "
+        'they answered it. Try again; without "stream" requests go another way.',
+        retry_after_s=1,
     ),
     Reply(
         when="response.code_details == 'no_healthy_upstream' || response.code_details == 'cluster_not_found'",

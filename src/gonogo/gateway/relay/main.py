@@ -19,9 +19,11 @@ from aiohttp import web
 
 from gonogo.gateway.log_writer import LogWriter
 from gonogo.gateway.policy.server import tell_stderr
+from gonogo.gateway.relay.machine import Machine
 from gonogo.gateway.relay.relayed import Relay
+from gonogo.gateway.relay.replicas import Replicas
 from gonogo.gateway.relay.server import Limits, Server
-from gonogo.gateway.relay.upstream import Health, Inner
+from gonogo.gateway.relay.upstream import Inner
 from gonogo.gateway.relay.watch import Watch
 from gonogo.gateway.unix_socket import Place, SocketRefused
 
@@ -54,8 +56,8 @@ async def _serve(given: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
-    async with Inner(str(given.inner)) as inner, Health(str(given.admin) if given.admin else None) as health:
-        watch = Watch(health)
+    async with Inner(str(given.inner)) as inner, Replicas(str(given.admin) if given.admin else None) as replicas:
+        watch = Watch(replicas, Machine())
         relay = Relay(inner=inner, watch=watch, continuations=given.continuations)
         write = LogWriter(given.log).write
         trace = LogWriter(given.trace).write if given.trace else None

@@ -5,12 +5,13 @@
     {"time", "request_id", "key_id", "revision", "path", "status", "http_status", "duration_ms", "ttft_ms",
      "prompt_tokens", "completion_tokens", "cached_tokens",
      "itl_ms": {"p50", "p95", "max"}, "stall_ms", "continued", "reason",
-     "attempts": [{"replica", "tokens", "how", "end", "ms"}]}
+     "attempts": [{"replica", "tokens", "how", "end", "ms", "prompt_ms"}]}
 
 `status`: done, cancelled (by the client), lost (ended by our error event), refused (an error before the stream).
 `tokens` of an attempt are those that it added; `end` is done, or what broke it (died, hung, garbage, error, refused).
 `how` is first, ids (exact), text (approximate) or again (nothing had been given). Times are in milliseconds; None is
-"not known". `stall_ms` is the longest wait of the client from a lost attempt's last byte to the next attempt's first.
+"not known". `prompt_ms` is what the engine says that it computed the prompt for. `stall_ms` is the longest wait of the
+client from a lost attempt's last byte to the next attempt's first.
 """
 
 from __future__ import annotations
@@ -32,6 +33,18 @@ class Attempt:
     how: str = "first"
     end: str = "done"
     ms: float = 0.0
+    prompt_ms: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Loss:
+    """One lost attempt; monotonic seconds. `asked`: the rest was asked for; `first`: its first piece went out."""
+
+    replica: str | None
+    end: str
+    noticed: float
+    asked: float | None = None
+    first: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from gonogo.engines.stream import (
     Transcript,
     is_error,
 )
-from gonogo.gateway.relay.record import Attempt, Record
+from gonogo.gateway.relay.record import Attempt, Loss, Record
 from gonogo.gateway.relay.refusals import Refusal, replica_lost
 from gonogo.gateway.relay.silence import FIRST_TOKEN_S
 from gonogo.gateway.relay.sse import DONE, Event, Events, NotEvents, event_of, json_of
@@ -30,7 +30,7 @@ from gonogo.gateway.relay.watch import Wait, Watch
 TAKE_OVER_WITHIN_S = 5.0
 """From the loss of a replica until another must have taken the request."""
 ASK_AGAIN_S = 0.1
-PICK_HEADER = "x-gateway-destination-endpoint"
+PICK_HEADER, REVISION_HEADER = "x-gateway-destination-endpoint", "x-gonogo-revision"
 HOP_BY_HOP = frozenset(
     ["connection", "keep-alive", "transfer-encoding", "content-length", "server", "date", "upgrade", "te", "trailer"]
 )
@@ -72,14 +72,19 @@ class Relayed:
         self._record = record
         self._headers = dict(headers)
         self._lost_at: float | None = None
+        self._picked = self._headers.pop(PICK_HEADER, None)
+        self._lost_replicas: set[str] = set()
         self._told = 0  # tokens that former attempts added
         self.asked: list[Continuation] = []
         """Every request to an engine, for a drill that holds them against the answer."""
+        self.losses: list[Loss] = []
+        """Every lost attempt, for a drill that asks where the time went."""
 
     async def run(self, path: str, client: Client) -> None:
         """Relay it to its end. Raises what `client` raises, CancelledError when the client has gone."""
         going: Continuation | Finished | NotContinued
         going = Continuation(path=path, body=self._transcript.opening(), how="first")
+        await self._aim()
         while isinstance(going, Continuation):
             self.asked.append(going)
             attempt = Attempt(how=going.how)
@@ -89,7 +94,8 @@ class Relayed:
                 return
             except _Lost as lost:
                 attempt.end = str(lost)
-            self._headers.pop(PICK_HEADER, None)  # the replica that policy picked is the one that was lost
+            self._noticed(attempt)
+            await self._aim()
             going = await self._next(attempt, going)
         if isinstance(going, Finished):
             await self._finish(client, b"".join(event_of(event) for event in going.events))
@@ -107,6 +113,23 @@ class Relayed:
         await client.begin(refusal.status, refusal.headers())
         await client.write(refusal.body(self._record.request_id))
 
+    async def _aim(self) -> None:
+        """Not at a replica that was lost: while its health checks still pass it has the fewest requests of all."""
+        picked = self._picked if self._lost_at is None else None
+        where = await self._relay.watch.endpoints(self._headers.get(REVISION_HEADER, ""), picked, self._lost_replicas)
+        self._headers.pop(PICK_HEADER, None)
+        if where is not None:
+            self._headers[PICK_HEADER] = where
+
+    def _noticed(self, attempt: Attempt) -> None:
+        now = time.monotonic()
+        if self._lost_at is None:
+            self._lost_at = now
+        if attempt.replica is not None:
+            self._lost_replicas.add(attempt.replica)
+        if attempt.end != "refused":
+            self.losses.append(Loss(replica=attempt.replica, end=attempt.end, noticed=now))
+
     async def _timed(self, going: Continuation, attempt: Attempt, client: Client) -> None:
         began = time.monotonic()
         try:
@@ -116,18 +139,16 @@ class Relayed:
             raise
         finally:
             attempt.ms = round(1000 * (time.monotonic() - began), 1)
+            attempt.prompt_ms = self._transcript.prompt_ms
             tokens = self._transcript.tokens
             attempt.tokens = None if tokens is None else max(0, tokens - self._told)
             self._told = tokens or 0
 
     async def _attempt(self, going: Continuation, attempt: Attempt, client: Client) -> None:
         body = json.dumps(going.body, ensure_ascii=False, separators=(",", ":")).encode()
-        try:
-            answer = await asyncio.wait_for(self._relay.inner.open(going.path, body, self._headers), FIRST_TOKEN_S)
-        except asyncio.TimeoutError as error:
-            raise _Lost("hung") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise _Lost("refused") from error
+        if self.losses:
+            self.losses[-1].asked = time.monotonic()
+        answer = await self._open(going.path, body, attempt)
         try:
             attempt.replica = answer.headers.get(REPLICA_HEADER)
             if answer.status == 200 and answer.content_type == "text/event-stream":
@@ -138,6 +159,26 @@ class Relayed:
                 raise _Lost("refused")
         finally:
             answer.close()  # not released: an answer that still runs must end at once, and free its slot
+
+    async def _open(self, path: str, body: bytes, attempt: Attempt) -> aiohttp.ClientResponse:
+        """llama-server sends its status with the first token: until then this waits, and not the reading."""
+        opening = asyncio.ensure_future(self._relay.inner.open(path, body, self._headers))
+        sent_to = self._headers.get(PICK_HEADER, "").partition(",")[0] or None
+        wait = Wait(since=time.monotonic(), replica=None, endpoint=sent_to, begun=False, give_up=opening.cancel)
+        try:
+            with self._relay.watch.over(wait):
+                await asyncio.wait({opening}, timeout=FIRST_TOKEN_S)
+            if opening.done() and not opening.cancelled():
+                return opening.result()
+        except (aiohttp.ClientError, OSError) as error:
+            raise _Lost("refused") from error
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close)
+            raise
+        finally:
+            opening.cancel()
+        attempt.replica = wait.replica
+        raise _Lost("hung")
 
     async def _pass(self, answer: aiohttp.ClientResponse, attempt: Attempt, client: Client) -> None:
         """What is no stream (the engine's or Envoy's error) goes to the client as it is."""
@@ -153,7 +194,9 @@ class Relayed:
     async def _stream(self, answer: aiohttp.ClientResponse, attempt: Attempt, client: Client) -> None:
         events, begun = Events(), False
         while True:
+            since = time.monotonic()
             chunk = await self._read(answer, attempt.replica, begun)
+            waited_s = time.monotonic() - since
             if not chunk:
                 break
             try:
@@ -161,6 +204,7 @@ class Relayed:
             except NotEvents as error:
                 raise _Lost("garbage") from error
             if out:
+                self._relay.watch.gave(attempt.replica, waited_s if begun else None)
                 begun = True
                 await self._give(answer, client, out)
             if ended == "done":
@@ -196,7 +240,10 @@ class Relayed:
     async def _give(self, answer: aiohttp.ClientResponse, client: Client, out: bytes) -> None:
         if not client.begun:
             await client.begin(200, _headers_of(answer))
-        self._record.piece(time.monotonic(), after_loss=self._lost_at is not None)
+        now = time.monotonic()
+        self._record.piece(now, after_loss=self._lost_at is not None)
+        if self._lost_at is not None and self.losses:
+            self.losses[-1].first = now
         self._lost_at = None
         await client.write(out)
 
@@ -222,11 +269,9 @@ class Relayed:
     # between two attempts
 
     async def _next(self, lost: Attempt, going: Continuation) -> Continuation | Finished | NotContinued:
-        now = time.monotonic()
-        if self._lost_at is None:
-            self._lost_at = now
+        assert self._lost_at is not None
         if lost.end == "refused":  # nobody took it: that is no attempt of the budget, but it has an end
-            if now - self._lost_at > TAKE_OVER_WITHIN_S:
+            if time.monotonic() - self._lost_at > TAKE_OVER_WITHIN_S:
                 return NotContinued(reason="no_replica")
             await asyncio.sleep(ASK_AGAIN_S)
             self._record.attempts.pop()
@@ -260,3 +305,9 @@ class Relayed:
 def _headers_of(answer: aiohttp.ClientResponse) -> Mapping[str, str]:
     """The engine's headers, without those of the connection."""
     return {name: value for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP}
+
+
+def _close(opening: asyncio.Future[aiohttp.ClientResponse]) -> None:
+    """The client went in the very moment in which the answer began."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

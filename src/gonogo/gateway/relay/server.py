@@ -11,7 +11,7 @@ import asyncio
 import json
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Callable, Mapping
 
 from aiohttp import web
@@ -22,13 +22,13 @@ from gonogo.gateway.policy.away import FALLBACK_HEADER
 from gonogo.gateway.policy.renaming import SERVED_AS
 from gonogo.gateway.relay.record import Counts, Record
 from gonogo.gateway.relay.refusals import BROKEN, DRAINED, NOT_A_STREAM, OVERLOADED, TOO_LARGE, UNKNOWN_PATH, Refusal
-from gonogo.gateway.relay.relayed import PICK_HEADER, Relay, Relayed
+from gonogo.gateway.relay.relayed import PICK_HEADER, REVISION_HEADER, Relay, Relayed
 
 MOST_BODY_BYTES = 33 * 1024 * 1024
-REVISION, KEY, ENGINE, CONTINUE = "x-gonogo-revision", "x-gonogo-key-id", "x-gonogo-engine", "x-gonogo-continue"
+KEY, ENGINE, CONTINUE = "x-gonogo-key-id", "x-gonogo-engine", "x-gonogo-continue"
 REQUEST_ID = "x-request-id"
 _PASSED_ON = (
-    *(REQUEST_ID, REVISION, KEY, PICK_HEADER, FALLBACK_HEADER),
+    *(REQUEST_ID, REVISION_HEADER, KEY, PICK_HEADER, FALLBACK_HEADER),
     *("content-type", "accept", "traceparent", "tracestate"),
 )
 
@@ -117,7 +117,7 @@ class Server:
         record = Record(
             request_id=headers.get(REQUEST_ID, ""),
             key_id=headers.get(KEY, ""),
-            revision=headers.get(REVISION, ""),
+            revision=headers.get(REVISION_HEADER, ""),
             path=asked.path,
             began=time.monotonic(),
         )
@@ -199,7 +199,8 @@ def _place_of(error: Exception) -> str:
 
 def _traced(record: Record, relayed: Relayed, transcript: Transcript) -> Mapping[str, object]:
     asked = [{"path": one.path, "how": one.how, "body": dict(one.body)} for one in relayed.asked]
-    return {"request_id": record.request_id, "ids": list(transcript.ids), "asked": asked}
+    losses = [asdict(one) for one in relayed.losses]
+    return {"request_id": record.request_id, "ids": list(transcript.ids), "asked": asked, "losses": losses}
 
 
 def _asked(request: web.Request, body: bytes) -> Asked | None:

@@ -13,7 +13,7 @@ from gonogo.gateway.resources.convert import METADATA, Json
 from gonogo.spec.model import Balancing
 
 DESTINATION_HEADER = "x-gateway-destination-endpoint"
-"""Which replicas policy picked: `ip:port`, best first, with commas between."""
+"""Which replicas policy or a relay picked: `ip:port`, best first, with commas between."""
 
 ADS: Json = {"ads": {}, "resource_api_version": "V3"}
 _POLICIES = "envoy.load_balancing_policies"
@@ -37,9 +37,10 @@ _OUTLIERS: Json = {
 
 
 _BALANCING = {
-    Balancing.LEAST_REQUEST: "LEAST_REQUEST",
-    Balancing.ROUND_ROBIN: "ROUND_ROBIN",
-    Balancing.RANDOM: "RANDOM",
+    Balancing.TOKEN_AWARE: ("least_request", "least_request.v3.LeastRequest"),
+    Balancing.LEAST_REQUEST: ("least_request", "least_request.v3.LeastRequest"),
+    Balancing.ROUND_ROBIN: ("round_robin", "round_robin.v3.RoundRobin"),
+    Balancing.RANDOM: ("random", "random.v3.Random"),
 }
 
 
@@ -139,11 +140,9 @@ def policy_cluster(sockets: tuple[str, ...]) -> Json:
 
 
 def _balancing(asked: Balancing) -> Json:
-    """Policy picks by tokens, and on a retry the next of its list is taken; where it said nothing, or nothing that is
-    there, the replica with the fewest requests."""
-    if asked is not Balancing.TOKEN_AWARE:
-        return {"lb_policy": _BALANCING[asked]}
-    fallback = _policy_of("least_request", "least_request.v3.LeastRequest", {})
+    """Policy picks by tokens, a relay any but the replica that it lost; on a retry the next of their list is taken.
+    Where they said nothing, or nothing that is there: the asked way, and instead of tokens the fewest requests."""
+    fallback = _policy_of(*_BALANCING[asked], {})
     picked = {"override_host_sources": [{"header": DESTINATION_HEADER}], "fallback_policy": fallback}
     return {"load_balancing_policy": _policy_of("override_host", "override_host.v3.OverrideHost", picked)}
 

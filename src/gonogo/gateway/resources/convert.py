@@ -31,6 +31,8 @@ import envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mut
 import envoy.extensions.http.injected_credentials.generic.v3.generic_pb2
 import envoy.extensions.load_balancing_policies.least_request.v3.least_request_pb2
 import envoy.extensions.load_balancing_policies.override_host.v3.override_host_pb2
+import envoy.extensions.load_balancing_policies.random.v3.random_pb2
+import envoy.extensions.load_balancing_policies.round_robin.v3.round_robin_pb2
 import envoy.extensions.resource_monitors.downstream_connections.v3.downstream_connections_pb2
 import envoy.extensions.resource_monitors.fixed_heap.v3.fixed_heap_pb2
 import envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2
