@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from gonogo.security.keys import SCOPES
 from gonogo.spec.recipe_parts import Program
-from gonogo.tasks.agents.asked import SCOPE, read_agent, require_scope
+from gonogo.tasks.agents.asked import LONGEST_TASK, SCOPE, read_agent, require_scope
 from gonogo.tasks.agents.nouns import MOST_RESTARTS, MOST_TEXT_BYTES, PROGRAMS, OnWorkerDeath, Run, bounded, cut
 from gonogo.tasks.agents.verdict import Why, after_loss, judge
 from gonogo.tasks.asked import NotAllowed, Wrong
@@ -42,6 +43,11 @@ def test_what_is_not_said_is_what_the_program_itself_does_and_a_dead_worker_fail
     assert "微信" not in repr(asked)
 
 
+def test_the_longest_order_goes_into_a_pipe_that_nobody_reads_yet() -> None:
+    longest = read_agent({**ASKED, "task": "😀" * LONGEST_TASK}, "svc")[0].body
+    assert len(json.dumps(longest, ensure_ascii=False).encode()) < 60_000
+
+
 def test_every_program_is_one_that_recipes_name() -> None:
     assert set(PROGRAMS) <= {one.value for one in Program}
 
@@ -54,7 +60,8 @@ def test_every_program_is_one_that_recipes_name() -> None:
         ({"task": ""}, "agent.task"),
         ({"task": " \n"}, "agent.task"),
         ({"task": 7}, "agent.task"),
-        ({"task": "x" * 20_001}, "agent.task"),
+        ({"task": "x" * 10_001}, "agent.task"),
+        ({"task": "half \ud83d"}, "agent.task"),
         ({"device": ""}, "agent.device"),
         ({"device": "-s"}, "agent.device"),
         ({"device": "a b"}, "agent.device"),

@@ -25,8 +25,11 @@ from gonogo.tasks.asked import Asked, NotAllowed, Wrong, kind, only
 SCOPE = "agents"
 """What a key must have beside `inference`: a run acts on the devices of the gateway's machine."""
 FIELDS = ("program", "task", "device", "max_steps", "time_limit_s", "on_worker_death", "lang")
-LONGEST_TASK = 20_000
+LONGEST_TASK = 10_000
+"""Characters. The order goes through a pipe, of which 64 KiB are taken without somebody reading."""
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\[\]%-]{0,127}")
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half a character, which JSON can hold and no program can be told."""
 
 Choice = TypeVar("Choice", bound=Enum)
 
@@ -75,7 +78,7 @@ def require_scope(scopes: Sequence[str]) -> None:
 
 
 def _task(value: object) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_TASK:
+    if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_TASK or _HALF.search(value):
         message = f"`agent.task` must be a text of 1 to {LONGEST_TASK} characters that says what the agent is to do."
         raise Wrong("invalid_task", message, "agent.task")
     return value

@@ -66,7 +66,7 @@ class AgentProcess:
         """Let it begin. Its standard input stays open: its end is the sign of our death."""
         assert self._child.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            self._child.stdin.write(json.dumps(told).encode() + b"\n")
+            self._child.stdin.write(json.dumps(told, ensure_ascii=False).encode() + b"\n")
             self._child.stdin.flush()
 
     def look(self, within_s: float) -> list[dict[str, Any]]:
