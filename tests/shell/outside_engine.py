@@ -226,7 +226,8 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
+    """Those of such a program."""
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("model")
@@ -237,7 +238,11 @@ def main() -> None:
     parser.add_argument("--base", default="/v1")
     parser.add_argument("--wants-key")
     parser.add_argument("--record")
-    asyncio.run(Program(parser.parse_args()).serve())
+    return parser
+
+
+def main() -> None:
+    asyncio.run(Program(options().parse_args()).serve())
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any, Mapping
 
-from tests.shell.outside_engine import OutsideEngine, Program, _event
+from tests.shell.outside_engine import OutsideEngine, Program, _event, options
 
 TYPED = "晚上好, Zhang San!"
 TAP = "<think>点击。</think><answer>" + 'do(action="Tap", element=[500, 250])'
@@ -82,11 +82,8 @@ class OutsidePhone(OutsideEngine):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("port", type=int)
-    parser.add_argument("model")
+    parser = options()
     parser.add_argument("--folder", type=Path, required=True)
-    parser.set_defaults(gap_ms=3.0, no_health=False, certificate=None, key=None)
     asyncio.run(PhoneProgram(parser.parse_args()).serve())
 
 
