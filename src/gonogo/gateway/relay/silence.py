@@ -17,7 +17,7 @@ LOOK_AFTER_S = 1.0
 """Before that, silence is not even asked about."""
 UNHEALTHY_S, UNHEALTHY_PAUSES = 1.5, 10
 """Envoy's health checks failed as well: at least so long, and so many of the stream's longest pauses."""
-ALONE_S, ALONE_PAUSES = 2.5, 2.5
+ALONE_S, ALONE_PAUSES = 2.5, 2
 """All streams of the replica are silent, and the machine is not slow: at least so long, and so many of the longest
 pauses of all its streams. A step computes no more than a batch of a prompt: what a full one takes is seen there."""
 FEW_SEEN_S, FEW_SEEN_PAUSES = 3.5, 10
