@@ -57,7 +57,8 @@ class Silence:
     `healthy`: Envoy's verdict on this replica; None: it is not known which replica, or Envoy did not say.
     `elsewhere`: another replica of the revision is well; None: not known. `begun`: the attempt has given a token.
     `longest_gap_s`: the longest pause between two of this stream's tokens; `first_s`: how long its first one took.
-    `alone`: None where that is not so, or not known.
+    `alone`: what all streams of the replica show; None: not known, or no measure, as on a slow machine.
+    `slow_machine`: it is slow right now.
     `given_up`: the replica was taken for hung in another stream, and has said nothing to anybody since.
     """
 
