@@ -75,7 +75,7 @@ PROMPT = replace(SEEN, begun=False, silent_s=3.5)
         (SEEN, False),
         (replace(SEEN, alone=replace(ALONE, silent_s=2.4)), False),
         # Its pauses have been long, of any of its streams.
-        (replace(SEEN, alone=replace(ALONE, longest_gap_s=1.1)), False),
+        (replace(SEEN, alone=replace(ALONE, longest_gap_s=1.3)), False),
         # Few of its pauses are known: a little longer, as a longer one may still come.
         (replace(SEEN, alone=Alone(silent_s=3.4, longest_gap_s=0.3, few_seen=True)), False),
         (replace(SEEN, alone=Alone(silent_s=3.5, longest_gap_s=0.3, few_seen=True)), True),

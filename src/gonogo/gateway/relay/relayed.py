@@ -74,6 +74,7 @@ class Relayed:
         self._lost_at: float | None = None
         self._picked = self._headers.pop(PICK_HEADER, None)
         self._lost_replicas: set[str] = set()
+        self._given_up: aiohttp.ClientResponse | None = None
         self._told = 0  # tokens that former attempts added
         self.asked: list[Continuation] = []
         """Every request to an engine, for a drill that holds them against the answer."""
@@ -259,9 +260,12 @@ class Relayed:
         )
         try:
             with self._relay.watch.over(wait):
-                return await answer.content.readany()
+                chunk = await answer.content.readany()
         except (aiohttp.ClientError, OSError) as error:
-            raise _Lost("hung" if wait.hung else "died") from error
+            raise _Lost("hung" if wait.hung or answer is self._given_up else "died") from error
+        if wait.hung:  # these bytes came in the same moment; there are no more
+            self._given_up = answer
+        return chunk
 
     async def _finish(self, client: Client, out: bytes) -> None:
         await client.write(out + DONE)

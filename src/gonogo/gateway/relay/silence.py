@@ -17,7 +17,7 @@ LOOK_AFTER_S = 1.0
 """Before that, silence is not even asked about."""
 UNHEALTHY_S, UNHEALTHY_PAUSES = 1.5, 10
 """Envoy's health checks failed as well: at least so long, and so many of the stream's longest pauses."""
-ALONE_S, ALONE_PAUSES = 2.5, 2.5
+ALONE_S, ALONE_PAUSES = 2.5, 2
 """All streams of the replica are silent, and the machine is not slow: at least so long, and so many of the longest
 pauses of all its streams. A step computes no more than a batch of a prompt: what a full one takes is seen there."""
 FEW_SEEN_S, FEW_SEEN_PAUSES = 3.5, 10
@@ -57,7 +57,8 @@ class Silence:
     `healthy`: Envoy's verdict on this replica; None: it is not known which replica, or Envoy did not say.
     `elsewhere`: another replica of the revision is well; None: not known. `begun`: the attempt has given a token.
     `longest_gap_s`: the longest pause between two of this stream's tokens; `first_s`: how long its first one took.
-    `alone`: None where that is not so, or not known.
+    `alone`: what all streams of the replica show; None: not known, or no measure, as on a slow machine.
+    `slow_machine`: it is slow right now.
     `given_up`: the replica was taken for hung in another stream, and has said nothing to anybody since.
     """
 
