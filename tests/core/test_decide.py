@@ -18,7 +18,7 @@ from gonogo.actions.model import (
     Reject,
     RemoveReplica,
 )
-from gonogo.facts.part import PARTS
+from gonogo.facts.part import PARTS, TASKS
 from gonogo.facts.replica import Deaths, Health
 from gonogo.plan.decide import decide
 from gonogo.spec.model import EngineChoice
@@ -113,6 +113,18 @@ def test_sent_is_not_acknowledged() -> None:
     sent = tuple(replace(one, acked_version=None) for one in seen.gateway.resources or ())
     pending = replace(seen, gateway=replace(seen.gateway, resources=sent))
     assert decide((asked,), pending).actions == ()
+
+
+def test_nothing_is_probed_while_a_part_is_about_to_start_and_one_that_never_starts_holds_nothing_up() -> None:
+    asked = service(OLD)
+    seen = published(world(replicas=running("svc/1/0", "svc/1/1")), asked)
+
+    def asked_with(*, starting: bool) -> list[str]:
+        away = [replace(part, listening=False, starting=starting and part.role == TASKS) for part in seen.parts or ()]
+        return kinds(decide((asked,), replace(seen, parts=tuple(away))).actions)
+
+    assert "ProbeRevision" not in asked_with(starting=True)
+    assert "ProbeRevision" in asked_with(starting=False)
 
 
 def test_a_revision_is_promoted_only_after_every_probe_was_answered_right() -> None:

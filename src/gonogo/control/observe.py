@@ -35,6 +35,8 @@ SCAN_EVERY_S = 10.0
 DOOR_EVERY_S = 5.0
 ADOPTED_AGE_S = 2.0
 READY_EVENTS_READ = 100
+PART_STARTS_S = 10.0
+"""A part that does not listen yet is waited for before anything is judged; one that dies at each start is not."""
 
 LOG_TAIL_LINES = 20
 LOG_LINES_READ, LOG_BYTES_READ = 2000, 512 * 1024
@@ -59,6 +61,7 @@ class Observer:
         self._number = 0
         self._scanned_at = 0.0
         self._door_seen = (frozenset[tuple[str, int]](), 0.0)
+        self._away_since: dict[tuple[str, int], float] = {}
         self.host = HostSight(deployment.paths)
         self.models = ModelSight(deployment.paths)
         self.environments = EnvironmentSight(deployment.paths)
@@ -251,12 +254,17 @@ class Observer:
         )
 
     def _part(self, role: str, index: int, process: Process | None) -> PartFacts:
+        listening = process is not None and _accepts(str(self._paths.part_socket(role, index)))
+        now = time.monotonic()
+        away_since = now if listening else self._away_since.get((role, index), now)
+        self._away_since[role, index] = away_since
         return PartFacts(
             role=role,
             index=index,
             running=process is not None,
             handle=process.handle if process else None,
-            listening=process is not None and _accepts(str(self._paths.part_socket(role, index))),
+            listening=listening,
+            starting=not listening and now - away_since < PART_STARTS_S,
             hung=process is not None and self.parts.hung(process.handle),
         )
 

@@ -21,7 +21,10 @@ COUNTERS_DB = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartFacts:
-    """One such process. `listening`: its socket accepts connections; None was not asked. `hung`: alive, and silent."""
+    """One such process. `listening`: its socket accepts connections; None was not asked. `hung`: alive, and silent.
+
+    `starting`: it does not listen, and not for so long that it should by now, whether it died or was never there.
+    """
 
     role: str
     index: int
@@ -29,3 +32,4 @@ class PartFacts:
     handle: str | None
     hung: bool = False
     listening: bool | None = None
+    starting: bool = False

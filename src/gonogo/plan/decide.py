@@ -205,10 +205,12 @@ def _refused(revision: Revision, world: World) -> Finding | None:
 
 
 def _provable(revision: Revision, world: World, published: bool) -> bool:
-    """Every replica generates and Envoy has acknowledged exactly what is wanted now.
+    """Every replica generates, no part is about to start, and Envoy has acknowledged exactly what is wanted now.
 
     Of external ones, each of which may be away for its own reasons, one that is well is enough, and each was looked at.
     """
+    if any(part.starting for part in world.parts or ()):
+        return False
     found = of_revision(world, revision)
     ready = sum(1 for replica in found if replica.health is Health.READY)
     listening = world.gateway is not None and world.gateway.listening is True
