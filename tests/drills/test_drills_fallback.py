@@ -49,7 +49,7 @@ def test_fallback_in_use(yard: Yard, tmp_path: Path) -> None:
     ca, crt, key = certificate(tmp_path, "hosted", "localhost")
     tls = ("--certificate", crt, "--key", key, "--wants-key", KEY, "--base", "/api/v4")
     with OutsideEngine(FAR) as own, OutsideEngine(HOSTED, *tls) as hosted, contextlib.ExitStack() as stack:
-        url = f"https://localhost:{hosted.port}/api/v4"
+        url, before = f"https://localhost:{hosted.port}/api/v4", yard.last_event()
         service = stack.enter_context(deployed(yard, asked(own.url, url, key_file, ca)))
         client = stack.enter_context(service.client(yard))
         assert "x-gonogo-fallback" not in yard.chat(client, model=FAR).headers
@@ -67,8 +67,8 @@ def test_fallback_in_use(yard: Yard, tmp_path: Path) -> None:
         assert streamed.headers["x-gonogo-fallback"] == f"localhost:{hosted.port}"
         own.start()
         until(lambda: _away(yard, client) == "", "a replica answers again")
-        kinds = wait_for(lambda: _kinds(yard), 30, "both events are written")
-        assert kinds == ["FallbackBegan", "FallbackEnded"]
+        kinds = wait_for(lambda: _kinds(yard, before), 30, "both events are written")
+        assert kinds == ["FallbackBegun", "FallbackEnded"]
         kept = (one for one in yard.state_dir.rglob("*") if one.is_file())
         assert [one for one in kept if KEY.encode() in one.read_bytes()] == [], "the key is in its own file alone"
 
@@ -78,6 +78,6 @@ def _away(yard: Yard, client: Any) -> str | None:
     return answer.headers.get("x-gonogo-fallback", "") if answer.status_code == 200 else None
 
 
-def _kinds(yard: Yard) -> list[str] | None:
-    found = [one["kind"] for one in yard.control.events(0) if one["kind"].startswith("Fallback")]
+def _kinds(yard: Yard, after: int) -> list[str] | None:
+    found = [one["kind"] for one in yard.control.events(after) if one["kind"].startswith("Fallback")]
     return found if len(found) >= 2 else None

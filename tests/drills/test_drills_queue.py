@@ -19,7 +19,7 @@ def test_queue_shared(yard: Yard) -> None:
     """Two services name two servers: without the check the second one is deployed, and nobody listens at its bell."""
     with Valkey() as first, Valkey() as second, OutsideEngine(FAR) as one, OutsideEngine(FAR) as two:
         urls = (one.url, two.url)
-        with deployed(yard, asked(*urls, queue=elsewhere(first))):
+        with deployed(yard, asked(*urls, queue=elsewhere(first))) as service:
             wanted = asked(*urls, service="far-too", queue=elsewhere(second))
             found = assert_only(yard.refused(wanted), "queue_shared", "QueueDiffers", "queue")
             assert found["values"]["other"] == FAR
@@ -27,6 +27,8 @@ def test_queue_shared(yard: Yard) -> None:
                 yard.submit(wanted)
                 try:
                     assert yard.settled(["far-too"])["far-too"]["phase"] == "proven"
+                    with service.client(yard) as client:
+                        _left(client)  # a worker begins to listen when there is something to do
                     until(lambda: _heard(first), "the bell hangs at the first one")
                     assert not _heard(second)
                 finally:

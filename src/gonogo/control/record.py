@@ -164,7 +164,7 @@ class Recorder:
             fallback = self._store.revision(service, int(number)).spec.fallback
             with self._change() as change:
                 change.event(
-                    "FallbackBegan" if away else "FallbackEnded",
+                    "FallbackBegun" if away else "FallbackEnded",
                     service=service,
                     revision=int(number),
                     url=None if fallback is None else fallback.url,
@@ -174,11 +174,11 @@ class Recorder:
         """As an earlier control process wrote it down last."""
         told = [
             (event.sequence, kind)
-            for kind in ("FallbackBegan", "FallbackEnded")
+            for kind in ("FallbackBegun", "FallbackEnded")
             for event in self._store.latest_events(1, kind=kind, service=service)
             if event.revision == revision
         ]
-        return max(told, default=(0, ""))[1] == "FallbackBegan"
+        return max(told, default=(0, ""))[1] == "FallbackBegun"
 
     def _gateway(self, world: World) -> None:
         gateway = world.gateway

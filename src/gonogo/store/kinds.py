@@ -32,7 +32,7 @@ KINDS: Mapping[str, str] = {
     "StreamContinued": "a replica was lost in the middle of a stream, and another one went on with it",
     "ServerRecovered": "the gateway's health checks found an external server well",
     "ServerFailed": "the gateway's health checks found an external server well no more",
-    "FallbackBegan": "no replica of a serving revision is well, so that its hosted API answers",
+    "FallbackBegun": "no replica of a serving revision is well, so that its hosted API answers",
     "FallbackEnded": "a replica is well again, so that nothing is sent to the hosted API any more",
     "GatewayDied": "Envoy ended without being asked to",
     "PolicyDied": "a policy server ended without being asked to",
