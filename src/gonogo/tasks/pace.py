@@ -2,7 +2,7 @@
 
 The gateway's admission lets interactive requests go first and refuses batch ones when its queue is full; this is the
 other side of it: a refusal is not hammered against, what interactive traffic leaves is found out again by and by, and
-while others ask the replicas too, each replica gets one request of ours at a time.
+while others ask the replicas too, they have a part of each replica, and each request of theirs takes one of ours away.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from dataclasses import dataclass, replace
 FIRST, FEWEST, MOST = 4.0, 1.0, 64.0
 TOKENS = 65536
 """Tokens that a worker has under way at most, prompts and expected answers together."""
-BESIDE = 1
-"""Requests of ours at each replica while others ask it."""
-OTHERS_REMEMBERED_S = 2.0
+OTHERS_REMEMBERED_S = 10.0
 """A conversation pauses between two turns: what is begun in such a pause would be in the way of the next."""
 
 
@@ -33,10 +31,12 @@ class Pace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """What the replicas do: requests under way at all of them together, and how many of them are well."""
+    """What the replicas do: requests under way at all of them together, and how many of ours they may have beside
+    those of others.
+    """
 
     active: int
-    replicas: int
+    beside: int
 
 
 def answered(pace: Pace) -> Pace:
@@ -56,9 +56,9 @@ def refused(pace: Pace, now: float, wait_s: float) -> Pace:
 
 def seen(pace: Pace, traffic: Traffic, running: int, now: float) -> Pace:
     """The replicas were looked at while `running` requests of ours were under way."""
-    if traffic.active <= running:
-        return pace
-    return replace(pace, beside=max(1, BESIDE * traffic.replicas), beside_until=now + OTHERS_REMEMBERED_S)
+    others = max(0, traffic.active - running)
+    until = now + OTHERS_REMEMBERED_S if others else pace.beside_until
+    return replace(pace, beside=max(1, traffic.beside - others), beside_until=until)
 
 
 def room(pace: Pace, running: int, now: float) -> int:

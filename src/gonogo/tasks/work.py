@@ -27,6 +27,8 @@ DRAIN_S = 30.0
 """How long one ring is worked for; whatever is left is rung for again."""
 RENEW_EVERY_S = 5.0
 LOOK_EVERY_S = 0.5
+WATCH_EVERY_S = 0.1
+"""So late at most it is seen that others ask: no longer than a short prompt takes."""
 GATHER_S = 0.01
 
 Ask = Callable[[str, bytes, str], Awaitable[Answer]]
@@ -108,7 +110,7 @@ class _Shift:
             traffic = await self._bench.look()
             if traffic is not None:
                 self.pace = pace.seen(self.pace, traffic, len(self._running), self._bench.machine.clock())
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(WATCH_EVERY_S)
 
     async def drop(self) -> None:
         """What is under way is given up; its tasks wait again."""
