@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gonogo.gateway.policy.admission import Admission
+from gonogo.gateway.policy.admission import ASKED_LATELY_S, Admission
 from gonogo.gateway.policy.counters import End
 from gonogo.gateway.policy.deny import Deny
 from gonogo.gateway.policy.gate import Admitted
@@ -193,11 +193,50 @@ def test_interactive_requests_go_first_and_a_tier_that_may_wait_counts_as_batch(
         day = await gate.waits("day", by=key("alice"))
         await gate.end("one")
         assert (day.done(), night.done(), flex.done()) == (True, False, False)
-        await gate.end("two", "three")
-        assert night.done()
+        await gate.end("two", "three", "four")
+        assert (night.done(), flex.done()) == (True, False), "an idle replica, and one that day has"
+        gate.now += ASKED_LATELY_S
+        gate.admission.tick()
+        await settled()
         assert flex.done()
 
     story(told)
+
+
+def test_beside_others_a_batch_begins_only_where_a_replica_is_idle_and_for_a_while_after() -> None:
+    async def run() -> None:
+        gate, night = Gate(), key("night", priority="batch")
+        assert isinstance(await gate.admit("talk"), Admitted)
+        assert isinstance(await gate.admit("line 1", by=night), Admitted), "the other replica is idle"
+        waiting = [asyncio.create_task(gate.admit(f"line {n}", by=night)) for n in (2, 3)]
+        await settled()
+        assert not any(one.done() for one in waiting), "though each replica has a slot"
+        assert isinstance(await gate.admit("talk on"), Admitted), "which is there for whoever does not want to wait"
+        await gate.end("talk", "talk on")
+        assert [one.done() for one in waiting] == [True, False]
+        gate.now += ASKED_LATELY_S
+        gate.admission.tick()
+        await settled()
+        assert all(one.done() for one in waiting), "nobody has asked for long"
+
+    asyncio.run(run())
+
+
+def test_a_batch_that_has_its_turn_before_others_who_wait_does_not_stand_in_their_way() -> None:
+    async def run() -> None:
+        gate, night = Gate(), key("night", priority="batch")
+        await gate.fill()
+        waiting = [asyncio.create_task(gate.admit("line", by=night))]
+        waiting += [asyncio.create_task(gate.admit(f"talk {n}")) for n in range(2 * TURN)]
+        await settled()
+        for number, name in enumerate(("one", "two", "three", "four", "talk 0", "talk 1"), start=1):
+            await gate.end(name)
+            assert sum(one.done() for one in waiting) == number, "one for each end, whoever it is"
+        assert waiting[0].done(), "the batch had its turn"
+        for one in waiting:
+            one.cancel()
+
+    asyncio.run(run())
 
 
 def test_a_key_that_asks_much_does_not_push_back_one_that_asks_little() -> None:

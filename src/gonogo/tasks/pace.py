@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 FIRST, FEWEST, MOST = 4.0, 1.0, 64.0
 TOKENS = 65536
 """Tokens that a worker has under way at most, prompts and expected answers together."""
-OTHERS_REMEMBERED_S = 10.0
+OTHERS_REMEMBERED_S = 30.0
 """A conversation pauses between two turns: what is begun in such a pause would be in the way of the next."""
 
 

@@ -28,6 +28,8 @@ from gonogo.plan.batching import Priority, Waiting
 from gonogo.security.keys import KeyRow
 
 TICK_S = 0.1
+ASKED_LATELY_S = 30.0
+"""A conversation pauses between two turns: a batch that took the replicas meanwhile would be in the way of the next."""
 MOST_KNOWN = 10_000
 
 
@@ -57,6 +59,14 @@ class _Service:
         self.waiters: dict[str, _Waiter] = {}
         self.serving: asyncio.Task[None] | None = None
         self.again = False
+        self.asked_at = float("-inf")
+        """When somebody asked last who does not want to wait."""
+
+    def beside(self, wanted: Wanted, now: float) -> bool:
+        """Whether most of each replica is kept for others. Not while some of them wait: then it had its turn."""
+        if not wanted.later or now - self.asked_at >= ASKED_LATELY_S:
+            return False
+        return all(waiter.wanted.later or waiter.admitted.done() for waiter in self.waiters.values())
 
 
 class Admission:
@@ -92,7 +102,10 @@ class Admission:
         service = self._service(revision)
         tokens = min(max(1, request.prompt_tokens + request.expected_tokens), place.room.tokens)
         now = self._clocks.monotonic()
-        wanted = Wanted(request=request, key_id=key.key_id, tokens=tokens, since=now)
+        later = may_wait(request, key)
+        wanted = Wanted(request=request, key_id=key.key_id, tokens=tokens, since=now, later=later)
+        if not later and key.revision is None:
+            service.asked_at = now
         try:
             return await self._admit(service, place, wanted, key)
         except asyncio.CancelledError:
@@ -152,11 +165,10 @@ class Admission:
 
     async def _wait(self, service: _Service, place: Place, wanted: Wanted, key: KeyRow) -> Admitted | Deny:
         name = str(next(self._numbers))
-        later = may_wait(wanted.request, key)
         waiting = Waiting(
             request_id=name,
             key=key.key_id,
-            priority=Priority.BATCH if later else Priority.INTERACTIVE,
+            priority=Priority.BATCH if wanted.later else Priority.INTERACTIVE,
             prompt_tokens=wanted.tokens,
             output_tokens=0,
             since=wanted.since,
@@ -209,7 +221,8 @@ class Admission:
         return True
 
     async def _reserve(self, service: _Service, place: Place, wanted: Wanted) -> Admitted | None:
-        reserved = await service.placing.reserve(place, wanted)
+        beside = service.beside(wanted, self._clocks.monotonic())
+        reserved = await service.placing.reserve(place, wanted, beside)
         if reserved is None:
             return None
         self._known[wanted.request.request_id] = _Known(

@@ -7,7 +7,7 @@ something takes no more than it gets done in that time. Not here: who may be nex
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Callable, Sequence
 
 from gonogo.gateway.policy.gate import Admitted
@@ -25,6 +25,8 @@ HELD_FRESH_S = 0.05
 """So long what the ledger said is good enough to pick by. It is never what decides whether there is room."""
 BLOCK_TOKENS = 64
 FEWEST_BLOCKS, MOST_BLOCKS = 1024, 65_536
+BESIDE_PARTS = 4
+"""Beside others, what may take its time begins where a replica holds less than one of so many parts of its requests."""
 ALL = "*"
 """Stands for all replicas of a revision whose balancing is Envoy's."""
 
@@ -84,12 +86,16 @@ def place_of(rules: ServiceRules | None, seen: Sequence[ReplicaSeen] | None) -> 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What is to be held: a request, on whose behalf, how many tokens, and since when (monotonic seconds)."""
+    """What is to be held: a request, on whose behalf, how many tokens, and since when (monotonic seconds).
+
+    `later`: it may take its time.
+    """
 
     request: Request
     key_id: str
     tokens: int
     since: float
+    later: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +140,11 @@ class Placing:
             default=0,
         )
 
-    async def reserve(self, place: Place, wanted: Wanted) -> Reserved | None:
-        """Room on the best replica that has it, in one step of the ledger; None: none has."""
+    async def reserve(self, place: Place, wanted: Wanted, beside: bool = False) -> Reserved | None:
+        """Room on the best replica that has it, in one step of the ledger; None: none has.
+
+        `beside`: most of each replica is kept for others, who ask from time to time.
+        """
         order = await self.order(place, wanted.request)
         hold = Hold(
             request_id=wanted.request.request_id,
@@ -147,7 +156,8 @@ class Placing:
         # What is larger than can be done in time gets a replica to itself.
         waited_s = self._clocks.monotonic() - wanted.since
         tokens = max(wanted.tokens, place.in_time(self.pace, waited_s))
-        room = replace(place.endpoint_room, tokens=tokens)
+        sequences = place.endpoint_room.sequences
+        room = Room(tokens=tokens, sequences=max(1, sequences // BESIDE_PARTS) if beside else sequences)
         chosen = await self._ledger.reserve(hold, order or (ALL,), room)
         if chosen is None:
             self.outdated()
