@@ -54,6 +54,8 @@ def test_each_request_of_others_takes_one_of_ours_away_but_the_last() -> None:
     for others, left in ((1, 7), (5, 3), (7, 1), (8, 1), (500, 1)):
         beside = pace.seen(Pace(window=32.0), Traffic(active=others, beside=8), 0, 50.0)
         assert pace.room(beside, 0, 50.0) == left
+    nobody_well = pace.seen(Pace(window=32.0), Traffic(active=1, beside=0), 0, 50.0)
+    assert pace.room(nobody_well, 0, 50.0) == 1
 
 
 def test_what_others_ask_is_seen_at_the_replicas_of_all_services_and_nowhere_else() -> None:

@@ -237,7 +237,7 @@ def test_options_override_the_spec(state: Path, control: FakeControl) -> None:
     )
     assert ran.code == 0, ran.err
     spec = control.specs[0]["spec"]
-    assert (spec["replicas"]["min"], spec["replicas"]["max"]) == (1, 1)
+    assert spec["replicas"] == {"min": 1, "max": 1, "external": None, "ca_file": None, "health_path": None}
     assert (spec["gateway"]["address"], spec["gateway"]["port"]) == ("0.0.0.0", 9443)
     assert spec["gateway"]["hostnames"] == ["a.test", "b.test"]
     assert spec["expect"]["context_tokens"] == 2048

@@ -3,6 +3,8 @@
 The gateway's admission lets interactive requests go first and refuses batch ones when its queue is full; this is the
 other side of it: a refusal is not hammered against, what interactive traffic leaves is found out again by and by, and
 while others ask the replicas too, they have a part of each replica, and each request of theirs takes one of ours away.
+Others are seen only where none of our requests waits in the gateway, as at servers of others, which nobody knows the
+room of; where the room is known, admission keeps ours back.
 """
 
 from __future__ import annotations
