@@ -53,6 +53,17 @@ def test_on_a_processor_what_is_held_weighs_more() -> None:
     assert pick(ask(PROMPT), replicas, memory, held_weight=0.5)[0] != A
 
 
+def test_a_replica_that_computes_no_prompt_now_goes_before_one_that_does() -> None:
+    busy, other = replica(A, 300, computing_tokens=200), replica(B, 500)
+    assert pick(ask(), [busy, other], PrefixMemory(100)) == (B, A)
+    assert pick(ask(), [replica(A, 300, computing_tokens=10**9), replica(B, 3001)], PrefixMemory(100)) == (A, B), (
+        "no more than it holds"
+    )
+    memory = PrefixMemory(100)
+    memory.enter(A, PROMPT)
+    assert pick(ask(PROMPT), [busy, other], memory) == (A, B), "what is cached there is worth the wait"
+
+
 def test_a_replica_that_says_that_it_is_full_comes_last() -> None:
     memory = PrefixMemory(100)
     memory.enter(A, PROMPT)

@@ -8,13 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gonogo.facts.gateway_hosts import GatewayHost
 from gonogo.tasks import pace
 from gonogo.tasks.asked import LONGEST_WINDOW_S, Wrong, estimate, read_request, read_window
 from gonogo.tasks.judge import LONGEST_LATER_S, Answer, Means, later_s, means, words
 from gonogo.tasks.lines import Line, mark_of, read_line
-from gonogo.tasks.pace import FEWEST, MOST, Pace, Traffic
-from gonogo.tasks.traffic import traffic_of
+from gonogo.tasks.pace import FEWEST, MOST, Pace
 
 CHAT = "/v1/chat/completions"
 
@@ -40,52 +38,18 @@ def test_refusals_of_what_was_under_way_together_halve_it_once_and_hold_everythi
     assert after.window == FEWEST and pace.room(after, 0, 999.0) == 1
 
 
-def test_while_others_ask_they_have_most_of_each_replica_and_for_a_while_after() -> None:
-    alone = pace.seen(Pace(window=32.0), Traffic(active=20, beside=2), 20, 50.0)
-    assert pace.room(alone, 20, 50.0) == 12
-    beside = pace.seen(alone, Traffic(active=21, beside=2), 20, 50.0)
-    assert pace.room(beside, 20, 50.0) == 0
-    paused = pace.seen(beside, Traffic(active=1, beside=2), 1, 51.0)
-    assert pace.room(paused, 1, 79.9) == 1, "they come again"
-    assert pace.room(paused, 0, 80.0) == 32, "what they left is ours again"
-
-
-def test_each_request_of_others_takes_one_of_ours_away_but_the_last() -> None:
-    for others, left in ((1, 7), (5, 3), (7, 1), (8, 1), (500, 1)):
-        beside = pace.seen(Pace(window=32.0), Traffic(active=others, beside=8), 0, 50.0)
-        assert pace.room(beside, 0, 50.0) == left
-    nobody_well = pace.seen(Pace(window=32.0), Traffic(active=1, beside=0), 0, 50.0)
-    assert pace.room(nobody_well, 0, 50.0) == 1
-
-
-def test_what_others_ask_is_seen_at_the_replicas_of_all_services_and_nowhere_else() -> None:
-    def host(active: int, healthy: bool | None = True) -> GatewayHost:
-        return GatewayHost(hostname="h", address="a:1", healthy=healthy, requests_active=active)
-
-    clusters = {"a/1": [host(3), host(4, False)], "b/2": [host(5, None)], "policy": [host(100)], "tasks": [host(9)]}
-    assert traffic_of(clusters, {}) == Traffic(active=12, beside=2)
-
-
-def test_a_replica_that_takes_many_at_once_has_a_quarter_of_them_for_us_beside_others() -> None:
-    hosts = [GatewayHost(hostname="h", address=f"a:{n}", healthy=True, requests_active=0) for n in range(2)]
-    for sequences, beside in ((1, 2), (4, 2), (7, 2), (8, 4), (256, 128)):
-        assert traffic_of({"a/1": hosts}, {"a/1": sequences}).beside == beside
-
-
 @given(
-    st.lists(st.tuples(st.sampled_from("arsw"), st.integers(0, 40), st.integers(0, 5)), max_size=60),
+    st.lists(st.tuples(st.sampled_from("arw"), st.integers(0, 5)), max_size=60),
     st.integers(0, 100),
 )
 def test_whatever_is_seen_the_window_keeps_its_bounds_and_never_stops_for_ever(steps: Any, running: int) -> None:
     now, at = 0.0, Pace()
-    for kind, number, wait in steps:
+    for kind, wait in steps:
         now += wait
         if kind == "a":
             at = pace.answered(at)
         elif kind == "r":
             at = pace.refused(at, now, float(wait))
-        elif kind == "s":
-            at = pace.seen(at, Traffic(active=number, beside=wait), running, now)
         assert FEWEST <= at.window <= MOST
         assert 0 <= pace.room(at, running, now) <= MOST
     assert pace.room(at, 0, now + 10.0) >= 1

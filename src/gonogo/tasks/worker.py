@@ -28,7 +28,7 @@ from gonogo.tasks.broker import broker_url
 from gonogo.tasks.database import NAME
 
 CONCURRENCY = 1
-"""One process with many requests under way: with two, each would take the other's for somebody who waits."""
+"""One process has many requests under way, and one pace."""
 LOOK_EVERY_S = 0.5
 MOVED_EVERY_S = 2.0
 STOP_LIMIT_S = 10.0

@@ -1,10 +1,10 @@
 """Which replica a request should go to, best first: by what each one holds, and by who has its beginning cached. Pure.
 
 The rule. A replica's cost is the work before the request's first token, in tokens of prompts: the prompt without the
-part that is cached there, and `held_weight` of what it holds already (the rest of that is answers, and prompts long
-computed). The least cost goes first. So a conversation stays where it was until that replica holds so much more than
-another that the prompt saved is not worth it: affinity is bounded by what it saves. A replica that says itself that it
-is full comes last, whatever it has cached.
+part that is cached there, the prompts that it computes now, and `held_weight` of what else it holds (the rest of that
+is answers, and prompts long computed). The least cost goes first. So a conversation stays where it was until that
+replica holds so much more than another that the prompt saved is not worth it: affinity is bounded by what it saves. A
+replica that says itself that it is full comes last, whatever it has cached.
 
 Every policy server remembers by itself what it sent where. So that two agree without talking, each conversation has a
 *home*, by rendezvous hashing of its first block that is not shared by many: while no replica is known to have more
@@ -36,13 +36,15 @@ takes about a tenth of a request's time, on a processor about half."""
 class ReplicaLoad:
     """What is known of one replica. `endpoint`: `ip:port`.
 
-    `held_tokens`, `held_requests`: of admitted requests (`ledger`). `active`: requests that Envoy has on it, None: not
+    `held_tokens`, `held_requests`: of admitted requests (`ledger`), `computing_tokens` of them of prompts that it still
+    computes, as far as that is known. `active`: requests that Envoy has on it, None: not
     looked at. `waiting`: in the engine's own queue. `cache_used`: share of its KV cache, None: not known.
     """
 
     endpoint: str
     healthy: bool
     held_tokens: int = 0
+    computing_tokens: int = 0
     held_requests: int = 0
     active: int | None = None
     waiting: int = 0
@@ -138,7 +140,8 @@ def pick(
         saved = min(reused[each.endpoint] * ask.block_tokens, ask.prompt_tokens - 1)
         if each.endpoint == home:
             saved = max(saved, int(ask.prompt_tokens * HOME_SHARE))
-        return held_weight * (each.held_tokens + unseen) - saved
+        computing = min(each.computing_tokens, each.held_tokens)
+        return computing + held_weight * (each.held_tokens - computing + unseen) - saved
 
     order = sorted(healthy, key=lambda each: (each.full, cost(each), -weights.get(each.endpoint, 0), each.endpoint))
     return tuple(each.endpoint for each in order)
