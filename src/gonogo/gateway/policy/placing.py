@@ -13,7 +13,7 @@ from typing import Callable, Sequence
 from gonogo.gateway.policy.gate import Admitted
 from gonogo.gateway.policy.ledger import Held, Hold, Ledger, Room
 from gonogo.gateway.policy.pace import Pace
-from gonogo.gateway.policy.pick import HELD_WEIGHT, HELD_WEIGHT_ON_CPU, Ask, PrefixMemory, ReplicaLoad, pick
+from gonogo.gateway.policy.pick import ON_CARDS, ON_CPU, Ask, PrefixMemory, ReplicaLoad, pick
 from gonogo.gateway.policy.replicas import ReplicaSeen
 from gonogo.gateway.policy.request import Request
 from gonogo.gateway.policy.room import UNBOUNDED, room_of
@@ -190,7 +190,7 @@ class Placing:
         ask = Ask(prompt_tokens=request.prompt_tokens, prefix=request.prefix, block_tokens=BLOCK_TOKENS)
         on_cpu = place.rules.engine in (LLAMACPP, VLLM_CPU)
         loads = [self._load(each) for each in place.seen]
-        return pick(ask, loads, self._memory, HELD_WEIGHT_ON_CPU if on_cpu else HELD_WEIGHT)
+        return pick(ask, loads, self._memory, ON_CPU if on_cpu else ON_CARDS)
 
     def _fresh_tokens(self, request: Request, order: Sequence[str]) -> int:
         cached = self._memory.reused(order[0], request.prefix) * BLOCK_TOKENS if order else 0

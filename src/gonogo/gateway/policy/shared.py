@@ -120,7 +120,8 @@ class SharedLedger:
         for name, value in zip(pairs[::2], pairs[1::2], strict=True):
             what, _, endpoint = str(name, "utf-8").partition(" ")
             found.setdefault(endpoint, {})[what] = int(value)
-        return {endpoint: _held(each, now_ms) for endpoint, each in found.items()}
+        # Of what holds nothing more a server of another version may have left a word behind.
+        return {endpoint: _held(each, now_ms) for endpoint, each in found.items() if "sequences" in each}
 
 
 def _taken(taking: Taking, names: Sequence[str], answer: Sequence[int]) -> Taken:
