@@ -77,6 +77,7 @@ def test_whatever_is_seen_the_window_keeps_its_bounds_and_never_stops_for_ever(s
 def test_what_may_pass_is_tried_again_and_what_is_wrong_is_not(answer: Answer, meaning: Means) -> None:
     assert means(answer) is meaning
     assert all(words(answer))
+    assert ("`result`" in words(answer)[1]) == (meaning is Means.FAILED), "of the others no answer is kept"
 
 
 def test_the_gateway_says_how_long_to_wait_else_it_is_longer_each_time() -> None:

@@ -139,7 +139,8 @@ def _told(error: Exception) -> Refusal | None:
     if isinstance(error, ControlSilent):
         return Refusal("ControlSilent", WORLD_DID_NOT_COMPLY, {"words": str(error)})
     if isinstance(error, StoreError):
-        return Refusal("StateUnusable", WORLD_DID_NOT_COMPLY, {"words": error.seen, "remedy": error.remedy})
+        reason, values = error.refusal
+        return Refusal(reason, WORLD_DID_NOT_COMPLY, values)
     return None
 
 

@@ -50,12 +50,15 @@ def later_s(answer: Answer, tried: int) -> float:
 
 
 def words(answer: Answer) -> tuple[str, str]:
-    """Reason and message for the task's owner. Ours alone: what the engine or the gateway said is in the result."""
+    """Reason and message for the task's owner. Ours alone: what the gateway said is in the result of one that failed
+    for good; of one that is tried again nothing is kept.
+    """
     if answer.status == 0:
         code = answer.code or "no_answer"
         return code, _NO_ANSWER.get(code, "The gateway gave no answer.")
     reason = answer.code or f"http_{answer.status}"
-    return reason, f"The gateway answered with status {answer.status}; `result` has its words."
+    kept = "; `result` has its words" if means(answer) is Means.FAILED else ""
+    return reason, f"The gateway answered with status {answer.status}{kept}."
 
 
 _NO_ANSWER: Mapping[str, str] = {

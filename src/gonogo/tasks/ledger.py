@@ -116,8 +116,7 @@ def cancel_batch(c: sqlite3.Connection, batch_id: str, reason: str, message: str
 def expire(c: sqlite3.Connection, now: float, most: int) -> int:
     """At most `most` open tasks whose window has ended; how many. A running one's answer comes too late."""
     return c.execute(
-        "UPDATE tasks SET state = 'failed', lease = NULL, reason = 'expired', finished_at = ?, message ="
-        " 'The task was not done before its window ended: ' || coalesce(message, 'it had not been its turn.')"
+        f"UPDATE tasks SET state = 'failed', lease = NULL, reason = 'expired', finished_at = ?, message = {_TOO_LATE}"
         f" WHERE number IN (SELECT number FROM tasks WHERE {_IS_OPEN} AND expires_at <= ? LIMIT ?)",
         (now, now, most),
     ).rowcount
@@ -204,6 +203,15 @@ def _rank(new: NewTask) -> int:
 
 
 _IS_OPEN = f"state IN ({', '.join(repr(state.value) for state in OPEN)})"
+_TOO_LATE = (
+    "'The task was not done before its window ended: ' || CASE"
+    " WHEN state = 'queued' AND message IS NULL THEN 'it had not been its turn.'"
+    " WHEN state = 'queued' THEN 'it waited to be tried again. ' || message"
+    f" ELSE CASE WHEN rank = {OF_AGENT} THEN 'its agent was at work' ELSE 'it was being asked' END"
+    " || ' when its time was up, first taken ' || max(0, round(expires_at - started_at, 1)) || ' s before.'"
+    " || coalesce(' Before that: ' || message, '') END"
+)
+"""What is true of a task when its window ends: a message is what its last try ended with, not what runs now."""
 _GIVEN = (
     *("task_id", "owner", "idempotency_key", "batch_id", "line", "mark", "url", "model", "tokens"),
     *("created_at", "expires_at"),
