@@ -21,6 +21,7 @@ from typing import Sequence
 from urllib.parse import quote
 
 from gonogo.runtimes.paths import StatePaths
+from gonogo.runtimes.tell import tell
 from gonogo.store.faults import StoreError
 from gonogo.tasks.agents.nouns import RANK as OF_AGENT
 from gonogo.tasks.agents.runs import WAITING
@@ -74,7 +75,7 @@ def _wait_for_url(paths: StatePaths) -> str:
         except (OSError, ValueError, StoreError) as error:
             if str(error) != told:
                 told = str(error)
-                print(f"where the queue's bell hangs cannot be read: {told}", file=sys.stderr, flush=True)
+                tell(f"where the queue's bell hangs cannot be read: {told}")
         time.sleep(LOOK_EVERY_S)
 
 
