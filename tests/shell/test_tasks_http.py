@@ -77,3 +77,43 @@ def test_a_wrong_method_is_told_which_there_are(client: TestClient, method: str,
 def test_an_odd_path_is_not_repeated(client: TestClient) -> None:
     for path in ("/v1/tasks/a/" + "x" * 200, "/v1/tasks/a/b:%20c", "/v1/tasks/a/%e4%b8%ad"):
         assert error(client.get(path), 404, "unknown_path")["message"].startswith("There is no GET such path. ")
+
+
+FILE = ("file", ("in.jsonl", b"{}"))
+PURPOSE = ("purpose", (None, b"batch"))
+
+
+def upload(client: TestClient, *parts: Any) -> Any:
+    return client.post("/v1/files", files=list(parts))
+
+
+@pytest.mark.parametrize(
+    ("parts", "code", "message"),
+    [
+        ((PURPOSE,), "invalid_upload", "An upload has one field `file`, this one has none."),
+        ((PURPOSE, FILE, FILE), "invalid_upload", "An upload has one field `file`, this one has 2."),
+        ((FILE,), "invalid_purpose", "`purpose` must be batch, and is missing."),
+        ((FILE, ("purpose", (None, b"fine-tune"))), "invalid_purpose", "`purpose` must be batch, and is another."),
+        (
+            (PURPOSE, ("expires_after[seconds]", (None, b"3600")), FILE),
+            "unknown_field",
+            "There is no field `expires_after`; there are purpose, file.",
+        ),
+        (
+            (PURPOSE, ("secret words", (None, b"x")), FILE),
+            "unknown_field",
+            "There is no field `with an odd name`; there are purpose, file.",
+        ),
+    ],
+)
+def test_an_upload_says_which_field_is_wrong_and_nothing_of_it_is_kept(
+    client: TestClient, parts: Any, code: str, message: str
+) -> None:
+    assert error(upload(client, *parts), 400, code)["message"] == message
+    assert client.get("/v1/files").json()["data"] == []
+
+
+def test_an_upload_that_breaks_off_is_told_so(client: TestClient) -> None:
+    whole = b'--B\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n{}\r\n'
+    sent = client.post("/v1/files", content=whole, headers={"content-type": "multipart/form-data; boundary=B"})
+    assert "ended before its closing boundary" in error(sent, 400, "invalid_upload")["message"]

@@ -12,12 +12,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from gonogo.tasks import files
-from gonogo.tasks.asked import Wrong
+from gonogo.tasks.asked import Wrong, only
 from gonogo.tasks.bounds import TooMuch
 from gonogo.tasks.files import PURPOSES, File
 from gonogo.tasks.http.desk import Desk, NotThere, listed, number, owner
 from gonogo.tasks.vault import Writing
 
+FIELDS = ("purpose", "file")
 MOST_FILE_BYTES = 2 * 2**30
 MOST_FIELD_BYTES = 1024
 FRAME_BYTES = 8192
@@ -184,11 +185,16 @@ class _Form:
 
     def check(self) -> None:
         """Raises `Wrong` for what is missing."""
-        if not self.whole or self._files != 1:
-            raise Wrong("invalid_upload", "The upload must have one `file`, and be sent to its end.", "file")
+        if not self.whole:
+            raise Wrong("invalid_upload", "The upload ended before its closing boundary: send it once more.", "file")
+        if self._files != 1:
+            raise Wrong(
+                "invalid_upload", f"An upload has one field `file`, this one has {self._files or 'none'}.", "file"
+            )
         purpose = self.fields.get("purpose")
         if purpose != PURPOSES[0]:
-            raise Wrong("invalid_purpose", f"`purpose` must be {PURPOSES[0]}.", "purpose")
+            seen = "is missing" if purpose is None else "is another"
+            raise Wrong("invalid_purpose", f"`purpose` must be {PURPOSES[0]}, and {seen}.", "purpose")
 
     def _part_begins(self) -> None:
         self._disposition, self._field = b"", ""
@@ -204,6 +210,7 @@ class _Form:
     def _headers_end(self) -> None:
         _, options = parse_options_header(self._disposition)
         self._field = options.get(b"name", b"").decode("utf-8", "replace")
+        only({self._field.partition("[")[0]: None}, FIELDS)  # of expires_after[anchor] its first part
         if self._field == "file":
             self._files += 1
             self.name = options.get(b"filename", b"upload").decode("utf-8", "replace")[:255]
