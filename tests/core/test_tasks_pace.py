@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,14 +10,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gonogo.facts.gateway_hosts import GatewayHost
+from gonogo.gateway.policy.body import MAX_DEPTH
 from gonogo.tasks import pace
-from gonogo.tasks.asked import LONGEST_WINDOW_S, Wrong, estimate, read_request, read_window
+from gonogo.tasks.asked import (
+    DEEPEST,
+    LONGEST_WINDOW_S,
+    MOST_TOKENS,
+    Wrong,
+    estimate,
+    read_name,
+    read_request,
+    read_window,
+)
 from gonogo.tasks.judge import LONGEST_LATER_S, Answer, Means, later_s, means, words
 from gonogo.tasks.lines import Line, mark_of, read_line
 from gonogo.tasks.pace import FEWEST, MOST, Pace, Traffic
 from gonogo.tasks.traffic import traffic_of
 
 CHAT = "/v1/chat/completions"
+
+
+def nested(depth: int) -> Any:
+    value: Any = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
 
 
 def test_while_all_goes_well_the_window_grows_by_one_each_time_it_was_worked_off() -> None:
@@ -180,6 +198,36 @@ def test_no_line_of_a_batch_is_too_odd_to_be_read(text: bytes) -> None:
 def test_a_deep_line_and_a_long_one_are_wrong_like_others() -> None:
     assert read_line(b"[" * 200_000, CHAT).wrong == ("invalid_json_line", "This line is not parseable as valid JSON.")
     assert read_line(None, CHAT).wrong == ("line_too_long", "The line is longer than 32 MiB.")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"model": "\ud800", "messages": []}, "invalid_model"),
+        ({"messages": [{"content": nested(63)}]}, "invalid_body"),
+        ({"messages": [{"content": nested(400)}]}, "invalid_body"),
+    ],
+)
+def test_what_no_ledger_can_hold_is_told_of_a_line(body: Any, code: str) -> None:
+    text = json.dumps({"custom_id": "a", "method": "POST", "url": CHAT, "body": body}).encode()
+    wrong = read_line(text, CHAT).wrong
+    assert wrong is not None and wrong[0] == code and "\ud800" not in wrong[1]
+
+
+def test_depth_as_the_gateway_takes_it_is_taken() -> None:
+    assert DEEPEST == MAX_DEPTH
+    assert read_request(CHAT, {"messages": [{"content": nested(61)}]}).tokens == 256
+
+
+@pytest.mark.parametrize("most", [2**31, 2**64, 10**400])
+def test_no_request_is_guessed_to_cost_more_than_a_ledger_can_hold(most: int) -> None:
+    assert read_request(CHAT, {"messages": [], "max_tokens": most}).tokens == MOST_TOKENS
+
+
+@pytest.mark.parametrize("text", ["\ud800", "", "x" * 257, 7])
+def test_a_name_is_a_short_whole_text(text: Any) -> None:
+    with pytest.raises(Wrong, match="`idempotency_key`"):
+        read_name(text, "idempotency_key")
 
 
 def test_marks_tell_custom_ids_apart_within_their_batch_alone() -> None:
