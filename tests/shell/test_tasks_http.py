@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import replace
 from typing import Any, Iterator
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from gonogo.runtimes.paths import StatePaths
 from gonogo.spec.queue import Queue as AskedOfQueue
 from gonogo.tasks.bounds import Bounds
 from gonogo.tasks.database import GroupWriter
-from gonogo.tasks.http.desk import KEY_HEADER, Desk
+from gonogo.tasks.http.desk import KEY_HEADER, Desk, Reply, answering
 from gonogo.tasks.http.server import application
 from gonogo.tasks.places import open_queue
 
@@ -27,10 +31,10 @@ class NoBell:
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     queue = open_queue(StatePaths.of(tmp_path_factory.mktemp("http") / "state"))
     writer, told = GroupWriter(queue.database), list[str]()
-    desk = Desk(
+    yield Desk(
         queue=queue,
         writer=writer,
         bell=NoBell(),  # type: ignore[arg-type]
@@ -38,10 +42,14 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         wall=time.time,
         tell=told.append,
     )
-    with TestClient(application(desk), BASE, headers={KEY_HEADER: "alice00000"}, follow_redirects=False) as made:
-        yield made
     writer.close()
     assert told == [], "nothing that is asked here is a fault of ours"
+
+
+@pytest.fixture
+def client(desk: Desk) -> Iterator[TestClient]:
+    with TestClient(application(desk), BASE, headers={KEY_HEADER: "alice00000"}, follow_redirects=False) as made:
+        yield made
 
 
 def error(response: Any, status: int, code: str) -> Any:
@@ -117,3 +125,67 @@ def test_an_upload_that_breaks_off_is_told_so(client: TestClient) -> None:
     whole = b'--B\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n{}\r\n'
     sent = client.post("/v1/files", content=whole, headers={"content-type": "multipart/form-data; boundary=B"})
     assert "ended before its closing boundary" in error(sent, 400, "invalid_upload")["message"]
+
+
+def begin(client: TestClient, **fields: Any) -> Any:
+    asked = {"endpoint": "/v1/chat/completions", "completion_window": "1h", **fields}
+    sent = json.dumps({name: value for name, value in asked.items() if value != "absent"})
+    return client.post("/v1/batches", content=sent)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("absent", "`input_file_id` must be the id of an uploaded file, and is missing."),
+        (None, "`input_file_id` must be the id of an uploaded file, and is missing."),
+        (["file-1"], "`input_file_id` must be the id of an uploaded file, and is a list."),
+    ],
+)
+def test_a_batch_without_a_file_is_told_which_field_it_is(client: TestClient, given: Any, message: str) -> None:
+    found = error(begin(client, input_file_id=given), 400, "invalid_file")
+    assert (found["message"], found["param"]) == (message, "input_file_id")
+
+
+@pytest.mark.parametrize("file_id", ["file-none", "", "\ud800", "\u4e2d"])
+def test_a_batch_of_a_file_that_is_not_there_names_the_field(client: TestClient, file_id: str) -> None:
+    assert error(begin(client, input_file_id=file_id), 404, "not_found")["param"] == "input_file_id"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ([], "`metadata` must be an object, it is a list."),
+        ({str(n): "x" for n in range(17)}, "`metadata` has 17 entries; there may be 16."),
+        ({"a": "b", "n" * 65: "x"}, "Entry 2 of `metadata`: its name has 65 characters; there may be 64."),
+        ({"a": 1}, "Entry 1 of `metadata`: its value must be a string, it is a number."),
+        ({"a": "x" * 513}, "Entry 1 of `metadata`: its value has 513 characters; there may be 512."),
+        (
+            {"a": "\ud800"},
+            "Entry 1 of `metadata`: it holds half a character: an escape from \\ud800 to \\udfff without its pair.",
+        ),
+    ],
+)
+def test_what_is_wrong_with_metadata_is_told_by_its_place(client: TestClient, metadata: Any, message: str) -> None:
+    file_id = upload(client, PURPOSE, FILE).json()["id"]
+    found = error(begin(client, input_file_id=file_id, metadata=metadata), 400, "invalid_metadata")
+    assert (found["message"], found["param"]) == (message, "metadata")
+    assert client.get("/v1/batches").json()["data"] == []
+    assert client.delete(f"/v1/files/{file_id}").status_code == 200
+
+
+def test_half_a_character_of_an_engine_goes_out_as_it_came() -> None:
+    assert Reply({"said": "\ud83d"}).body == b'{"said":"\\ud83d"}'
+    assert Reply({"said": "\u4e2d"}).body == '{"said":"\u4e2d"}'.encode()
+
+
+def test_a_bug_of_ours_is_told_as_ours_and_its_words_are_told_nobody(desk: Desk) -> None:
+    async def broken(_desk: Desk, _request: Any) -> Any:
+        raise KeyError("secret words")
+
+    told = list[str]()
+    answer = answering(replace(desk, tell=told.append), broken)
+    with TestClient(Starlette(routes=[Route("/v1/tasks", answer)]), BASE) as client:
+        sent = client.get("/v1/tasks")
+    error(sent, 500, "queue_error")
+    assert sent.headers["x-gonogo-wrapped"] == "1" and "secret" not in sent.text
+    assert len(told) == 1 and told[0].startswith("KeyError at ") and "secret" not in told[0]

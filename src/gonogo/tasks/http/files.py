@@ -9,13 +9,13 @@ from typing import Any, AsyncIterator, Iterator
 
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from gonogo.tasks import files
-from gonogo.tasks.asked import Wrong, only
+from gonogo.tasks.asked import Wrong, is_whole, only
 from gonogo.tasks.bounds import TooMuch
 from gonogo.tasks.files import PURPOSES, File
-from gonogo.tasks.http.desk import Desk, NotThere, listed, number, owner
+from gonogo.tasks.http.desk import Desk, NotThere, Reply, listed, number, owner
 from gonogo.tasks.vault import Writing
 
 FIELDS = ("purpose", "file")
@@ -61,14 +61,14 @@ async def create(desk: Desk, request: Request) -> Response:
     except TooMuch:
         await asyncio.to_thread(desk.queue.vault.remove, file_id)
         raise
-    return JSONResponse(shown(desk, row))
+    return Reply(shown(desk, row))
 
 
 async def listing(desk: Desk, request: Request) -> Response:
     """This key's files, newest first."""
     whose, limit = owner(request), number(request, "limit", LARGEST_PAGE, LARGEST_PAGE)
     after, purpose = request.query_params.get("after"), request.query_params.get("purpose")
-    since = None if after is None else await file_of(desk, after, whose)
+    since = None if after is None else await file_of(desk, after, whose, "after")
 
     def look() -> tuple[File, ...]:
         with desk.queue.database.reading() as c:
@@ -79,7 +79,7 @@ async def listing(desk: Desk, request: Request) -> Response:
 
 
 async def get(desk: Desk, request: Request) -> Response:
-    return JSONResponse(shown(desk, await file_of(desk, request.path_params["file_id"], owner(request))))
+    return Reply(shown(desk, await file_of(desk, request.path_params["file_id"], owner(request))))
 
 
 async def content(desk: Desk, request: Request) -> Response:
@@ -101,19 +101,19 @@ async def delete(desk: Desk, request: Request) -> Response:
 
     await asyncio.wrap_future(desk.writer.write(remove))
     await asyncio.to_thread(desk.queue.vault.remove, row.file_id)
-    return JSONResponse({"id": row.file_id, "object": "file", "deleted": True})
+    return Reply({"id": row.file_id, "object": "file", "deleted": True})
 
 
-async def file_of(desk: Desk, file_id: str, whose: str) -> File:
-    """A file of this owner's. Raises `NotThere`."""
+async def file_of(desk: Desk, file_id: str, whose: str, param: str | None = None) -> File:
+    """A file of this owner's. Raises `NotThere`; `param` names the field that asks for it."""
 
     def look() -> File | None:
         with desk.queue.database.reading() as c:
-            return files.file(c, file_id, whose)
+            return files.file(c, file_id, whose) if is_whole(file_id) else None
 
     row = await asyncio.to_thread(look)
     if row is None:
-        raise NotThere("file", file_id)
+        raise NotThere("file", file_id, param)
     return row
 
 

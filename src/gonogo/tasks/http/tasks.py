@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Mapping, Sequence
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from gonogo.tasks import ledger
 from gonogo.tasks.agents import runs
@@ -17,7 +17,7 @@ from gonogo.tasks.agents.nouns import URL, Run
 from gonogo.tasks.agents.shown import opened_step, shown_agent
 from gonogo.tasks.agents.tools import Missing, find_tools
 from gonogo.tasks.asked import Wrong, kind, only, read_name, read_request, read_window
-from gonogo.tasks.http.desk import LARGEST_PAGE, Desk, NotThere, body, listed, number, owner
+from gonogo.tasks.http.desk import LARGEST_PAGE, Desk, NotThere, Reply, body, listed, number, owner
 from gonogo.tasks.nouns import DEFAULT_WINDOW_S, OPEN, State, Task
 from gonogo.tasks.requests import Wish, new_task, record
 
@@ -50,8 +50,8 @@ async def create(desk: Desk, request: Request) -> Response:
     made = await asyncio.wrap_future(desk.writer.write(write))
     asyncio.get_running_loop().run_in_executor(None, desk.bell.ring)
     if several is None:
-        return JSONResponse((await _shown(desk, made))[0], status_code=202)
-    return JSONResponse({"object": "list", "data": await _shown(desk, made)}, status_code=202)
+        return Reply((await _shown(desk, made))[0], status_code=202)
+    return Reply({"object": "list", "data": await _shown(desk, made)}, status_code=202)
 
 
 async def listing(desk: Desk, request: Request) -> Response:
@@ -81,7 +81,7 @@ async def get(desk: Desk, request: Request) -> Response:
         left_s = until - asyncio.get_running_loop().time()
         if task.state not in OPEN or left_s <= 0:
             result = await asyncio.to_thread(partial(_result, desk, task))
-            return JSONResponse({**(await _shown(desk, [task]))[0], "result": result})
+            return Reply({**(await _shown(desk, [task]))[0], "result": result})
         await asyncio.sleep(min(LOOK_EVERY_S, left_s))
 
 
@@ -89,7 +89,7 @@ async def cancel(desk: Desk, request: Request) -> Response:
     """Not wanted any more; one that has ended stays as it is."""
     task = await _task(desk, request.path_params["task_id"], owner(request))
     await asyncio.wrap_future(desk.writer.write(lambda c: ledger.cancel(c, [task.number], desk.wall())))
-    return JSONResponse((await _shown(desk, [await _task(desk, task.task_id, task.owner)]))[0])
+    return Reply((await _shown(desk, [await _task(desk, task.task_id, task.owner)]))[0])
 
 
 async def steps(desk: Desk, request: Request) -> Response:
