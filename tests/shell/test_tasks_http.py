@@ -14,11 +14,13 @@ from starlette.testclient import TestClient
 
 from gonogo.runtimes.paths import StatePaths
 from gonogo.spec.queue import Queue as AskedOfQueue
+from gonogo.tasks.asked import NotAllowed
 from gonogo.tasks.bounds import Bounds
 from gonogo.tasks.database import GroupWriter
 from gonogo.tasks.http.desk import KEY_HEADER, Desk, Reply, answering
 from gonogo.tasks.http.server import application
 from gonogo.tasks.places import open_queue
+from tests.shell.tasks_parts import chat
 
 BASE = "http://tasks"
 
@@ -189,3 +191,55 @@ def test_a_bug_of_ours_is_told_as_ours_and_its_words_are_told_nobody(desk: Desk)
     error(sent, 500, "queue_error")
     assert sent.headers["x-gonogo-wrapped"] == "1" and "secret" not in sent.text
     assert len(told) == 1 and told[0].startswith("KeyError at ") and "secret" not in told[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [
+        ("/v1/tasks?status=dead", "limit, after, state"),
+        ("/v1/tasks/task_1?status=dead", "wait"),
+        ("/v1/tasks/task_1/steps?status=dead", "limit, after"),
+        ("/v1/files?status=dead", "limit, after, purpose, order"),
+        ("/v1/batches?status=dead", "limit, after"),
+    ],
+)
+def test_a_filter_that_there_is_not_is_told_and_not_dropped(client: TestClient, path: str, known: str) -> None:
+    found = error(client.get(path), 400, "invalid_query")
+    assert (found["message"], found["param"]) == (f"There is no parameter `status`; there are {known}.", "status")
+
+
+@pytest.mark.parametrize("what", ["tasks", "files", "batches"])
+def test_a_page_after_what_is_not_there_names_the_parameter(client: TestClient, what: str) -> None:
+    assert error(client.get(f"/v1/{what}?after=none"), 404, "not_found")["param"] == "after"
+
+
+def test_files_are_listed_in_either_order_page_by_page(client: TestClient) -> None:
+    made = [upload(client, PURPOSE, FILE).json()["id"] for _ in range(3)]
+    for order, wanted in (("asc", made), ("desc", made[::-1])):
+        first = client.get("/v1/files", params={"order": order, "limit": 2}).json()
+        rest = client.get("/v1/files", params={"order": order, "after": first["last_id"]}).json()
+        assert [one["id"] for page in (first, rest) for one in page["data"]] == wanted
+        assert (first["has_more"], rest["has_more"]) == (True, False)
+    assert error(client.get("/v1/files?order=newest"), 400, "invalid_query")["param"] == "order"
+    for file_id in made:
+        client.delete(f"/v1/files/{file_id}")
+
+
+def test_a_header_that_stands_for_one_task_is_not_dropped_for_a_list(client: TestClient) -> None:
+    sent = {"json": {"tasks": [{"body": chat("a")}]}, "headers": {"idempotency-key": "k"}}
+    error(client.post("/v1/tasks", **sent), 400, "invalid_name")
+    assert client.get("/v1/tasks").json()["data"] == []
+
+
+def test_a_look_may_wait_for_nothing(client: TestClient) -> None:
+    task_id = client.post("/v1/tasks", json={"body": chat("a")}).json()["id"]
+    assert client.get(f"/v1/tasks/{task_id}?wait=0").json()["state"] == "queued"
+    assert error(client.get(f"/v1/tasks/{task_id}?wait=61"), 400, "invalid_query")["param"] == "wait"
+
+
+def test_who_may_not_is_told_as_the_gateway_tells_it(desk: Desk) -> None:
+    async def barred(_desk: Desk, _request: Any) -> Any:
+        raise NotAllowed("insufficient_scope", "The API key may not run agents.", "agent")
+
+    with TestClient(Starlette(routes=[Route("/v1/tasks", answering(desk, barred))]), BASE) as client:
+        assert error(client.get("/v1/tasks"), 403, "insufficient_scope")["type"] == "permission_error"

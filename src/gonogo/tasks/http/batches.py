@@ -12,7 +12,7 @@ from starlette.responses import Response
 from gonogo.tasks import batches, ledger
 from gonogo.tasks.asked import ENDPOINTS, HOLDS_HALF, Wrong, is_whole, kind, read_window
 from gonogo.tasks.batches import Batch
-from gonogo.tasks.http.desk import LARGEST_PAGE, Desk, NotThere, Reply, body, listed, number, owner
+from gonogo.tasks.http.desk import LARGEST_PAGE, Desk, NotThere, Reply, asks_only, body, listed, number, owner
 from gonogo.tasks.http.files import file_of
 from gonogo.tasks.nouns import Counts
 
@@ -65,6 +65,7 @@ async def create(desk: Desk, request: Request) -> Response:
 
 async def listing(desk: Desk, request: Request) -> Response:
     """This key's batches, newest first."""
+    asks_only(request, "limit", "after")
     whose, limit = owner(request), number(request, "limit", 20, LARGEST_PAGE)
     after = request.query_params.get("after")
 

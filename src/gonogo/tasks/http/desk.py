@@ -113,13 +113,21 @@ async def body(request: Request, known: tuple[str, ...]) -> Mapping[str, Any]:
     return given
 
 
-def number(request: Request, name: str, default: int, most: int) -> int:
-    """A whole number of the query, from 1 to `most`. Raises `Wrong`."""
+def asks_only(request: Request, *known: str) -> None:
+    """Raises `Wrong` for a parameter of the query that there is not: a filter that is dropped lists too much."""
+    for name in request.query_params:
+        if name not in known:
+            shown = name if name.isascii() and name.isidentifier() and len(name) <= 64 else "with an odd name"
+            raise Wrong("invalid_query", f"There is no parameter `{shown}`; there are {', '.join(known)}.", shown)
+
+
+def number(request: Request, name: str, default: int, most: int, least: int = 1) -> int:
+    """A whole number of the query, from `least` to `most`. Raises `Wrong`."""
     text = request.query_params.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
-        raise Wrong("invalid_query", f"`{name}` must be a whole number from 1 to {most}.", name)
+    if not (text.isascii() and text.isdigit() and least <= int(text[:9]) <= most):
+        raise Wrong("invalid_query", f"`{name}` must be a whole number from {least} to {most}.", name)
     return int(text[:9])
 
 
@@ -151,7 +159,7 @@ def error(
 ) -> Response:
     """OpenAI's envelope, as the gateway's own errors have it."""
     kind = "invalid_request_error" if status < 500 else "server_error"
-    kind = "rate_limit_error" if status == 429 else kind
+    kind = {403: "permission_error", 429: "rate_limit_error"}.get(status, kind)
     request_id = request.headers.get("x-request-id")
     inside = {"message": message, "type": kind, "param": param, "code": code, "hop": "tasks", "request_id": request_id}
     # The gateway leaves an error as it is that says so; the header goes no further.

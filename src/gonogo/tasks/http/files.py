@@ -15,7 +15,7 @@ from gonogo.tasks import files
 from gonogo.tasks.asked import Wrong, is_whole, only
 from gonogo.tasks.bounds import TooMuch
 from gonogo.tasks.files import PURPOSES, File
-from gonogo.tasks.http.desk import Desk, NotThere, Reply, listed, number, owner
+from gonogo.tasks.http.desk import Desk, NotThere, Reply, asks_only, listed, number, owner
 from gonogo.tasks.vault import Writing
 
 FIELDS = ("purpose", "file")
@@ -65,14 +65,18 @@ async def create(desk: Desk, request: Request) -> Response:
 
 
 async def listing(desk: Desk, request: Request) -> Response:
-    """This key's files, newest first."""
+    """This key's files, newest first, or with `order=asc` oldest first."""
+    asks_only(request, "limit", "after", "purpose", "order")
     whose, limit = owner(request), number(request, "limit", LARGEST_PAGE, LARGEST_PAGE)
     after, purpose = request.query_params.get("after"), request.query_params.get("purpose")
+    order = request.query_params.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise Wrong("invalid_query", "`order` must be asc or desc.", "order")
     since = None if after is None else await file_of(desk, after, whose, "after")
 
     def look() -> tuple[File, ...]:
         with desk.queue.database.reading() as c:
-            return files.page(c, whose, after=since, limit=limit + 1, purpose=purpose)
+            return files.page(c, whose, after=since, limit=limit + 1, purpose=purpose, oldest_first=order == "asc")
 
     found = await asyncio.to_thread(look)
     return listed([shown(desk, row) for row in found[:limit]], len(found) > limit)
