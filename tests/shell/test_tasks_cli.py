@@ -84,6 +84,14 @@ def test_dead_letters_are_listed_with_their_reason_and_run_once_more(queue: Queu
     assert told("dead")["dead"] == []
 
 
+def test_what_is_done_is_not_run_again_and_keeps_its_answer(queue: Queue, told: Any) -> None:
+    (task,) = leave(queue)
+    work(queue, State.DONE)
+    assert told("retry", task) == {"retried": 0}
+    shown = told("show", task, "--result")
+    assert (shown["state"], shown["result"]["body"]) == ("done", "answer")
+
+
 def test_a_task_and_a_batch_are_cancelled_by_their_ids(queue: Queue, told: Any) -> None:
     (task,) = leave(queue)
     later: Any = (
