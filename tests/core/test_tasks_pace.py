@@ -141,6 +141,18 @@ def test_the_gateway_says_how_long_to_wait_else_it_is_longer_each_time() -> None
 
 
 @pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "The gateway answered with status 400; `result` has its words."),
+        (503, "The gateway had no room or no replica (status 503): it is asked again, and no try is used up."),
+        (500, "The gateway answered with status 500, which may pass."),
+    ],
+)
+def test_only_of_an_answer_that_is_kept_it_is_said_that_there_is_one(status: int, message: str) -> None:
+    assert words(Answer(status=status)) == (f"http_{status}", message)
+
+
+@pytest.mark.parametrize(
     ("body", "tokens"),
     [
         ({"messages": [{"role": "user", "content": "x" * 300}], "max_tokens": 50}, 151),
