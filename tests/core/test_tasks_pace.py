@@ -207,8 +207,30 @@ def test_no_line_of_a_batch_is_too_odd_to_be_read(text: bytes) -> None:
     assert isinstance(line, Line) and (line.asked is None) == (line.wrong is not None)
 
 
-def test_a_deep_line_and_a_long_one_are_wrong_like_others() -> None:
-    assert read_line(b"[" * 200_000, CHAT).wrong == ("invalid_json_line", "This line is not parseable as valid JSON.")
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        (b"[" * 200_000, "it is nested too deep"),
+        (b'{"custom_id" "a"}', "Expecting ':' delimiter at character 14"),
+        (b'{"a": "\x00"}', "Invalid control character at character 8"),
+        (b'{"a": "\xff"}', "byte 8 is not UTF-8"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "a number has too many digits"),
+        (b"{}{}", "Extra data at character 3"),
+    ],
+)
+def test_a_line_that_is_no_json_is_told_where_and_why(text: bytes, seen: str) -> None:
+    assert read_line(text, CHAT).wrong == ("invalid_json_line", f"This line is not parseable as valid JSON: {seen}.")
+
+
+@pytest.mark.parametrize(
+    ("value", "seen"), [(None, "is missing"), ("", "has 0"), ("x" * 513, "has 513"), (7, "is a number")]
+)
+def test_a_custom_id_is_told_as_it_was_seen(value: Any, seen: str) -> None:
+    wrong = read_line(json.dumps({"custom_id": value}).encode(), CHAT).wrong
+    assert wrong is not None and wrong[1] == f"`custom_id` must be a string of 1 to 512 characters, and {seen}."
+
+
+def test_a_line_that_is_too_long_is_wrong_like_others() -> None:
     assert read_line(None, CHAT).wrong == ("line_too_long", "The line is longer than 32 MiB.")
 
 

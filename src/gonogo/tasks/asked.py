@@ -5,6 +5,7 @@ Whether the request itself is right (its messages, its limits) is the gateway's 
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping
@@ -115,6 +116,17 @@ def estimate(body: Mapping[str, Any]) -> int:
     most = next((body[name] for name in ("max_completion_tokens", "max_tokens") if _is_count(body.get(name))), None)
     answer = UNKNOWN_OUTPUT_TOKENS if most is None else most
     return min(MOST_TOKENS, max(1, _prompt(body) + (0 if "input" in body else answer)))
+
+
+def not_json(fault: Exception) -> str:
+    """Where and why a text is no JSON, without its words."""
+    if isinstance(fault, json.JSONDecodeError):
+        return f"{fault.msg.removesuffix(' at')} at character {fault.pos + 1}"
+    if isinstance(fault, UnicodeDecodeError):
+        return f"byte {fault.start + 1} is not {fault.encoding.upper()}"
+    if isinstance(fault, RecursionError):
+        return "it is nested too deep"
+    return "a number has too many digits"
 
 
 def kind(value: object) -> str:

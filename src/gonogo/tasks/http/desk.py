@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from gonogo.security.keyring import KeyFileError
 from gonogo.security.sealing import SealError
 from gonogo.store.faults import StoreBusy, StoreError, StoreFull
-from gonogo.tasks.asked import NotAllowed, Wrong, kind, only
+from gonogo.tasks.asked import NotAllowed, Wrong, kind, not_json, only
 from gonogo.tasks.bounds import Bounds, TooMuch
 from gonogo.tasks.database import GroupWriter
 from gonogo.tasks.doorbell import Bell
@@ -105,8 +105,8 @@ async def body(request: Request, known: tuple[str, ...]) -> Mapping[str, Any]:
             raise Wrong("body_too_large", f"The body is larger than {MOST_BODY_BYTES // 2**20} MiB.")
     try:
         given = await asyncio.to_thread(json.loads, bytes(data))
-    except (ValueError, RecursionError):
-        raise Wrong("invalid_json", "The body is not valid JSON.") from None
+    except (ValueError, RecursionError) as fault:
+        raise Wrong("invalid_json", f"The body is not valid JSON: {not_json(fault)}.") from None
     if not isinstance(given, dict):
         raise Wrong("invalid_json", f"The body must be an object, it is {kind(given)}.")
     only(given, known)
