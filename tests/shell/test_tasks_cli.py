@@ -169,6 +169,17 @@ def test_a_task_and_a_batch_are_cancelled_by_their_ids(queue: Queue, told: Any) 
     assert told("wait", "--within", "0", code=4)["error"]["reason"] == "TasksNotDone"
 
 
+def test_a_worker_that_died_is_not_at_work(queue: Queue, told: Any) -> None:
+    leave(queue, 2)
+    with queue.database.writing() as c:
+        lease = leases.begin(c, Machine.this(), "w", os.getpid())
+        leases.take(c, lease, 2, 200.0, ranks=(0,), alone=True)
+    assert told("list")["summary"]["workers"] == 1 and told("drain")["running"] == 2
+    with queue.database.writing() as c:
+        c.execute("UPDATE leases SET started = 'of another process'")
+    assert told("list")["summary"]["workers"] == 0 and told("drain")["running"] == 0
+
+
 def test_while_draining_nothing_begins(queue: Queue, told: Any) -> None:
     leave(queue)
     assert told("drain") == {"draining": True, "running": 0}
@@ -216,3 +227,9 @@ def test_status_tells_of_the_queue_without_control_too(queue: Queue, capsys: pyt
     assert "Queue: 3 wait" in capsys.readouterr().out
     assert run([*words, "--json"]) == 4
     assert json.loads(capsys.readouterr().out)["queue"]["counts"]["queued"] == 3
+
+
+@pytest.mark.parametrize("words", [["tasks", "--help"], ["tasks", "list", "-h"], ["keys", "--help"], ["--help"]])
+def test_help_takes_the_language_wherever_it_is_asked(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*words, "--lang", "zh"]) == 0 and run([*words, "--lang=en"]) == 0
+    assert "Usage: gonogo" in capsys.readouterr().out

@@ -161,7 +161,7 @@ def drain(off: Off = False, state_dir: StateDir = None, json: Json = False, lang
 
     with _queue(state_dir, json, lang) as (session, queue), queue.database.writing() as c:
         leases.drain(c, not off, time.time())
-        held = sum(count for _, count in leases.holders(c))
+        held = sum(count for _, count in leases.holders(c, leases.Machine.this()))
     session.say("tasks.drain_off" if off else "tasks.drain_on", count=held)
     return Outcome(result={"draining": not off, "running": held})
 
