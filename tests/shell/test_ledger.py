@@ -127,7 +127,7 @@ def test_a_dead_workers_tasks_wait_again_at_once_and_a_living_ones_do_not(databa
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert leases.sweep(c, clock.machine, 3.0) == 1, "a zombie is dead already"
         process.wait(10)
-        assert leases.renew(c, clock.machine, mine) and leases.holders(c) == (("w", 1),)
+        assert leases.renew(c, clock.machine, mine) and leases.holders(c, clock.machine) == (("w", 1),)
 
 
 def test_after_a_restart_of_the_machine_every_lease_is_over(database: Database) -> None:

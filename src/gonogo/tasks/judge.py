@@ -57,10 +57,15 @@ def words(answer: Answer) -> tuple[str, str]:
         code = answer.code or "no_answer"
         return code, _NO_ANSWER.get(code, "The gateway gave no answer.")
     reason = answer.code or f"http_{answer.status}"
-    kept = "; `result` has its words" if means(answer) is Means.FAILED else ""
-    return reason, f"The gateway answered with status {answer.status}{kept}."
+    return reason, _ANSWERED[means(answer)].format(status=answer.status)
 
 
+_ANSWERED: Mapping[Means, str] = {
+    Means.DONE: "The gateway answered with status {status}.",
+    Means.FAILED: "The gateway answered with status {status}; `result` has its words.",
+    Means.LATER: "The gateway had no room or no replica (status {status}): it is asked again, and no try is used up.",
+    Means.AGAIN: "The gateway answered with status {status}, which may pass.",
+}
 _NO_ANSWER: Mapping[str, str] = {
     "unreachable": "The gateway could not be reached.",
     "no_answer": "The connection to the gateway ended before the answer.",

@@ -126,13 +126,15 @@ def retry(c: sqlite3.Connection, numbers: Iterable[int], now: float, window_s: f
     """Failed, cancelled and dead single tasks wait once more, as if never tried; how many."""
     changed = 0
     for number in numbers:
-        changed += c.execute(
+        waits = c.execute(
             "UPDATE tasks SET state = 'queued', attempts = 0, losses = 0, not_before = 0, lease = NULL, reason = NULL,"
             " message = NULL, status = NULL, started_at = NULL, finished_at = NULL, expires_at = ?"
             " WHERE number = ? AND batch_id IS NULL AND state IN ('failed', 'cancelled', 'dead')",
             (now + window_s, number),
         ).rowcount
-        c.execute("UPDATE bodies SET result = NULL WHERE number = ?", (number,))
+        if waits:
+            c.execute("UPDATE bodies SET result = NULL WHERE number = ?", (number,))
+        changed += waits
     return changed
 
 
