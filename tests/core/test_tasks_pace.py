@@ -21,7 +21,7 @@ from gonogo.tasks.asked import (
     read_request,
     read_window,
 )
-from gonogo.tasks.judge import LONGEST_LATER_S, Answer, Means, later_s, means, words
+from gonogo.tasks.judge import LONGEST_LATER_S, Answer, Means, code_of, kept, later_s, means, words
 from gonogo.tasks.lines import Line, mark_of, read_line
 from gonogo.tasks.pace import FEWEST, MOST, Pace
 
@@ -96,6 +96,30 @@ def test_what_may_pass_is_tried_again_and_what_is_wrong_is_not(answer: Answer, m
     assert means(answer) is meaning
     assert all(words(answer))
     assert ("`result`" in words(answer)[1]) == (meaning is Means.FAILED), "of the others no answer is kept"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"error": {"code": "overloaded", "message": "m"}}', "overloaded"),
+        (b'{"error": {"code": "Bad code!"}}', None),
+        (b'{"error": {"code": 429}}', None),
+        (b'{"error": "no"}', None),
+        (b"[" * 100_000, None),
+        (b"<html>", None),
+        (b"7", None),
+    ],
+)
+def test_a_refusal_is_known_by_the_gateways_own_code(body: bytes, code: str | None) -> None:
+    assert code_of(body) == code
+    assert words(Answer(status=429, body=body, code=code))[0] == (code or "http_429")
+    assert means(Answer(status=500, code="unreachable")) is Means.AGAIN, "whatever it calls itself"
+
+
+@pytest.mark.parametrize("odd", [b"[" * 100_000, b"[" * 500 + b"]" * 500, b'{"logprob": NaN}', b"\xff", b"no JSON"])
+def test_an_answer_that_nobody_could_be_given_as_json_is_kept_as_its_text(odd: bytes) -> None:
+    assert kept(odd) == odd.decode("utf-8", "replace")
+    assert kept(b'{"choices": []}') == {"choices": []}
 
 
 def test_the_gateway_says_how_long_to_wait_else_it_is_longer_each_time() -> None:

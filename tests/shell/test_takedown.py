@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psutil
 
-from gonogo.control.takedown import take_down
+from gonogo.control.takedown import TakenDown, take_down
 from gonogo.runtimes.paths import StatePaths
+from gonogo.store.faults import StoreUnreadable
 
 WORKER = """
 import pathlib, signal, sys, time
@@ -33,6 +34,22 @@ time.sleep(60)
 
 
 def test_a_worker_is_asked_to_end_and_not_killed_with_control(tmp_path: Path) -> None:
+    down = taken_down(tmp_path)
+    assert {role for role, _, _ in down.ended} == {"control", "worker"}
+    assert (down.left, down.fault) == ((), None)
+    assert (tmp_path / "asked").exists()
+
+
+def test_what_runs_is_ended_also_where_that_cannot_be_recorded(tmp_path: Path) -> None:
+    StatePaths.of(tmp_path / "state").make()
+    StatePaths.of(tmp_path / "state").database.write_bytes(b"no database" * 1000)
+    down = taken_down(tmp_path)
+    assert {role for role, _, _ in down.ended} == {"control", "worker"}
+    assert isinstance(down.fault, StoreUnreadable)
+
+
+def taken_down(tmp_path: Path) -> TakenDown:
+    """What `take_down` did with a control that had started a worker."""
     paths = StatePaths.of(tmp_path / "state")
     paths.make()
     marks = {"GONOGO_STATE": str(paths.root), "GONOGO_ROLE": "control", "GONOGO_NAME": "main"}
@@ -46,9 +63,7 @@ def test_a_worker_is_asked_to_end_and_not_killed_with_control(tmp_path: Path) ->
         while not (tmp_path / "began").exists():
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        down = take_down(paths, "root")
-        assert {role for role, _, _ in down.ended} == {"control", "worker"} and down.left == ()
-        assert (tmp_path / "asked").exists()
+        return take_down(paths, "root")
     finally:
         control.kill()
         control.wait(10)

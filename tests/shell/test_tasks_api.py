@@ -84,7 +84,7 @@ def test_tasks_are_listed_newest_first_in_pages(client: httpx.Client) -> None:
 
 def test_what_the_gateway_refuses_is_failed_with_its_words(client: httpx.Client) -> None:
     task = ended(client, leave(client, "bad").json()["id"])
-    assert (task["state"], task["error"]["code"]) == ("failed", "http_400")
+    assert (task["state"], task["error"]["code"]) == ("failed", "bad_request")
     assert task["result"] == {"status": 400, "request_id": "req-1", "body": {"error": {"code": "bad_request"}}}
 
 

@@ -147,7 +147,7 @@ def test_workers_ask_through_the_gateway_on_behalf_of_the_owner(tmp_path: Path) 
             assert b"authorization" not in head.lower() and b"gng_" not in head
         wrong = await client.post("/v1/tasks", json={"body": chat("hello", model="other")})
         task = (await client.get(f"/v1/tasks/{wrong.json()['id']}", params={"wait": 30})).json()
-        assert (task["state"], task["error"]["code"]) == ("failed", "http_404")
+        assert (task["state"], task["error"]["code"]) == ("failed", "model_not_found")
         assert task["result"]["body"]["error"]["code"] == "model_not_found"
 
     behind_envoy(tmp_path, story)

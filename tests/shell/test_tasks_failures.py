@@ -156,7 +156,7 @@ def test_a_key_that_is_revoked_ends_what_its_owner_left(tmp_path: Path) -> None:
             parts.start("worker")
             for name in names:
                 task = client.get(f"/v1/tasks/{name}", params={"wait": 30}).json()
-                assert (task["state"], task["error"]["code"]) == ("failed", "http_401")
+                assert (task["state"], task["error"]["code"]) == ("failed", "revoked_api_key")
         assert parts.gateway.asked == []
 
 

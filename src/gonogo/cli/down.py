@@ -58,6 +58,9 @@ def _all(session: Session) -> Outcome:
     if taken.left:
         known = ", ".join(f"{role} {name} ({pid})" for role, name, pid in taken.left)
         raise Refusal("WouldNotEnd", WORLD_DID_NOT_COMPLY, {"count": len(taken.left), "known": known}, result)
+    if taken.fault is not None:
+        session.say("down.unrecorded", count=len(ended))
+        raise taken.fault
     said = "down.all" if ended or taken.services else "down.nothing"
     session.say(said, services=", ".join(taken.services) or "–", count=len(ended), state_dir=session.paths.root)
     return Outcome(result=result)

@@ -54,7 +54,7 @@ def read_request(url: object, body: object) -> Asked:
         raise Wrong("invalid_url", f"`url` must be one of {', '.join(ENDPOINTS)}.", "url")
     if not isinstance(body, dict):
         raise Wrong("invalid_body", f"`body` must be an object, it is {kind(body)}.", "body")
-    if _is_deeper(body, DEEPEST):
+    if is_deeper(body, DEEPEST):
         raise Wrong("invalid_body", f"`body` is nested deeper than {DEEPEST} levels.", "body")
     if body.get("stream"):
         raise Wrong(
@@ -156,7 +156,7 @@ def _part(one: object) -> int:
     return 1 if isinstance(one, int) else _content(one)
 
 
-def _is_deeper(value: object, most: int) -> bool:
+def is_deeper(value: object, most: int) -> bool:
     """Level by level, so that depth costs no recursion."""
     level = [value]
     for _ in range(most):

@@ -9,7 +9,7 @@ from types import TracebackType
 
 import aiohttp
 
-from gonogo.tasks.judge import Answer
+from gonogo.tasks.judge import Answer, code_of
 
 MOST_ANSWER_BYTES = 64 * 2**20
 ANSWER_LIMIT_S = 900.0
@@ -64,6 +64,7 @@ async def _read(response: aiohttp.ClientResponse) -> Answer:
     return Answer(
         status=response.status,
         body=bytes(body),
+        code=code_of(bytes(body)) if response.status >= 400 else None,
         request_id=response.headers.get("x-request-id"),
         retry_after_s=retry_after_s,
     )

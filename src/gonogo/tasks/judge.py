@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Mapping
+
+from gonogo.tasks.asked import DEEPEST, is_deeper
 
 
 class Means(str, Enum):
@@ -16,6 +20,7 @@ class Means(str, Enum):
     AGAIN = "again"
 
 
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 NO_ROOM = frozenset({408, 409, 425, 429, 503})
 SHORTEST_LATER_S, LONGEST_LATER_S = 0.2, 30.0
 
@@ -35,11 +40,34 @@ def means(answer: Answer) -> Means:
     """5xx and no answer may pass; what is wrong with the request does not."""
     if 200 <= answer.status < 300:
         return Means.DONE
-    if answer.status in NO_ROOM or answer.code == "unreachable":
+    if answer.status in NO_ROOM or (answer.status == 0 and answer.code == "unreachable"):
         return Means.LATER
     if answer.status == 0 or answer.status >= 500:
         return Means.AGAIN
     return Means.FAILED
+
+
+def code_of(body: bytes) -> str | None:
+    """The `code` of an error of the gateway's; None: it has none that is one."""
+    try:
+        error = json.loads(body)["error"]
+        code = error["code"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return None
+    return code if isinstance(code, str) and _CODE.fullmatch(code) else None
+
+
+def kept(body: bytes) -> object:
+    """What is kept of an answer: JSON where it is JSON that whoever asks for it can be given, else its text."""
+    try:
+        read: object = json.loads(body, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return body.decode("utf-8", "replace")
+    return body.decode("utf-8", "replace") if is_deeper(read, DEEPEST) else read
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
 
 
 def later_s(answer: Answer, tried: int) -> float:

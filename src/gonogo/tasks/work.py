@@ -11,7 +11,7 @@ import json
 import os
 import time
 from dataclasses import dataclass, field
-from typing import Awaitable, Callable, Mapping, Sequence, Union
+from typing import Awaitable, Callable, Union
 
 from gonogo.plan.batching import Batch, DynamicBatchScheduler, Priority, Waiting
 from gonogo.security.keyring import KeyFileError
@@ -19,7 +19,7 @@ from gonogo.security.sealing import SealError
 from gonogo.tasks import leases, pace
 from gonogo.tasks.bodies import Bodies
 from gonogo.tasks.database import Database
-from gonogo.tasks.judge import Answer, Means, later_s, means, words
+from gonogo.tasks.judge import Answer, Means, kept, later_s, means, words
 from gonogo.tasks.leases import LeaseLost, Machine
 from gonogo.tasks.nouns import OF_BATCH, SINGLE, Ended, Postponed, State, Taken
 
@@ -189,7 +189,7 @@ class _Shift:
                 message=message,
             )
         self.pace = pace.answered(self.pace)
-        result = {"status": answer.status, "request_id": answer.request_id, "body": _body(answer.body)}
+        result = {"status": answer.status, "request_id": answer.request_id, "body": kept(answer.body)}
         sealed = self._bench.bodies.seal(task.task_id, "result", result)
         if meaning is Means.DONE:
             return Ended(number=task.number, state=State.DONE, status=answer.status, result=sealed)
@@ -200,12 +200,3 @@ def _ended(
     number: int, state: State, result: bytes | None, *, reason: str, message: str, status: int | None = None
 ) -> Ended:
     return Ended(number=number, state=state, status=status, result=result, reason=reason, message=message)
-
-
-def _body(body: bytes) -> Union[Mapping[str, object], Sequence[object], str]:
-    """The answer as JSON where it is JSON, else its text."""
-    try:
-        read: Mapping[str, object] = json.loads(body)
-    except ValueError:
-        return body.decode("utf-8", "replace")
-    return read
