@@ -58,6 +58,7 @@ def reasons(found: Iterable[Finding]) -> list[str]:
     [
         ("two-h100", ["AcceleratorsWell"]),
         ("h100-one-idle", ["AcceleratorsWell"]),
+        ("h100-reset-asked", ["AcceleratorFault"]),
         ("h100-one-busy", ["AcceleratorHeld"]),
         ("h100-one-full", ["AcceleratorHeld"]),
         ("nvidiactl-covered", ["DriverTrouble"]),
