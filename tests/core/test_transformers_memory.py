@@ -83,7 +83,7 @@ def test_the_longest_cache_lies_between_what_ran_and_what_did_not() -> None:
     for name in LOADED:
         ran = [one["tokens"] for one in MODELS[name]["caches"] if one["decoded"]]
         out = [one["tokens"] for one in MODELS[name]["caches"] if not one["decoded"]]
-        seen = plan(name, 8192)
+        seen = plan(name, 16)
         assert seen.memory is not None and seen.memory.pool is not None
         assert max(ran, default=0) <= seen.memory.pool.tokens < min(out) * 1.01, name
 
@@ -99,6 +99,15 @@ def test_a_prompt_that_cannot_be_read_in_one_step_is_told() -> None:
     longest = seen.memory.prompt_tokens
     assert longest is not None and 260_000 < longest < 270_000
     assert (strained("Qwen/Qwen3-8B", longest), strained("Qwen/Qwen3-8B", longest + 1)) == (False, True)
+
+
+def test_what_is_to_spare_leaves_room_for_reading_the_prompt() -> None:
+    seen, total = plan("Qwen/Qwen3-32B", 40_000), MEASURED["measured"]["total_bytes"]
+    assert seen.memory is not None and seen.memory.pool is not None and seen.margin_bytes is not None
+    reading = 40_000 * prompt_token_bytes(seen.model.architecture, 2)
+    taken = CONTEXT_BYTES + NON_TORCH_BYTES + term(seen, "weights") + term(seen, "overhead")
+    assert seen.margin_bytes == total - taken - seen.memory.pool.request_bytes - reading
+    assert seen.fit is Fit.TIGHT and not seen.memory.strained
 
 
 def test_windows_keep_what_they_can_see_and_no_more() -> None:

@@ -39,24 +39,38 @@ def replica_memory(model: Architecture, groups: Sequence[Group], serving: Servin
     wide = serving.dtype_bytes or model.dtype_bytes
     weights = rank_weights(model, groups, wide, serving.scheme or model.scheme, cut) - model.position_cells * wide
     tensors = _tensors(model, serving.kv_bytes or wide, serving.tensor)
-    growth = max((_taken(tensor, serving.context_tokens) for tensor in tensors), default=0)
-    terms = (
+    fixed = (
         Term(name="weights", size_bytes=weights, source="the model's tensors; positions are computed, not kept"),
         Term(name="overhead", size_bytes=OVERHEAD_BYTES, source="36 MiB over Qwen's H20 measurements"),
         Term(name="non_torch", size_bytes=NON_TORCH_BYTES, source="measured on an H100 (CUDA 13.0, torch 2.11)"),
-        Term(name="growth", size_bytes=growth, source="one layer's keys and their copy while a token is added"),
     )
-    cache = free - sum(term.size_bytes for term in terms)
-    rank = RankMemory(stage=0, budget_bytes=free, free_bytes=free, terms=terms, cache_bytes=cache)
+    room, activation = free - sum(term.size_bytes for term in fixed), prompt_token_bytes(model, wide)
     request = cache_bytes(tensors, serving.context_tokens)
+    prompt = _most(room, lambda count: cache_bytes(tensors, count) + count * activation) if request else 0
+    strained = bool(request) and prompt < serving.context_tokens
+    beside = _beside(tensors, serving.context_tokens, 0 if strained else serving.context_tokens * activation)
+    terms = (*fixed, beside)
+    cache = room - beside.size_bytes
+    rank = RankMemory(stage=0, budget_bytes=free, free_bytes=free, terms=terms, cache_bytes=cache)
     if not request:
         return ReplicaMemory(ranks=(rank,), pool=None)
-    room, activation = cache + growth, prompt_token_bytes(model, wide)
-    tokens = _most(room, lambda count: cache_bytes(tensors, count) + max(_taken(one, count) for one in tensors))
-    prompt = _most(room, lambda count: cache_bytes(tensors, count) + count * activation)
+    reading = 0 if strained else beside.size_bytes
+    tokens = _most(room, lambda count: cache_bytes(tensors, count) + max(_growth(tensors, count), reading))
     pool = Pool(tokens=tokens, requests=min(1.0, tokens / serving.context_tokens), request_bytes=request)
-    strained = prompt < serving.context_tokens
     return ReplicaMemory(ranks=(rank,), pool=pool, sequences=1, strained=strained, prompt_tokens=prompt)
+
+
+def _beside(tensors: Tensors, tokens: int, reading_bytes: int) -> Term:
+    """The most that is needed beside weights and cache: while the prompt is read, or while a token is added."""
+    growth = _growth(tensors, tokens)
+    if reading_bytes > growth:
+        source = "what a block holds while a prompt of that length is read in one step"
+        return Term(name="activation", size_bytes=reading_bytes, source=source)
+    return Term(name="growth", size_bytes=growth, source="one layer's keys and their copy while a token is added")
+
+
+def _growth(tensors: Tensors, tokens: int) -> int:
+    return max((_taken(tensor, tokens) for tensor in tensors), default=0)
 
 
 Tensors = Mapping[tuple[float, int | None], int]
