@@ -102,7 +102,13 @@ def ours(servers: int, blocks: int) -> Choose:
         memory = memories[number % servers]
         ask = Ask(prompt_tokens=arrival.prompt_tokens, prefix=arrival.blocks, block_tokens=BLOCK_TOKENS)
         loads = [
-            ReplicaLoad(endpoint=name, healthy=True, held_tokens=each.tokens, held_requests=each.requests)
+            ReplicaLoad(
+                endpoint=name,
+                healthy=True,
+                held_tokens=each.tokens,
+                computing_tokens=int(max(0.0, each.free_at_s - arrival.at_s) * PROMPT_TOKENS_PER_S),
+                held_requests=each.requests,
+            )
             for name, each in zip(NAMES, replicas, strict=True)
         ]
         best = pick(ask, loads, memory)[0]

@@ -30,7 +30,8 @@ from gonogo.runtimes.valkey import valkey_command
 from gonogo.security.certificates import CertificateFiles
 from gonogo.security.keys import LIMITS, RANDOM_BYTES, KeyRow, mint
 from gonogo.spec import Spec
-from gonogo.spec.model import EngineChoice, Expect
+from gonogo.spec.engine import EngineChoice
+from gonogo.spec.model import Expect
 from gonogo.store import open_store
 
 SERVICE = "bench"

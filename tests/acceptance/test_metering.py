@@ -145,3 +145,21 @@ def usage(deployment: Deployment) -> tuple[int, ...]:
     lines: list[Any] = deployment.run("usage", "--json").json["lines"]
     ours = [one for one in lines if one["key_id"] not in ("", "probes")]
     return tuple(sum(one[name] for one in ours) for name in ("answered", "prompt_tokens", "completion_tokens"))
+
+
+def test_a_stream_counts_against_its_keys_limit_what_it_used_and_not_what_it_might_have(deployed: Deployment) -> None:
+    made = deployed.run("keys", "create", "--json", "--name", "limited", "--tokens-per-minute", "1000").json
+    with deployed.client() as client:
+        client.headers["authorization"] = f"Bearer {made['api_key']}"
+        asked = {"model": deployed.last_up["service"], "messages": [{"role": "user", "content": "Say yes."}]}
+
+        def left() -> int:
+            answer = client.post("/v1/chat/completions", json={**asked, "max_tokens": 1})
+            assert answer.status_code == 200, answer.text
+            return int(answer.headers["x-ratelimit-remaining-tokens"])
+
+        wait_for(lambda: client.get("/v1/models").status_code == 200, 10, "the key is known")
+        before = left()
+        stream = {**asked, "max_tokens": 700, "stop": ["e", "s"], "stream": True}
+        assert "[DONE]" in client.post("/v1/chat/completions", json=stream).text
+        wait_for(lambda: left() > before - 500, 10, "what was not used is given back")

@@ -13,7 +13,7 @@ from gonogo.facts.host import HostFacts
 from gonogo.facts.model import ModelFacts
 from gonogo.facts.world import World
 from gonogo.spec import Expect, Revision
-from gonogo.spec.model import EngineChoice
+from gonogo.spec.engine import EngineChoice
 from tests.core import worlds
 
 MIB = 1024**2

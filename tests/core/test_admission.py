@@ -222,11 +222,110 @@ def test_beside_others_a_batch_begins_only_where_a_replica_is_idle_and_for_a_whi
     asyncio.run(run())
 
 
+def computing(**given: Any) -> Gate:
+    """One whose replicas take a second for the prompt of 100 tokens: a stream told so."""
+    gate = Gate(**given)
+
+    async def told() -> None:
+        await gate.admit("stream", 200)
+        gate.now += 2.0
+        await gate.admission.heard([End(request_id="stream", tokens=None, first_s=1.0)])
+
+    asyncio.run(told())
+    return gate
+
+
+def test_beside_others_a_batch_begins_one_prompt_after_the_other_so_that_one_replica_can_begin_at_once() -> None:
+    async def run() -> None:
+        both, gate.seen = gate.seen, (gate.seen or ())[1:]
+        assert isinstance(await gate.admit("line 1", 200, by=night), Admitted)
+        gate.seen = both
+        second = await gate.waits("line 2", 200, by=night)
+        gate.now += 0.9
+        gate.admission.tick()
+        await settled()
+        assert not second.done(), "the other replica is idle, and stays so"
+        gate.now += 0.2
+        gate.admission.tick()
+        await settled()
+        assert second.done()
+        talk = await gate.admit("talk", 20)
+        assert isinstance(talk, Admitted)
+        assert talk.endpoints == (B, A), "where line 1 is, whose prompt is computed"
+
+    gate, night = computing(), key("night", priority="batch")
+    asyncio.run(run())
+
+
+def test_where_there_is_one_replica_a_batch_begins_there_once_no_prompt_is_computed() -> None:
+    async def run() -> None:
+        assert isinstance(await gate.admit("talk", 200), Admitted)
+        line = await gate.waits("line", 200, by=key("night", priority="batch"))
+        await gate.end("talk")
+        assert line.done(), "what is not held is not computed either"
+
+    gate = computing(seen=(ReplicaSeen(endpoint=A, healthy=True, active=0),))
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("balancing", ["token_aware", "round_robin"])
+def test_beside_others_servers_of_others_get_one_request_of_a_batch_each(balancing: str) -> None:
+    async def run() -> None:
+        night = key("night", priority="batch")
+        assert isinstance(await gate.admit("talk", 2), Admitted)
+        await gate.end("talk")
+        went = []
+        for number in range(2):
+            gate.now += 1.0
+            went.append(await gate.admit(f"line {number}", 2, by=night))
+        assert all(isinstance(each, Admitted) for each in went)
+        gate.now += 1.0
+        third = await gate.waits("line 3", 2, by=night)
+        assert isinstance(await gate.admit("talk on", 2), Admitted)
+        gate.now += ASKED_LATELY_S
+        gate.admission.tick()
+        await settled()
+        assert third.done()
+
+    gate = Gate(rules=replace(RULES, engine=EXTERNAL, balancing=balancing))
+    asyncio.run(run())
+
+
+def test_how_fast_prompts_are_computed_is_learned_once_a_stream_is_told_of_by_envoy_and_by_the_relay_in_any_order() -> (
+    None
+):
+    async def learned(*ends: End) -> float:
+        gate = Gate()
+        await gate.admit("one", 200)
+        gate.now += 4.0
+        for end in ends:
+            await gate.admission.heard([end])
+        return gate.admission._services["svc/1"].placing.pace.prompt_s(100)
+
+    envoy, relay = End(request_id="one", tokens=9), End(request_id="one", tokens=9, first_s=1.0)
+    assert asyncio.run(learned(envoy, relay)) == asyncio.run(learned(relay, envoy)) == 1.0
+    assert asyncio.run(learned(envoy)) == 2.0, "half of what it took in all, by tokens"
+    cached = replace(relay, computed=0.1)
+    assert asyncio.run(learned(cached, envoy)) == 2.0, "it came early since most was cached"
+
+
+def test_a_promised_first_token_does_not_hurry_what_may_take_its_time() -> None:
+    async def told(gate: Gate) -> None:
+        await gate.fill()
+        line = await gate.waits("line", by=key("night", priority="batch"))
+        refused = await gate.admit("talk")
+        assert isinstance(refused, Deny)
+        assert not line.done()
+        line.cancel()
+
+    story(told, rules=replace(RULES, ttft_ms=20))
+
+
 def test_a_batch_that_has_its_turn_before_others_who_wait_does_not_stand_in_their_way() -> None:
     async def run() -> None:
         gate, night = Gate(), key("night", priority="batch")
         await gate.fill()
-        waiting = [asyncio.create_task(gate.admit("line", by=night))]
+        waiting = [await gate.waits("line", by=night)]
         waiting += [asyncio.create_task(gate.admit(f"talk {n}")) for n in range(2 * TURN)]
         await settled()
         for number, name in enumerate(("one", "two", "three", "four", "talk 0", "talk 1"), start=1):

@@ -24,7 +24,7 @@ from gonogo.engines.table import cards_here, engine_for, memory_of
 from gonogo.engines.vllm import Vllm
 from gonogo.facts.model import Tensor
 from gonogo.spec import Expect, Spec
-from gonogo.spec.model import EngineChoice
+from gonogo.spec.engine import EngineChoice
 from gonogo.spec.recipes import recipe_of_hub_id
 from tests.core import card_worlds as cards
 from tests.core import worlds

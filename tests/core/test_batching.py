@@ -66,6 +66,25 @@ def test_a_batch_request_gets_its_turn_though_interactive_ones_never_end() -> No
     assert [names(scheduler.take(0.0)) for _ in range(3)] == [["day 0"], ["day 1"], ["night"]]
 
 
+def test_after_a_turn_the_next_one_waits_for_its_own() -> None:
+    scheduler = DynamicBatchScheduler(10, turn=3)
+    for number in range(2):
+        scheduler.add(waiting(f"night {number}", priority=Priority.BATCH))
+    for number in range(9):
+        scheduler.add(waiting(f"day {number}"))
+    went = [names(scheduler.take(0.0))[0] for _ in range(6)]
+    assert went == ["day 0", "day 1", "night 0", "day 2", "day 3", "night 1"]
+
+
+def test_a_batch_request_that_nobody_passed_by_has_no_turn_before_an_interactive_one() -> None:
+    scheduler = filled(
+        DynamicBatchScheduler(10, turn=3), *(waiting(f"line {number}", priority=Priority.BATCH) for number in range(5))
+    )
+    assert [names(scheduler.take(0.0)) for _ in range(2)] == [["line 0"], ["line 1"]]
+    scheduler.add(waiting("day"))
+    assert names(scheduler.take(0.0)) == ["day"], "though it is the third batch"
+
+
 def test_the_key_that_was_given_least_goes_first() -> None:
     scheduler = filled(
         DynamicBatchScheduler(20, turn=100),

@@ -14,7 +14,7 @@ from gonogo.facts.model import ModelFacts, ModelProblem
 from gonogo.facts.world import World
 from gonogo.plan.decide import ask
 from gonogo.spec import Expect, Revision
-from gonogo.spec.model import EngineChoice
+from gonogo.spec.engine import EngineChoice
 from gonogo.words import finding_text
 from tests.core import card_worlds as cards
 from tests.core import worlds

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gonogo.facts.environment import EnvironmentMade
 from gonogo.plan.collect import KEPT_S, unused, uses_of
 from gonogo.spec import Revision
-from gonogo.spec.model import EngineChoice
+from gonogo.spec.engine import EngineChoice
 from tests.core.worlds import NOW, revision, service
 
 LONG_AGO = NOW - KEPT_S - 1

@@ -21,7 +21,7 @@ from gonogo.actions.model import (
 from gonogo.facts.part import PARTS, TASKS
 from gonogo.facts.replica import Deaths, Health
 from gonogo.plan.decide import decide
-from gonogo.spec.model import EngineChoice
+from gonogo.spec.engine import EngineChoice
 from tests.core import worlds
 from tests.core.worlds import NOW, probes, published, replica, revision, running, service, world
 

@@ -19,7 +19,7 @@ from gonogo.facts.replica import LOADS_TOO_LONG, Deaths, Health, MemoryMeasured,
 from gonogo.facts.world import World
 from gonogo.plan.decide import CHECKS, ask, decide
 from gonogo.plan.model import DesiredService
-from gonogo.spec.model import EngineChoice
+from gonogo.spec.engine import EngineChoice
 from tests.core import worlds
 from tests.core.worlds import GIB, NOW, probes, published, replica, revision, running, service, world
 

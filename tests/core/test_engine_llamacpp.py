@@ -22,7 +22,7 @@ from gonogo.engines.table import ENGINES, engine_for
 from gonogo.facts.model import ModelFacts, ModelProblem, Tensor
 from gonogo.facts.replica import ReplicaName
 from gonogo.spec import Expect, Replicas, Spec
-from gonogo.spec.model import EngineChoice
+from gonogo.spec.engine import EngineChoice
 
 CASES = Path(__file__).parent.parent / "cases" / "engines" / "llamacpp"
 MEMORY = sorted((CASES / "memory").glob("*.json"))

@@ -29,7 +29,7 @@ from gonogo.plan.decide import ask, decide, wanted_snapshot
 from gonogo.plan.endpoints import POLICY_STALE_S
 from gonogo.plan.model import DesiredService
 from gonogo.spec import Replicas, Revision
-from gonogo.spec.model import Balancing, Gateway
+from gonogo.spec.gateway import Balancing, Gateway
 from gonogo.spec.replicas import server_of
 from tests.core import worlds
 from tests.core.worlds import NOW, probes, published, running, service, world

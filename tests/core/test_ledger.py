@@ -24,8 +24,17 @@ class Ledgered:
     def __post_init__(self) -> None:
         self.ledger = MemoryLedger(lambda: self.now)
 
-    def reserve(self, name: str, tokens: int, *endpoints: str, lives_s: float = 900.0) -> str | None:
-        hold = Hold(request_id=name, revision="svc/1", key_id="key", tokens=tokens, expires_at=self.now + lives_s)
+    def reserve(
+        self, name: str, tokens: int, *endpoints: str, lives_s: float = 900.0, prompt_s: float = 0.0
+    ) -> str | None:
+        hold = Hold(
+            request_id=name,
+            revision="svc/1",
+            key_id="key",
+            tokens=tokens,
+            expires_at=self.now + lives_s,
+            prompt_s=prompt_s,
+        )
         return asyncio.run(self.ledger.reserve(hold, endpoints or (A, B), ROOM))
 
     def release(self, *names: str) -> int:
@@ -72,6 +81,22 @@ def test_a_hold_whose_end_was_never_seen_expires() -> None:
     assert kept.reserve("early", 100, A) is None
     kept.now += 0.2
     assert kept.reserve("late", 100, A) == A
+
+
+def test_prompts_of_one_replica_are_computed_one_after_the_other() -> None:
+    kept = Ledgered()
+    kept.reserve("one", 30, A, prompt_s=2.0)
+    kept.now += 0.5
+    kept.reserve("two", 30, A, prompt_s=1.0)
+    kept.reserve("three", 30, B)
+    assert kept.held() == {A: Held(tokens=60, sequences=2, prompts_s=2.5), B: Held(tokens=30, sequences=1)}
+    kept.now += 3.0
+    assert kept.held()[A].prompts_s == 0.0
+    kept.reserve("four", 30, A, prompt_s=1.0)
+    assert kept.held()[A].prompts_s == 1.0
+    kept.release("one", "two", "four")
+    kept.reserve("five", 30, A)
+    assert kept.held()[A].prompts_s == 0.0, "it holds none of them any more"
 
 
 def test_a_renewed_hold_does_not_expire_with_its_first_one() -> None:

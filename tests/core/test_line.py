@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gonogo.gateway.policy.deny import Deny
 from gonogo.gateway.policy.ledger import Room
 from gonogo.gateway.policy.line import SHORTEST_WAIT_S, Bounds, Claim, Line
 from gonogo.gateway.policy.pace import Pace
-from gonogo.plan.batching import Waiting
+from gonogo.plan.batching import Priority, Waiting
 
 ROOM = Room(tokens=1000, sequences=2)
 
@@ -18,8 +20,8 @@ def joined(line: Line, *tokens: int) -> Line:
     return line
 
 
-def claim(tokens: int, ttft_s: float | None = None, prompt_tokens: int = 0) -> Claim:
-    return Claim(tokens=tokens, prompt_tokens=prompt_tokens, ttft_s=ttft_s)
+def claim(tokens: int, ttft_s: float | None = None, prompt_tokens: int = 0, later: bool = False) -> Claim:
+    return Claim(tokens=tokens, prompt_tokens=prompt_tokens, ttft_s=ttft_s, later=later)
 
 
 def test_so_many_may_wait_and_no_more() -> None:
@@ -115,3 +117,36 @@ def test_the_pace_follows_what_it_sees_and_shares_the_time_among_those_that_were
     assert abs((pace.takes_s(100) or 0) - 20.0) < 0.01
     pace.note(0, -1.0, 0)
     assert (pace.takes_s(100) or 0) > 0
+
+
+def test_how_long_a_prompt_takes_is_learned_from_first_tokens_and_an_early_one_tells_more_than_a_late_one() -> None:
+    pace = Pace()
+    assert (pace.prompt_s(100), pace.prompt_tokens_in(1.0)) == (0.0, 0)
+    pace.note(100, 1.0, 1)
+    assert pace.prompt_s(100) == 1.0, "no stream was seen: no longer than the whole takes"
+    pace.note_first(100, 0.4)
+    assert pace.prompt_s(100) == pytest.approx(0.4)
+    assert pace.prompt_tokens_in(0.2) == 50
+    pace.note_first(100, 2.0)
+    assert pace.prompt_s(100) < 0.5, "it may have waited for others"
+    for _ in range(5):
+        pace.note_first(100, 0.2)
+    assert pace.prompt_s(100) < 0.25
+    pace.note_first(1, 5.0)
+    pace.note_first(100, 0.0)
+    assert 0.2 <= pace.prompt_s(100) < 0.25, "a step, and nothing"
+
+
+def test_what_may_take_its_time_is_never_in_the_way_of_who_does_not_want_to_wait() -> None:
+    for bounds in (Bounds(most_waiting=2), Bounds(rooms=1), Bounds(longest_wait_s=1)):
+        line = Line(bounds, slow(1.0))
+        for number in range(2):
+            night = Waiting(request_id=f"n{number}", prompt_tokens=500, output_tokens=0, priority=Priority.BATCH)
+            line.join(night, 500, ROOM)
+        assert line.refusal(claim(500, later=True), ROOM, 1) is not None
+        assert line.refusal(claim(500), ROOM, 1) is None, "it goes before them"
+        line.join(Waiting(request_id="day", prompt_tokens=800, output_tokens=0), 800, ROOM)
+        line.join(Waiting(request_id="noon", prompt_tokens=100, output_tokens=0), 100, ROOM)
+        refused = line.refusal(claim(500), ROOM, 1)
+        assert refused is not None
+        assert "2 requests wait (900 tokens)" in refused.message

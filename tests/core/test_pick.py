@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gonogo.gateway.policy.pick import SHARED_BY, Ask, PrefixMemory, ReplicaLoad, pick
+from gonogo.gateway.policy.pick import ON_CPU, SHARED_BY, Ask, PrefixMemory, ReplicaLoad, pick
 
 A, B, C = (f"127.0.0.1:{port}" for port in (9001, 9002, 9003))
 PROMPT = tuple(range(100, 110))
@@ -50,7 +50,19 @@ def test_on_a_processor_what_is_held_weighs_more() -> None:
     memory.enter(A, PROMPT)
     replicas = [replica(A, 2000), replica(B), replica(C)]
     assert pick(ask(PROMPT), replicas, memory)[0] == A
-    assert pick(ask(PROMPT), replicas, memory, held_weight=0.5)[0] != A
+    assert pick(ask(PROMPT), replicas, memory, ON_CPU)[0] != A
+
+
+def test_a_replica_that_computes_no_prompt_now_goes_before_one_that_does() -> None:
+    busy, other = replica(A, 300, computing_tokens=200), replica(B, 500)
+    assert pick(ask(), [busy, other], PrefixMemory(100)) == (B, A)
+    assert pick(ask(), [busy, replica(B, 650)], PrefixMemory(100)) == (A, B), "while that does not hold much more"
+    odd = replica(A, 300, computing_tokens=10**9)
+    assert pick(ask(), [odd, replica(B, 800)], PrefixMemory(100)) == (A, B), "no more is computed than is held"
+    assert pick(ask(), [busy, replica(B, 450)], PrefixMemory(100), ON_CPU) == (B, A)
+    memory = PrefixMemory(100)
+    memory.enter(A, PROMPT)
+    assert pick(ask(PROMPT), [busy, other], memory) == (A, B), "what is cached there is worth the wait"
 
 
 def test_a_replica_that_says_that_it_is_full_comes_last() -> None:

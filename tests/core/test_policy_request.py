@@ -24,7 +24,8 @@ from gonogo.gateway.policy.fields import CHAT, COMPLETIONS, EMBEDDINGS, EXTENSIO
 from gonogo.gateway.policy.request import Head, Request, model_of, request_of
 from gonogo.gateway.policy.rules import ServiceRules, rules_of
 from gonogo.spec import Spec
-from gonogo.spec.model import EngineChoice, Expect
+from gonogo.spec.engine import EngineChoice
+from gonogo.spec.model import Expect
 from gonogo.spec.replicas import Replicas
 
 FOLDER = Path(__file__).parents[1] / "cases" / "policy" / "requests"

@@ -11,7 +11,8 @@ from gonogo.engines.asked import serving_of
 from gonogo.gateway.policy.room import UNBOUNDED, room_of
 from gonogo.gateway.policy.rules import rules_of
 from gonogo.spec import Spec
-from gonogo.spec.model import EngineChoice, Expect
+from gonogo.spec.engine import EngineChoice
+from gonogo.spec.model import Expect
 
 
 def spec(engine: EngineChoice | None = None, concurrent: int = 4, context: int = 2048, **more: object) -> Spec:

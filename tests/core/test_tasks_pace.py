@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gonogo.facts.gateway_hosts import GatewayHost
+from gonogo.gateway.policy.body import MAX_DEPTH
 from gonogo.tasks import pace
-from gonogo.tasks.asked import LONGEST_WINDOW_S, Wrong, estimate, read_request, read_window
+from gonogo.tasks.asked import (
+    DEEPEST,
+    LONGEST_WINDOW_S,
+    MOST_TOKENS,
+    Wrong,
+    estimate,
+    read_name,
+    read_request,
+    read_window,
+)
 from gonogo.tasks.judge import LONGEST_LATER_S, Answer, Means, later_s, means, words
 from gonogo.tasks.lines import Line, mark_of, read_line
-from gonogo.tasks.pace import FEWEST, MOST, Pace, Traffic
-from gonogo.tasks.traffic import traffic_of
+from gonogo.tasks.pace import FEWEST, MOST, Pace
 
 CHAT = "/v1/chat/completions"
+
+
+def nested(depth: int) -> Any:
+    value: Any = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
 
 
 def test_while_all_goes_well_the_window_grows_by_one_each_time_it_was_worked_off() -> None:
@@ -40,52 +56,18 @@ def test_refusals_of_what_was_under_way_together_halve_it_once_and_hold_everythi
     assert after.window == FEWEST and pace.room(after, 0, 999.0) == 1
 
 
-def test_while_others_ask_they_have_most_of_each_replica_and_for_a_while_after() -> None:
-    alone = pace.seen(Pace(window=32.0), Traffic(active=20, beside=2), 20, 50.0)
-    assert pace.room(alone, 20, 50.0) == 12
-    beside = pace.seen(alone, Traffic(active=21, beside=2), 20, 50.0)
-    assert pace.room(beside, 20, 50.0) == 0
-    paused = pace.seen(beside, Traffic(active=1, beside=2), 1, 51.0)
-    assert pace.room(paused, 1, 79.9) == 1, "they come again"
-    assert pace.room(paused, 0, 80.0) == 32, "what they left is ours again"
-
-
-def test_each_request_of_others_takes_one_of_ours_away_but_the_last() -> None:
-    for others, left in ((1, 7), (5, 3), (7, 1), (8, 1), (500, 1)):
-        beside = pace.seen(Pace(window=32.0), Traffic(active=others, beside=8), 0, 50.0)
-        assert pace.room(beside, 0, 50.0) == left
-    nobody_well = pace.seen(Pace(window=32.0), Traffic(active=1, beside=0), 0, 50.0)
-    assert pace.room(nobody_well, 0, 50.0) == 1
-
-
-def test_what_others_ask_is_seen_at_the_replicas_of_all_services_and_nowhere_else() -> None:
-    def host(active: int, healthy: bool | None = True) -> GatewayHost:
-        return GatewayHost(hostname="h", address="a:1", healthy=healthy, requests_active=active)
-
-    clusters = {"a/1": [host(3), host(4, False)], "b/2": [host(5, None)], "policy": [host(100)], "tasks": [host(9)]}
-    assert traffic_of(clusters, {}) == Traffic(active=12, beside=2)
-
-
-def test_a_replica_that_takes_many_at_once_has_a_quarter_of_them_for_us_beside_others() -> None:
-    hosts = [GatewayHost(hostname="h", address=f"a:{n}", healthy=True, requests_active=0) for n in range(2)]
-    for sequences, beside in ((1, 2), (4, 2), (7, 2), (8, 4), (256, 128)):
-        assert traffic_of({"a/1": hosts}, {"a/1": sequences}).beside == beside
-
-
 @given(
-    st.lists(st.tuples(st.sampled_from("arsw"), st.integers(0, 40), st.integers(0, 5)), max_size=60),
+    st.lists(st.tuples(st.sampled_from("arw"), st.integers(0, 5)), max_size=60),
     st.integers(0, 100),
 )
 def test_whatever_is_seen_the_window_keeps_its_bounds_and_never_stops_for_ever(steps: Any, running: int) -> None:
     now, at = 0.0, Pace()
-    for kind, number, wait in steps:
+    for kind, wait in steps:
         now += wait
         if kind == "a":
             at = pace.answered(at)
         elif kind == "r":
             at = pace.refused(at, now, float(wait))
-        elif kind == "s":
-            at = pace.seen(at, Traffic(active=number, beside=wait), running, now)
         assert FEWEST <= at.window <= MOST
         assert 0 <= pace.room(at, running, now) <= MOST
     assert pace.room(at, 0, now + 10.0) >= 1
@@ -113,6 +95,7 @@ def test_whatever_is_seen_the_window_keeps_its_bounds_and_never_stops_for_ever(s
 def test_what_may_pass_is_tried_again_and_what_is_wrong_is_not(answer: Answer, meaning: Means) -> None:
     assert means(answer) is meaning
     assert all(words(answer))
+    assert ("`result`" in words(answer)[1]) == (meaning is Means.FAILED), "of the others no answer is kept"
 
 
 def test_the_gateway_says_how_long_to_wait_else_it_is_longer_each_time() -> None:
@@ -120,6 +103,18 @@ def test_the_gateway_says_how_long_to_wait_else_it_is_longer_each_time() -> None
     assert later_s(Answer(status=429, retry_after_s=9e9), 0) == LONGEST_LATER_S
     waits = [later_s(Answer(status=500), tried) for tried in range(12)]
     assert waits == sorted(waits) and waits[0] < 1 and waits[-1] == LONGEST_LATER_S
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "The gateway answered with status 400; `result` has its words."),
+        (503, "The gateway had no room or no replica (status 503): it is asked again, and no try is used up."),
+        (500, "The gateway answered with status 500, which may pass."),
+    ],
+)
+def test_only_of_an_answer_that_is_kept_it_is_said_that_there_is_one(status: int, message: str) -> None:
+    assert words(Answer(status=status)) == (f"http_{status}", message)
 
 
 @pytest.mark.parametrize(
@@ -177,9 +172,61 @@ def test_no_line_of_a_batch_is_too_odd_to_be_read(text: bytes) -> None:
     assert isinstance(line, Line) and (line.asked is None) == (line.wrong is not None)
 
 
-def test_a_deep_line_and_a_long_one_are_wrong_like_others() -> None:
-    assert read_line(b"[" * 200_000, CHAT).wrong == ("invalid_json_line", "This line is not parseable as valid JSON.")
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        (b"[" * 200_000, "it is nested too deep"),
+        (b'{"custom_id" "a"}', "Expecting ':' delimiter at character 14"),
+        (b'{"a": "\x00"}', "Invalid control character at character 8"),
+        (b'{"a": "\xff"}', "byte 8 is not UTF-8"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "a number has too many digits"),
+        (b"{}{}", "Extra data at character 3"),
+    ],
+)
+def test_a_line_that_is_no_json_is_told_where_and_why(text: bytes, seen: str) -> None:
+    assert read_line(text, CHAT).wrong == ("invalid_json_line", f"This line is not parseable as valid JSON: {seen}.")
+
+
+@pytest.mark.parametrize(
+    ("value", "seen"), [(None, "is missing"), ("", "has 0"), ("x" * 513, "has 513"), (7, "is a number")]
+)
+def test_a_custom_id_is_told_as_it_was_seen(value: Any, seen: str) -> None:
+    wrong = read_line(json.dumps({"custom_id": value}).encode(), CHAT).wrong
+    assert wrong is not None and wrong[1] == f"`custom_id` must be a string of 1 to 512 characters, and {seen}."
+
+
+def test_a_line_that_is_too_long_is_wrong_like_others() -> None:
     assert read_line(None, CHAT).wrong == ("line_too_long", "The line is longer than 32 MiB.")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"model": "\ud800", "messages": []}, "invalid_model"),
+        ({"messages": [{"content": nested(63)}]}, "invalid_body"),
+        ({"messages": [{"content": nested(400)}]}, "invalid_body"),
+    ],
+)
+def test_what_no_ledger_can_hold_is_told_of_a_line(body: Any, code: str) -> None:
+    text = json.dumps({"custom_id": "a", "method": "POST", "url": CHAT, "body": body}).encode()
+    wrong = read_line(text, CHAT).wrong
+    assert wrong is not None and wrong[0] == code and "\ud800" not in wrong[1]
+
+
+def test_depth_as_the_gateway_takes_it_is_taken() -> None:
+    assert DEEPEST == MAX_DEPTH
+    assert read_request(CHAT, {"messages": [{"content": nested(61)}]}).tokens == 256
+
+
+@pytest.mark.parametrize("most", [2**31, 2**64, 10**400])
+def test_no_request_is_guessed_to_cost_more_than_a_ledger_can_hold(most: int) -> None:
+    assert read_request(CHAT, {"messages": [], "max_tokens": most}).tokens == MOST_TOKENS
+
+
+@pytest.mark.parametrize("text", ["\ud800", "", "x" * 257, 7])
+def test_a_name_is_a_short_whole_text(text: Any) -> None:
+    with pytest.raises(Wrong, match="`idempotency_key`"):
+        read_name(text, "idempotency_key")
 
 
 def test_marks_tell_custom_ids_apart_within_their_batch_alone() -> None:

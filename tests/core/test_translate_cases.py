@@ -16,7 +16,7 @@ from gonogo.facts.replica import ReplicaName
 from gonogo.gateway.resources.convert import to_json, unpacked
 from gonogo.gateway.translate import GatewayInput, translate
 from gonogo.spec.fallback import api_of
-from gonogo.spec.model import Balancing
+from gonogo.spec.gateway import Balancing
 from gonogo.spec.replicas import server_of
 
 CASES = Path(__file__).parents[1] / "cases" / "xds"

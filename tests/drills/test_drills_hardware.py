@@ -100,6 +100,18 @@ def test_disk_space(tmp_path: Path) -> None:
                 assert own.ask(client).status_code == 200, "a stolen key that cannot be revoked"
 
 
+def test_up_on_a_disk_that_fills_while_it_deploys_ends_within_seconds_and_says_how_much_is_free(tmp_path: Path) -> None:
+    """Wherever it becomes full: before control can begin, while the revision is asked for, while replicas start."""
+    with small_disk(tmp_path / "disk", "700k") as disk:
+        place = spec_file(tmp_path)
+        with faulty(disk / "state", tmp_path, without=["disk_space"]) as own:
+            ended = own.run("up", place, "--yes", "--json", timeout_s=60.0)
+            assert ended.code == 4, ended.err
+            refused = ended.json["error"]
+            assert (refused["reason"], refused["values"]["free_kib"]) == ("StoreFull", 0)
+            assert str(disk / "state") in refused["remedy"]
+
+
 def _fill(disk: Path) -> None:
     """What an hour of logs does to so small a disk."""
     with contextlib.suppress(OSError), (disk / "logs-of-an-hour").open("wb", buffering=0) as file:

@@ -21,7 +21,7 @@ from typing import Any, Mapping
 import pytest
 
 from gonogo.security.certificates import ensure_certificates
-from tests.drills.harness import FAULTS, Faults, assert_only, gonogo, spec_file
+from tests.drills.harness import FAULTS, Faults, assert_only, gonogo, python_path, spec_file
 
 TESTS = Path(__file__).parents[1]
 CASES = TESTS / "cases" / "facts"
@@ -47,6 +47,13 @@ def profile(folder: Path, wishes: Mapping[str, Any]) -> str:
     place = folder / "profile.yaml"
     place.write_text(json.dumps({"name": "drill", "description": {"en": "d", "zh": "d"}, **wishes}))
     return str(place)
+
+
+def measuring_briefly(folder: Path, *packages: Path) -> dict[str, str]:
+    """Each measurement is a real one, of a fifth of a second; with these folders of packages beside."""
+    faults = Faults(folder / "faults.json")
+    faults.touch(measure_s=0.2)
+    return {"PYTHONPATH": python_path(*packages, FAULTS), "GONOGO_DRILL": str(faults.place)}
 
 
 def test_accelerators_well(tmp_path: Path) -> None:
@@ -115,7 +122,7 @@ def test_storage_as_asked(tmp_path: Path) -> None:
     tier.mkdir()
     tiers = {name: {"path": str(tier), "sequential_mb_s": wish} for name, wish in (("hot", 9_999_999), ("warm", 1))}
     words = ("check", spec_file(tmp_path), "--profile", profile(tmp_path, {"storage": tiers}), "--measure")
-    result = gonogo(tmp_path / "state", *words)
+    result = gonogo(tmp_path / "state", *words, **measuring_briefly(tmp_path))
     assert result.code == 3
     found = assert_only(result.json["answers"], "storage_as_asked", "TierTooSlow", "storage/hot")
     assert 1 < found["values"]["mb_s"] < 9_999_999
@@ -140,7 +147,7 @@ def test_versions_as_asked(tmp_path: Path) -> None:
 
 def test_measured_as_its_class(tmp_path: Path) -> None:
     """Advice. The program measures what a pretended torch computes, on cards that call themselves H100."""
-    torch = {"PYTHONPATH": f"{TESTS / 'shell/fake_torch'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    torch = measuring_briefly(tmp_path, TESTS / "shell" / "fake_torch")
     environment = {**recorded_gpus(tmp_path / "bin", "two-h100"), **torch}
     words = ("check", spec_file(tmp_path), "--measure", "--python", sys.executable)
     result = gonogo(tmp_path / "state", *words, **environment)

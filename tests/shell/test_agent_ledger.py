@@ -82,6 +82,16 @@ def finish(queue: Queue, lease: int, name: str) -> bool:
     return kept
 
 
+def test_a_run_whose_window_ends_while_its_agent_works_is_told_so(queue: Queue) -> None:
+    name = leave(queue)
+    take(queue, hire(queue))
+    with queue.database.writing() as c:
+        assert ledger.expire(c, 1e6, 1) == 1
+    with queue.database.reading() as c:
+        task = ledger.task(c, name)
+    assert task is not None and task.message is not None and "its agent was at work" in task.message
+
+
 def test_one_run_at_a_time_has_a_device_and_the_others_follow_in_order(queue: Queue) -> None:
     first, second, third, other = (leave(queue), leave(queue), leave(queue), leave(queue, "two"))
     lease, rival = hire(queue), hire(queue)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import signal
 import stat
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -229,6 +231,25 @@ def test_the_limits_of_a_key_are_given_changed_and_listed_in_both_languages(stat
     english, chinese = gonogo(state, "keys", "list").out, gonogo(state, "keys", "list", "--lang", "zh").out
     assert all(words in english for words in ("60 requests/min", "4 at once", "batch"))
     assert all(words in chinese for words in ("每分钟 60 次请求", "同时 4 个", "批处理"))
+
+
+def test_keys_that_gonogo_made_for_itself_are_counted_and_shown_only_when_asked_for(state: Path) -> None:
+    owner = gonogo(state, "keys", "create", "--name", "ci", "--json").json["key_id"]
+    store = open_store(StatePaths.of(state).database, clock=time.time)
+    with contextlib.closing(store), store.change(epoch=None, actor="tasks", principal=owner) as change:
+        made = store.keys()[0]
+        ends = time.time() + 600
+        change.add_key(replace(made, key_id="queue00000", name="queue for ci", expires_at=ends, acts_for=owner))
+        change.add_key(replace(made, key_id="probe00000", name="probe", service="svc", revision=2, expires_at=ends))
+    few, all_of_them = (gonogo(state, "keys", "list", *more, "--json").json for more in ((), ("--all",)))
+    assert ([one["name"] for one in few["keys"]], few["hidden"]) == (["ci"], 2)
+    told = {one["name"]: (one["acts_for"], one["revision"]) for one in all_of_them["keys"]}
+    assert told == {"ci": (None, None), "queue for ci": (owner, None), "probe": (None, 2)}
+    assert all_of_them["hidden"] == 0
+    shown, more = gonogo(state, "keys", "list").out, gonogo(state, "keys", "list", "--all").out
+    assert "queue00000" not in shown and "2 that gonogo made for itself" in shown
+    assert "queue00000" in more and more.count(owner) == 2 and "--all" not in more
+    assert "2 个由 gonogo 自用" in gonogo(state, "keys", "list", "--lang", "zh").out
 
 
 def test_a_name_that_two_live_keys_have_revokes_neither(state: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from gonogo.engines.model import Launch
 from gonogo.runtimes.local import LocalRuntime
 from gonogo.spec import Replicas, Spec
-from gonogo.spec.model import EngineChoice
+from gonogo.spec.engine import EngineChoice
 from gonogo.store import open_store
 from tests.shell.checkpoints import sharded, write_folder
 from tests.shell.command_line import Ran, gonogo

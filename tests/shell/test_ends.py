@@ -54,6 +54,10 @@ def test_of_a_relayed_stream_the_place_is_free_at_once_and_the_tokens_come_from_
     assert of_envoy == End(request_id="r", tokens=None, over=True, final=False)
     assert end_of_stream(line(STREAM)) == End(request_id="r", tokens=12)
     assert end_of_stream(line(STREAM, prompt_tokens=None)) == End(request_id="r", tokens=None)
+    began = {"ttft_ms": 250.0, "cached_tokens": 4, "attempts": [{"replica": "svc/1/0", "tokens": 7, "end": "done"}]}
+    assert end_of_stream(line(STREAM, **began)) == End(request_id="r", tokens=12, first_s=0.25, computed=0.2)
+    twice = {**began, "attempts": began["attempts"] * 2}  # type: ignore[operator]
+    assert end_of_stream(line(STREAM, **twice)) == End(request_id="r", tokens=12, computed=0.2), "of which replica?"
     refused = end_of_request(line(upstream_cluster="relay", status=502, prompt_tokens=None))
     assert refused == End(request_id="r", tokens=0)
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from gonogo.actions.model import ClusterPlan, ExternalPlan
 from gonogo.facts.gateway_hosts import CLUSTERS_PATH, GatewayHost, parse_clusters
 from gonogo.security.authority import Authority, issue_authority, issue_server
-from gonogo.spec.model import Balancing
+from gonogo.spec.gateway import Balancing
 from gonogo.spec.replicas import server_of
 from tests.shell.edge_parts import Edge
 from tests.shell.outside_engine import OutsideEngine

@@ -14,7 +14,7 @@ from gonogo.facts.host import HostFacts
 from gonogo.facts.model import ModelFacts
 from gonogo.runtimes.lessons import lessons
 from gonogo.spec import Expect, Spec
-from gonogo.spec.model import EngineChoice
+from gonogo.spec.engine import EngineChoice
 from tests.core import worlds
 from tests.core.test_hardware_here import H100
 

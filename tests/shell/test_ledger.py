@@ -127,7 +127,7 @@ def test_a_dead_workers_tasks_wait_again_at_once_and_a_living_ones_do_not(databa
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert leases.sweep(c, clock.machine, 3.0) == 1, "a zombie is dead already"
         process.wait(10)
-        assert leases.renew(c, clock.machine, mine) and leases.holders(c) == (("w", 1),)
+        assert leases.renew(c, clock.machine, mine) and leases.holders(c, clock.machine) == (("w", 1),)
 
 
 def test_after_a_restart_of_the_machine_every_lease_is_over(database: Database) -> None:
@@ -208,6 +208,30 @@ def test_what_is_cancelled_or_expired_takes_no_answer_any_more(database: Databas
         assert not leases.finish(c, lease, done(running), 52.0)
         assert leases.renew(c, Clock().machine, lease) == frozenset()
         assert ledger.task(c, "running").reason == "expired"  # type: ignore[union-attr]
+
+
+def test_whose_window_ends_is_told_whether_it_ran_waited_or_was_to_be_tried_again(database: Database) -> None:
+    with database.writing() as c:
+        for name in ("again", "asked", "asked-again"):
+            ledger.add(c, new(name, expires_at=50.0))
+        lease = leases.begin(c, Clock().machine, "w", os.getpid())
+        taken = {one.task.task_id: one.task.number for one in take(c, lease, now=45.5)}
+        for name in ("again", "asked-again"):
+            busy = Postponed(number=taken[name], not_before=46.0, counts=False, reason="busy", message="It was full.")
+            leases.postpone(c, lease, busy, 46.0)
+        c.execute("UPDATE tasks SET not_before = 99 WHERE task_id = 'again'")
+        assert names(take(c, lease, now=47.0)) == ["asked-again"]
+        ledger.add(c, new("waiting", expires_at=50.0))
+        assert ledger.expire(c, 50.2, 10) == 4
+        told = {row["task_id"]: row["message"] for row in c.execute("SELECT task_id, message FROM tasks")}
+    late = "The task was not done before its window ended: "
+    assert told == {
+        "waiting": late + "it had not been its turn.",
+        "again": late + "it waited to be tried again. It was full.",
+        "asked": late + "it was being asked when its time was up, first taken 4.5 s before.",
+        "asked-again": late + "it was being asked when its time was up, first taken 4.5 s before."
+        " Before that: It was full.",
+    }
 
 
 def test_while_draining_nothing_new_begins_and_what_runs_is_finished(database: Database) -> None:

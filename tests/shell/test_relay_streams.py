@@ -14,8 +14,7 @@ import pytest
 from aiohttp import web
 
 from gonogo.engines.llamacpp_stream import LlamaCppTranscript
-from gonogo.gateway.relay import relayed as relayed_module
-from gonogo.gateway.relay import silence, watch
+from gonogo.gateway.relay import silence, takeover, watch
 from gonogo.gateway.relay.machine import Machine
 from gonogo.gateway.relay.relayed import Relay
 from gonogo.gateway.relay.replicas import Replicas
@@ -109,7 +108,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(silence, "HEALTHY_S", 0.3)
     monkeypatch.setattr(watch, "LOOK_AFTER_S", 0.2)
     monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.05)
-    monkeypatch.setattr(relayed_module, "TAKE_OVER_WITHIN_S", 0.5)
+    monkeypatch.setattr(takeover, "WITHIN_S", 0.5)
 
 
 WAYS = ("die", "eof", "garbage", "half", "error", "failure", "hang")

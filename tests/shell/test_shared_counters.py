@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Iterator, Mapping
@@ -352,5 +353,34 @@ def test_a_request_that_was_cancelled_leaves_the_answers_of_the_others_in_order(
         await valkey.stop()
         with pytest.raises(Away):
             await valkey.call("PING")
+
+    asyncio.run(run())
+
+
+def test_when_prompts_should_be_computed_is_known_in_valkey_as_in_memory(server: Server) -> None:
+    async def run() -> None:
+        valkey = connection(server)
+        await valkey.start()
+        room, found = Room(tokens=100, sequences=9), []
+        for ledger in (SharedLedger(valkey, MemoryLedger(time.time), time.time), MemoryLedger(time.time)):
+            for number, prompt_s in enumerate((20.0, 10.0, 0.0)):
+                hold = Hold(
+                    request_id=f"p{number}",
+                    revision="svc/7",
+                    key_id="k",
+                    tokens=5,
+                    expires_at=time.time() + 60,
+                    prompt_s=prompt_s,
+                )
+                await ledger.reserve(hold, ["here" if prompt_s else "there"], room)
+            held = await ledger.held("svc/7")
+            await ledger.release(["p0", "p1"])
+            await ledger.reserve(replace(hold, request_id="p3"), ["here"], room)
+            after = await ledger.held("svc/7")
+            found.append([each.prompts_s for each in (held["here"], held["there"], after["here"])])
+        await valkey.stop()
+        for here, there, after in found:
+            assert 20.0 < here <= 30.0
+            assert (there, after) == (0.0, 0.0)
 
     asyncio.run(run())

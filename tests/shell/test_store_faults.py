@@ -18,6 +18,7 @@ from gonogo.store import sqlite as store_sqlite
 from gonogo.store.faults import StoreBusy, StoreError, StoreFull, StoreFuture, StoreNotWritable, StoreUnreadable
 from gonogo.store.migrations import SCHEMA_VERSION
 from gonogo.store.store import Store
+from tests.shell.small_disk import small_disk as mounted
 
 TMPFS_BYTES = 2**20
 
@@ -29,18 +30,8 @@ def opened(path: Path) -> Store:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB of its own."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_BYTES},mode=700", "gonogo-test", str(place)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small file system needs mount permission: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with mounted(tmp_path / "small", TMPFS_BYTES) as place:
+        yield place
 
 
 def fill(store: Store, epoch: int) -> int:

@@ -101,9 +101,11 @@ def ended_or(client: httpx.Client, task_id: str) -> str:
 
 
 def test_a_task_whose_window_ends_fails_as_expired(client: httpx.Client) -> None:
-    task_id = leave(client, "slow", window="1s").json()["id"]
+    task_id = leave(client, "slow", window="3s").json()["id"]
+    until(lambda: ended_or(client, task_id) == "leased", 20)
     until(lambda: ended_or(client, task_id) == "failed", 20)
-    assert client.get(f"/v1/tasks/{task_id}").json()["error"]["code"] == "expired"
+    told = client.get(f"/v1/tasks/{task_id}").json()["error"]
+    assert told["code"] == "expired" and "it was being asked when its time was up" in told["message"]
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_a_worker_that_is_asked_to_end_gives_back_what_it_has_under_way(tmp_path
             queue = open_queue(parts.paths)
             with queue.database.reading() as c:
                 assert c.execute("SELECT sum(losses) + sum(attempts) FROM tasks").fetchone()[0] == 0
-                assert leases.holders(c) == ()
+                assert leases.holders(c, leases.Machine.this()) == ()
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])

@@ -20,7 +20,7 @@ from gonogo.facts.replica import Health
 from gonogo.runtimes.local import LocalRuntime, Process
 from gonogo.runtimes.paths import StatePaths
 from gonogo.spec import Spec
-from gonogo.spec.model import EngineChoice
+from gonogo.spec.engine import EngineChoice
 from gonogo.store import open_store
 from tests.shell.gateway_parts import free_port
 

@@ -10,7 +10,7 @@ from gonogo.checks.finding import Finding
 from gonogo.engines.model import Placement
 from gonogo.facts.replica import ReplicaName
 from gonogo.spec.fallback import Api
-from gonogo.spec.model import Balancing
+from gonogo.spec.gateway import Balancing
 from gonogo.spec.replicas import Server
 
 

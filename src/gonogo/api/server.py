@@ -21,6 +21,7 @@ from starlette.routing import Route
 from gonogo.control.desk import Caller, Desk, Refused
 from gonogo.monitoring.exposition import CONTENT_TYPE
 from gonogo.spec import Spec
+from gonogo.store.faults import StoreError
 
 BODY_LIMIT_BYTES = 1024 * 1024
 WAIT_LIMIT_S = 20.0
@@ -96,6 +97,8 @@ def _guarded(route: Route) -> Route:
             return await inner(request)
         except Refused as refused:
             return _error(refused.status, refused.reason, refused.values, refused.exit_code)
+        except StoreError as fault:
+            return _error(507, *fault.refusal, 4)
         except (_BadRequest, ValueError) as error:
             return _error(400, "BadRequest", {"detail": str(error)[:500]}, 2)
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal
 from gonogo.cli.refusal import BLOCKED, WRONG_INPUT, Refusal
 from gonogo.control.sight_models import HUB_ID, model_path
 from gonogo.runtimes.models import ModelStore
-from gonogo.spec.model import EngineChoice, KvCache, Spec
+from gonogo.spec.engine import EngineChoice, KvCache
+from gonogo.spec.model import Spec
 from gonogo.spec.recipe import PackageSource
 from gonogo.spec.recipes import recipes
 from gonogo.spec.replicas import Replicas

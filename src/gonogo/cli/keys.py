@@ -37,6 +37,7 @@ Expires = Annotated[
     Optional[str], typer.Option("--expires", metavar="TIME", help=told("option.expires"), show_default=False)
 ]
 Key = Annotated[str, typer.Argument(metavar="KEY", help=told("argument.key"), show_default=False)]
+All = Annotated[bool, typer.Option("--all", help=told("option.all_keys"), show_default=False)]
 DEFAULT_SCOPES = ("inference", "models")
 _SPAN = re.compile(r"(?P<count>[0-9]{1,6})(?P<unit>[smhd])", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -89,18 +90,22 @@ def create(  # noqa: PLR0913, PLR0917 (one parameter is one option)
     return Outcome(result={"api_key": text, **_plain(row, time.time())})
 
 
-def list_keys(state_dir: StateDir = None, json: Json = False, lang: Lang = None) -> Outcome:
+def list_keys(everything: All = False, state_dir: StateDir = None, json: Json = False, lang: Lang = None) -> Outcome:
+    """Those that people made; `--all`: also those that gonogo made for itself, which act for one of them or probe."""
     from gonogo.cli.session import open_session
 
     session = open_session(state_dir, json, lang)
     with _store(session) as store:
-        rows = [row for row in store.keys() if row.revision is None and row.acts_for is None]  # noqa: SIM118 (not a dict)
-    now = time.time()
+        known = list(store.keys())
+    rows = [row for row in known if everything or _own(row)]
+    now, hidden = time.time(), len(known) - len(rows)
     if not rows:
         session.say("keys.none")
     else:
-        session.out.print(_table(session, rows, now))
-    return Outcome(result={"keys": [_plain(row, now) for row in rows]})
+        session.out.print(_table(session, rows, now, everything))
+    if hidden:
+        session.say("keys.hidden", count=hidden)
+    return Outcome(result={"keys": [_plain(row, now) for row in rows], "hidden": hidden})
 
 
 def change(  # noqa: PLR0913, PLR0917 (one parameter is one option)
@@ -194,13 +199,18 @@ def _chosen(asked: str, store: Store) -> KeyRow:
         if row.key_id == key_id:
             return row
     named = [row for row in rows if row.name == asked and row.revoked_at is None]
-    live = [row for row in named if row.revision is None and row.acts_for is None]
+    live = [row for row in named if _own(row)]
     if len(live) == 1:
         return live[0]
     shown = "…" if isinstance(parsed, ParsedKey) else asked
     if live:
         raise Refusal("KeyAmbiguous", WRONG_INPUT, {"asked": shown, "known": [row.key_id for row in live]})
     raise Refusal("KeyUnknown", WRONG_INPUT, {"asked": shown})
+
+
+def _own(row: KeyRow) -> bool:
+    """Whether a person made it: not one of the queue, of an agent's run or of a probe."""
+    return row.revision is None and row.acts_for is None
 
 
 def _state(row: KeyRow, now: float) -> str:
@@ -225,15 +235,18 @@ def _plain(row: KeyRow, now: float) -> dict[str, Any]:
         "revoked_at": row.revoked_at,
         "limits": {name: getattr(row, name) for name in LIMITS},
         "priority": row.priority,
+        "acts_for": row.acts_for,
+        "revision": row.revision,
     }
 
 
-def _table(session: Session, rows: list[KeyRow], now: float) -> Any:
+def _table(session: Session, rows: list[KeyRow], now: float, everything: bool) -> Any:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    for name in ("id", "name", "state", "service", "scopes", "limits", "created_at"):
+    names = ("id", "name", "state", "service", "scopes", "limits", "created_at", "acts_for")
+    for name in names if everything else names[:-1]:
         table.add_column(session.told(f"keys.{name}"), no_wrap=name in ("id", "scopes", "limits", "created_at"))
     for row in rows:
         state = _state(row, now)
@@ -241,5 +254,6 @@ def _table(session: Session, rows: list[KeyRow], now: float) -> Any:
         style = {"live": "green", "revoked": "red"}.get(state, "yellow")
         shown = Text(session.told(f"keys.state.{state}"), style=style)
         limits, scopes = limits_told(session, row, "\n"), "\n".join(row.scopes)
-        table.add_row(row.key_id, Text(row.name), shown, Text(row.service or "*"), scopes, limits, created)
+        whose = (row.acts_for or "",) if everything else ()
+        table.add_row(row.key_id, Text(row.name), shown, Text(row.service or "*"), scopes, limits, created, *whose)
     return table

@@ -51,7 +51,7 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code. Never raises."""
-    words = common_options_last(arguments)
+    words = _without_language(common_options_last(arguments))
     if words == ["--version"]:
         print(f"gonogo {__version__}")
         return 0
@@ -66,6 +66,14 @@ def common_options_last(arguments: Sequence[str]) -> list[str]:
         before += rest[: 2 if takes_value else 1]
         del rest[: 2 if takes_value else 1]
     return rest + before if rest and not rest[0].startswith("-") else list(arguments)
+
+
+def _without_language(words: list[str]) -> list[str]:
+    """Help is in the language already (`told`); groups of verbs have no such option, and their help is asked too."""
+    if not {"--help", "-h"} & set(words):
+        return words
+    kept = [word for before, word in zip(["", *words], words, strict=False) if "--lang" not in (before, word)]
+    return [word for word in kept if not word.startswith("--lang=")]
 
 
 def finish(verb: Callable[[], object], arguments: Sequence[str]) -> int:
@@ -139,7 +147,8 @@ def _told(error: Exception) -> Refusal | None:
     if isinstance(error, ControlSilent):
         return Refusal("ControlSilent", WORLD_DID_NOT_COMPLY, {"words": str(error)})
     if isinstance(error, StoreError):
-        return Refusal("StateUnusable", WORLD_DID_NOT_COMPLY, {"words": error.seen, "remedy": error.remedy})
+        reason, values = error.refusal
+        return Refusal(reason, WORLD_DID_NOT_COMPLY, values)
     return None
 
 

@@ -9,6 +9,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Mapping
 
+from gonogo.cli.refusal import WORLD_DID_NOT_COMPLY, Refusal
 from gonogo.words.events import event_text
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 SETTLED = ("proven", "rejected", "blocked")
 WAIT_S = 1.0
+STILL_AFTER_S = 5.0
+"""A control process that has not answered for so long is told to be waited for."""
+STUCK_LIMIT_S = 10.0
+"""So long a command waits for a store that takes nothing: somebody may be making room."""
 LINE_EVERY_S = 10.0
 """Where there is no terminal, what moves is told no more often."""
 QUIET = ("ActionFinished", "FindingsChanged", "KeyAdded", "KeyRevoked")
@@ -59,6 +64,26 @@ class Progress:
             self._moved_at = now
             self._show(self._session.told(name, **values))
 
+    def control_waited(self, waited_s: float) -> None:
+        """The control process that was started has not answered for so long."""
+        if waited_s > STILL_AFTER_S:
+            log = self._session.paths.log("control", "main")
+            self.moving("progress.control_waits", seconds=int(waited_s), log=log)
+
+    def control_away(self) -> None:
+        """Nobody answers for control now. Raises `StoreFull` where the next one finds no room either."""
+        from gonogo.store.room import GO_ON_BYTES, require_room
+
+        self.step("progress.control_away")
+        require_room(self._session.paths.database, GO_ON_BYTES)
+
+    def refused(self, refused: Mapping[str, Any], limit_s: float) -> None:
+        """What control met, and that it is waited for so long."""
+        from gonogo.words import finding_text
+
+        text = finding_text(str(refused["reason"]), refused["values"], self._session.lang)
+        self.step("progress.stuck", seen=text.seen, remedy=text.remedy, seconds=int(limit_s))
+
     def event(self, event: Mapping[str, Any]) -> None:
         """What an event tells, unless it tells a waiting user nothing."""
         if event["kind"] not in QUIET:
@@ -92,23 +117,46 @@ def follow_until(
     """Show events until `settled(status)` gives something, and return that; None when `limit_s` are over.
 
     A control process that dies meanwhile is waited for: the keeper starts the next one. Raises `ControlSilent` when
-    there is none until then.
+    there is none until then, `StoreFull` where there is no room for it, `Refusal` when its store takes nothing.
     """
     from gonogo.api.client import ControlSilent
 
     deadline = time.monotonic() + limit_s
+    stuck = _Stuck(progress)
     while True:
         try:
-            result = settled(client.status())
+            status = client.status()
+            result = settled(status)
             if result is not None:
                 return result
+            stuck.look(status.get("store"))
             for event in client.events(after=after, wait_s=WAIT_S):
                 after = max(after, int(event["sequence"]))
                 progress.event(event)
         except ControlSilent:
             if time.monotonic() > deadline:
                 raise
-            progress.step("progress.control_away")
+            progress.control_away()
             time.sleep(WAIT_S / 2)
         if time.monotonic() > deadline:
             return None
+
+
+class _Stuck:
+    """How long control's store has taken nothing."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._since: float | None = None
+
+    def look(self, refused: Mapping[str, Any] | None) -> None:
+        """`refused`: a reason and its values, as control's status has them. Raises `Refusal` after `STUCK_LIMIT_S`."""
+        if refused is None:
+            self._since = None
+            return
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        left_s = STUCK_LIMIT_S - (now - self._since)
+        if left_s <= 0:
+            raise Refusal(refused["reason"], WORLD_DID_NOT_COMPLY, refused["values"])
+        self._progress.refused(refused, STUCK_LIMIT_S)

@@ -12,7 +12,8 @@ from gonogo.cli.refusal import INTERRUPTED, Refusal
 if TYPE_CHECKING:
     from gonogo.cli.session import Session
     from gonogo.runtimes.environments import EnvironmentStore, Made
-    from gonogo.spec.model import EngineChoice, Spec
+    from gonogo.spec.engine import EngineChoice
+    from gonogo.spec.model import Spec
 
 
 def provisioned(session: Session, spec: Spec) -> Spec:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from gonogo.cli.refusal import WORLD_DID_NOT_COMPLY, WRONG_INPUT, Refusal
 from gonogo.runtimes.paths import StatePaths, default_state_dir
@@ -69,13 +69,16 @@ class Session:
             raise Refusal("ControlNotRunning", WORLD_DID_NOT_COMPLY, values) from None
         return client
 
-    def started_client(self) -> ControlClient:
-        """The client of control, started when it did not run. Raises `Refusal` ControlDidNotStart, StateUnusable."""
+    def started_client(self, tell: Callable[[float], None]) -> ControlClient:
+        """The client of control, started when it did not run; `tell` gets the seconds that were waited.
+
+        Raises `Refusal` ControlDidNotStart, StateUnusable; `StoreError`s.
+        """
         from gonogo.control.launch import ControlDidNotStart, ensure_control
         from gonogo.runtimes.paths import UnsafeDirectory
 
         try:
-            ensure_control(self.paths)
+            ensure_control(self.paths, tell)
         except ControlDidNotStart as error:
             values = {"error": " | ".join(error.last_lines[-3:]), "log": error.log}
             raise Refusal("ControlDidNotStart", WORLD_DID_NOT_COMPLY, values) from error

@@ -12,6 +12,7 @@ import typer
 from gonogo.cli.options import Json, Lang, StateDir, told
 from gonogo.cli.refusal import WORLD_DID_NOT_COMPLY, WRONG_INPUT, Outcome, Refusal
 from gonogo.cli.tasks_agent import leaving_a_run, print_steps, shown_run
+from gonogo.cli.tasks_page import batch_fields, batch_line, readable, table, task_fields, why_it_waits
 
 if TYPE_CHECKING:
     import sqlite3
@@ -20,19 +21,19 @@ if TYPE_CHECKING:
     from gonogo.tasks.nouns import Task
     from gonogo.tasks.places import Queue
 
+MOST = 10_000
 TaskId = Annotated[str, typer.Argument(metavar="ID", help=told("argument.task"), show_default=False)]
 OptionalId = Annotated[Optional[str], typer.Argument(metavar="ID", help=told("argument.task"), show_default=False)]
 TaskIds = Annotated[Optional[list[str]], typer.Argument(metavar="ID…", help=told("argument.task"), show_default=False)]
 StateAsked = Annotated[
     Optional[str], typer.Option("--state", metavar="STATE", help=told("option.task_state"), show_default=False)
 ]
-Limit = Annotated[int, typer.Option("--limit", metavar="N", help=told("option.limit"))]
-Within = Annotated[int, typer.Option("--within", metavar="SECONDS", help=told("option.within"))]
+Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=MOST, help=told("option.limit"))]
+Within = Annotated[int, typer.Option("--within", metavar="SECONDS", min=0, help=told("option.within"))]
 AllDead = Annotated[bool, typer.Option("--dead", help=told("option.all_dead"), show_default=False)]
 Off = Annotated[bool, typer.Option("--off", help=told("option.off"), show_default=False)]
 Result = Annotated[bool, typer.Option("--result", help=told("option.task_result"), show_default=False)]
 LOOK_EVERY_S = 0.5
-MOST = 10_000
 
 
 def application() -> typer.Typer:
@@ -69,14 +70,14 @@ def list_tasks(
         now = time.time()
         seen = summary(c, now)
         tasks = ledger.page(c, None, before=None, limit=limit, state=None if state is None else State(state))
-        found = [_batch(c, one) for one in batches.page(c, None, after=None, limit=limit)]
+        found = [batch_fields(c, one) for one in batches.page(c, None, after=None, limit=limit)]
     for line in queue_lines(asdict(seen), session.lang):
         session.line(line)
     for one in found:
-        session.line(f"{one['id']}  {one['state']}  {one['done']}/{one['total']}  ✗ {one['failed']}")
+        session.line(batch_line(one))
     if tasks:
-        session.out.print(_table(session, tasks, now))
-    return Outcome(result={"summary": asdict(seen), "batches": found, "tasks": [_plain(one) for one in tasks]})
+        session.out.print(table(session, tasks, now))
+    return Outcome(result={"summary": asdict(seen), "batches": found, "tasks": [task_fields(one) for one in tasks]})
 
 
 def show(
@@ -91,13 +92,13 @@ def show(
                 None if isinstance(found, dict) else (ledger.prompt(c, found.number), ledger.result(c, found.number))
             )
             run = {} if isinstance(found, dict) else shown_run(queue, c, found, steps=result)
-        shown = found if isinstance(found, dict) else {**_plain(found), **run}
+            waits = why_it_waits(c, task) if isinstance(found, dict) else {}
+        shown = {**found, **waits} if isinstance(found, dict) else {**task_fields(found), **run}
         if result and bodies is not None:
             shown["prompt"] = queue.bodies.open(task, "prompt", bodies[0])
             shown["result"] = None if bodies[1] is None else queue.bodies.open(task, "result", bodies[1])
-        for name, value in shown.items():
-            if value is not None and name != "steps":
-                session.line(f"{name}: {value}")
+        for text in readable(shown):
+            session.line(text)
         print_steps(session, shown.get("steps", ()))
     return Outcome(result=shown)
 
@@ -106,14 +107,19 @@ def wait(
     task: OptionalId = None, within: Within = 86400, state_dir: StateDir = None, json: Json = False, lang: Lang = None
 ) -> Outcome:
     """A task, a batch, or all that there is. Exit code 4: it did not end well, or not in time."""
+    from gonogo.tasks import leases
+
     until = time.monotonic() + within
     with _queue(state_dir, json, lang) as (session, queue):
         told_before = ""
         while True:
             with queue.database.reading() as c:
                 left, line, well = _how_far(session, c, task)
+                draining = leases.draining(c)
+            if left and draining:
+                line = f"{line}  {session.told('tasks.draining')}"
             if line != told_before and not json:
-                session.err.print(line, markup=False, highlight=False)
+                session.err.print(line, markup=False, highlight=False, soft_wrap=True)
                 told_before = line
             if left == 0:
                 return Outcome(result={"ended": True, "well": well}, exit_code=0 if well else WORLD_DID_NOT_COMPLY)
@@ -127,12 +133,12 @@ def cancel(tasks: TaskIds = None, state_dir: StateDir = None, json: Json = False
 
     with _queue(state_dir, json, lang) as (session, queue), queue.database.writing() as c:
         changed, now = 0, time.time()
-        for name in tasks or ():
+        for name in _named(tasks, "cancel"):
             found = _found(c, name)
             changed += (
                 batches.cancel(c, name, now) if isinstance(found, dict) else ledger.cancel(c, [found.number], now)
             )
-    session.say("tasks.cancelled", count=changed)
+    session.say("tasks.cancelled" if changed else "tasks.unchanged", count=changed)
     return Outcome(result={"cancelled": changed})
 
 
@@ -144,9 +150,9 @@ def retry(
 
     with _queue(state_dir, json, lang) as (session, queue), queue.database.writing() as c:
         numbers = [one.number for one in ledger.dead(c, MOST)] if dead else []
-        numbers += [found.number for name in tasks or () if not isinstance(found := _found(c, name), dict)]
+        numbers += [_single(c, name).number for name in (tasks or () if dead else _named(tasks, "retry"))]
         changed = ledger.retry(c, numbers, time.time(), DEFAULT_WINDOW_S)
-    session.say("tasks.retried", count=changed)
+    session.say("tasks.retried" if changed else "tasks.unchanged", count=changed)
     return Outcome(result={"retried": changed})
 
 
@@ -155,7 +161,7 @@ def drain(off: Off = False, state_dir: StateDir = None, json: Json = False, lang
 
     with _queue(state_dir, json, lang) as (session, queue), queue.database.writing() as c:
         leases.drain(c, not off, time.time())
-        held = sum(count for _, count in leases.holders(c))
+        held = sum(count for _, count in leases.holders(c, leases.Machine.this()))
     session.say("tasks.drain_off" if off else "tasks.drain_on", count=held)
     return Outcome(result={"draining": not off, "running": held})
 
@@ -169,7 +175,7 @@ def dead(limit: Limit = 20, state_dir: StateDir = None, json: Json = False, lang
         session.say("tasks.none_dead")
     for one in found:
         session.line(f"{one.task_id}  {one.reason}: {one.message}")
-    return Outcome(result={"dead": [_plain(one) for one in found]})
+    return Outcome(result={"dead": [task_fields(one) for one in found]})
 
 
 def rotate_key(state_dir: StateDir = None, json: Json = False, lang: Lang = None) -> Outcome:
@@ -210,7 +216,22 @@ def _found(c: sqlite3.Connection, name: str) -> Task | dict[str, Any]:
     batch = batches.batch(c, name)
     if batch is None:
         raise Refusal("TaskUnknown", WRONG_INPUT, {"asked": name})
-    return _batch(c, batch)
+    return batch_fields(c, batch)
+
+
+def _named(tasks: list[str] | None, verb: str) -> list[str]:
+    """Raises `Refusal` WhichTasks: a verb that changes nothing must not look as if it had."""
+    if not tasks:
+        raise Refusal("WhichTasks", WRONG_INPUT, {"verb": verb})
+    return tasks
+
+
+def _single(c: sqlite3.Connection, name: str) -> Task:
+    """A single task. Raises `Refusal`: what a batch came to is in its files, and it is not run in part."""
+    found = _found(c, name)
+    if isinstance(found, dict) or found.batch_id is not None:
+        raise Refusal("OfABatch", WRONG_INPUT, {"asked": name})
+    return found
 
 
 def _how_far(session: Session, c: sqlite3.Connection, name: str | None) -> tuple[int, str, bool]:
@@ -225,50 +246,5 @@ def _how_far(session: Session, c: sqlite3.Connection, name: str | None) -> tuple
         return seen.counts.open + seen.batches, session.told("tasks.progress", **values), seen.counts.dead == 0
     if isinstance(found, dict):
         left = 0 if found["finished_at"] else max(1, found["total"] - found["done"] - found["failed"])
-        line = f"{found['id']}  {found['state']}  {found['done']}/{found['total']}  ✗ {found['failed']}"
-        return left, line, found["state"] == "completed"
+        return left, batch_line(found), found["state"] == "completed"
     return int(found.state in OPEN), f"{found.task_id}  {found.state.value}", found.state is State.DONE
-
-
-def _batch(c: sqlite3.Connection, batch: Any) -> dict[str, Any]:
-    from gonogo.tasks import ledger
-    from gonogo.tasks.nouns import Counts
-
-    counts = Counts() if batch.total is not None else ledger.counts(c, batch.batch_id)
-    failed = counts.failed + counts.dead + counts.cancelled
-    return {
-        "id": batch.batch_id,
-        "owner": batch.owner,
-        "state": batch.state,
-        "total": counts.total if batch.total is None else batch.total,
-        "done": counts.done if batch.completed is None else batch.completed,
-        "failed": failed if batch.failed is None else batch.failed,
-        "created_at": batch.created_at,
-        "expires_at": batch.expires_at,
-        "finished_at": batch.finished_at,
-        "error": batch.error_message,
-    }
-
-
-def _plain(task: Task) -> dict[str, Any]:
-    left_out = ("number", "task_id", "state")
-    return {
-        "id": task.task_id,
-        "state": task.state.value,
-        **{name: value for name, value in asdict(task).items() if name not in left_out},
-    }
-
-
-def _table(session: Session, tasks: tuple[Task, ...], now: float) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    for name in ("id", "state", "owner", "age", "attempts", "reason"):
-        table.add_column(session.told(f"tasks.{name}"), no_wrap=name != "reason")
-    for one in tasks:
-        style = {"done": "green", "failed": "red", "dead": "red"}.get(one.state.value, "yellow")
-        age = f"{max(0, now - one.created_at):.0f} s"
-        shown = (one.task_id, Text(one.state.value, style=style), one.owner, age, str(one.attempts), one.reason or "")
-        table.add_row(*shown)
-    return table

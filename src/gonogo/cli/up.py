@@ -75,7 +75,7 @@ def bring_up(session: Session, asked: Asked) -> Outcome:
             _require_possible(session, asked.spec)
             progress.step("progress.control")
             changes.now("interrupted.control", "interrupted.next")
-            client = session.started_client()
+            client = session.started_client(progress.control_waited)
             deployed = deploy(session, client, asked, changes, progress)
             progress.step("progress.report")
             report = write_report(session, client, deployed.name, None)

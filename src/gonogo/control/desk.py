@@ -25,6 +25,7 @@ from gonogo.facts.world import World
 from gonogo.plan.decide import ask, decide
 from gonogo.plan.model import DesiredService, Plan
 from gonogo.spec import Revision, Spec
+from gonogo.store.faults import StoreError
 
 PROBE_LIMIT_S, BESIDE_LOADING_S = 300.0, 180.0
 
@@ -102,6 +103,7 @@ class Desk:
             "answers": self._answers(None),
             "availability": self._metrics.availability(),
             "queue": self._metrics.queue(),
+            "store": _refused(self._reconciler.failure),
         }
 
     async def submit(self, spec: Spec, caller: Caller, started_at: float | None, allow_downtime: bool = False) -> Any:
@@ -328,6 +330,14 @@ class Desk:
     def _last_events(self, service: str, limit: int) -> list[Any]:
         found = self._store.latest_events(5 * limit)
         return [event for event in found if event.service in (None, service)][-limit:]
+
+
+def _refused(failure: Exception | None) -> Any:
+    """Why the store takes nothing now, as the last round met it; None when it does."""
+    if not isinstance(failure, StoreError):
+        return None
+    reason, values = failure.refusal
+    return {"reason": reason, "values": values}
 
 
 def _endpoint(spec: Spec) -> str:

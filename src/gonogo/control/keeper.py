@@ -1,6 +1,6 @@
 """The keeper: starts control again when it died. Nothing else, so that it never needs to be restarted itself.
 
-systemd does the same job where it runs control (`gonogo render systemd`). Imports only the standard library and paths.
+systemd does the same job where it runs control (`gonogo render systemd`). Imports only what imports nothing itself.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from gonogo.runtimes.paths import StatePaths
+from gonogo.runtimes.tell import tell
 
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 HEALTHY_AFTER_S = 10.0
@@ -62,7 +63,7 @@ def keep(paths: StatePaths) -> int:
             return 0
         lived_s = time.monotonic() - started_at
         pause_s = SHORTEST_PAUSE_S if lived_s > HEALTHY_AFTER_S else min(LONGEST_PAUSE_S, pause_s * 2)
-        print(f"control ended with {code} after {lived_s:.1f} s; again in {pause_s:.1f} s", file=sys.stderr, flush=True)
+        tell(f"control ended with {code} after {lived_s:.1f} s; again in {pause_s:.1f} s")
         time.sleep(pause_s)
 
 

@@ -13,8 +13,9 @@ import httpx
 
 from gonogo.runtimes.local import tail
 from gonogo.runtimes.paths import StatePaths
+from gonogo.store.room import BEGIN_BYTES, GO_ON_BYTES, require_room
 
-START_LIMIT_S = 30.0
+START_LIMIT_S, LOOK_EVERY_S = 30.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,27 @@ def answers(paths: StatePaths, timeout_s: float = 1.0) -> bool:
         return False
 
 
-def ensure_control(paths: StatePaths, tell: Callable[[str], None] = lambda _: None) -> None:
-    """Have a control process for this state directory. Raises `ControlDidNotStart`, OSError, UnsafeDirectory."""
+def ensure_control(paths: StatePaths, tell: Callable[[float], None] = lambda _: None) -> None:
+    """Have a control process for this state directory; `tell` gets the seconds that were waited, again and again.
+
+    Raises `ControlDidNotStart`, `StoreFull` as soon as there is no room, OSError, UnsafeDirectory.
+    """
     if answers(paths):
         return
     paths.make()
+    require_room(paths.database, GO_ON_BYTES if paths.database.exists() else BEGIN_BYTES)
     keeper = start_keeper(paths)
-    started_at = time.monotonic()
+    started_at, next_look_s = time.monotonic(), LOOK_EVERY_S
     while not answers(paths):
         waited_s = time.monotonic() - started_at
         if waited_s > START_LIMIT_S:
             control_log = paths.log("control", "main")
             raise ControlDidNotStart(log=str(control_log), waited_s=waited_s, last_lines=tail(control_log, 12))
+        if waited_s > next_look_s:
+            next_look_s = waited_s + LOOK_EVERY_S
+            require_room(paths.database, GO_ON_BYTES)
         keeper.poll()
-        tell("control")
+        tell(waited_s)
         time.sleep(0.05)
 
 

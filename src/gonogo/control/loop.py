@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import time
 
 from gonogo.control.apply import Hands
 from gonogo.control.deployment import Deployment
@@ -14,6 +12,7 @@ from gonogo.control.record import Recorder
 from gonogo.facts.world import World
 from gonogo.plan.decide import decide
 from gonogo.plan.model import DesiredService, Plan
+from gonogo.runtimes.tell import tell
 from gonogo.store.faults import StaleEpoch
 
 TICK_S = 0.5
@@ -25,7 +24,7 @@ class WorldMoved(Exception):
 
 
 class Reconciler:
-    """Runs until told to stop. `world` and `plan` are the latest, for those who ask."""
+    """Runs until told to stop. `world` and `plan` are the latest, `failure` what the last round met, for who asks."""
 
     def __init__(
         self, deployment: Deployment, observer: Observer, hands: Hands, journal: Journal, recorder: Recorder
@@ -39,6 +38,7 @@ class Reconciler:
         self._stopping = False
         self.world: World | None = None
         self.plan: Plan | None = None
+        self.failure: Exception | None = None
 
     def wake(self) -> None:
         """Look again now rather than at the next tick. May be called from the loop's thread only."""
@@ -57,7 +57,7 @@ class Reconciler:
         try:
             await self._hands.refresh()
         except Exception as error:  # noqa: BLE001 (a bad certificate file must not end control; its check says so)
-            _tell(f"refresh failed: {error!r}")
+            tell(f"refresh failed: {error!r}")
 
     async def run(self) -> None:
         """The four verbs, for ever."""
@@ -69,12 +69,14 @@ class Reconciler:
             try:
                 await self.carry_out(self.plan, self.world, services)
                 self._recorder.record(self.plan, self.world)
+                self.failure = None
             except WorldMoved:
                 continue
             except StaleEpoch:
                 raise
             except Exception as error:  # noqa: BLE001 the boundary: what failed is written down, the next round looks again
-                _tell(f"round failed: {error!r}")
+                self.failure = error
+                tell(f"round failed: {error!r}")
                 await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
             await self._nap()
 
@@ -102,7 +104,3 @@ class Reconciler:
             await asyncio.wait_for(self._wake.wait(), timeout=TICK_S)
         except asyncio.TimeoutError:
             return
-
-
-def _tell(text: str) -> None:
-    print(f"{time.strftime('%FT%TZ', time.gmtime())} {text}", file=sys.stderr, flush=True)

@@ -32,6 +32,7 @@ from gonogo.gateway.ads import AdsServer, load_snapshot
 from gonogo.runtimes.environments import EnvironmentStore, Made
 from gonogo.runtimes.local import LocalRuntime
 from gonogo.runtimes.paths import StatePaths
+from gonogo.runtimes.tell import tell
 from gonogo.store import open_store
 from gonogo.store.store import Store
 
@@ -104,7 +105,10 @@ async def _housekeeping(paths: StatePaths, runtime: LocalRuntime, reconciler: Re
     """Bound the logs, renew the certificate, keep a keeper; stop when the state directory was removed or replaced."""
     born = _identity(paths.lease)
     while True:
-        await asyncio.to_thread(rotate_logs, paths)
+        try:
+            await asyncio.to_thread(rotate_logs, paths)
+        except OSError as error:  # a full disk has no room for an older copy: the next round comes
+            tell(f"logs were not rotated: {error!r}")
         await reconciler.refresh()
         for _ in range(HOUSEKEEPING_ROUNDS):
             await asyncio.sleep(DIRECTORY_EVERY_S)
@@ -112,7 +116,7 @@ async def _housekeeping(paths: StatePaths, runtime: LocalRuntime, reconciler: Re
                 start_keeper(paths)
                 runtime.scan()
             if _identity(paths.lease) != born:
-                print(f"{paths.root} was removed or replaced: this control process ends", file=sys.stderr, flush=True)
+                tell(f"{paths.root} was removed or replaced: this control process ends")
                 reconciler.stop()
                 return
 
@@ -121,15 +125,15 @@ async def _collect(deployment: Deployment) -> None:
     """Each hour, take away environments that nobody needs; what fails is told and tried again in the next hour."""
     environments = EnvironmentStore(deployment.paths.environments)
 
-    def tell(made: Made) -> None:
+    def record(made: Made) -> None:
         with deployment.change() as change:
             change.event("EnvironmentCollected", name=made.name, mib=made.disk_bytes // 1024**2)
 
     while True:
         try:
-            await asyncio.to_thread(lambda: collect(environments, uses_in(deployment.store), time.time(), tell))
+            await asyncio.to_thread(lambda: collect(environments, uses_in(deployment.store), time.time(), record))
         except Exception as error:  # noqa: BLE001 (housekeeping must not end control)
-            print(f"environments were not collected: {error!r}", file=sys.stderr, flush=True)
+            tell(f"environments were not collected: {error!r}")
         await asyncio.sleep(COLLECT_EVERY_S)
 
 

@@ -7,8 +7,6 @@ Not here: how lines are joined (`facts.metered`) and counted (`facts.usage`), no
 from __future__ import annotations
 
 import asyncio
-import sys
-import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Callable, Mapping
@@ -18,6 +16,7 @@ from gonogo.facts.part import PARTS
 from gonogo.facts.request_record import RELAY, RequestRecord, StreamRecord, parse_request, parse_stream
 from gonogo.gateway.access_log import LogTail
 from gonogo.runtimes.paths import StatePaths
+from gonogo.runtimes.tell import tell
 from gonogo.store.change import Change
 from gonogo.store.store import Store
 
@@ -112,7 +111,6 @@ async def meter_for_ever(meter: Meter) -> None:
             more = False
             if repr(error) != failing:
                 failing = repr(error)
-                stamp = time.strftime("%FT%TZ", time.gmtime())
-                print(f"{stamp} usage was not metered: {failing}", file=sys.stderr, flush=True)
+                tell(f"usage was not metered: {failing}")
         if not more:
             await asyncio.sleep(LOOK_EVERY_S)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from dataclasses import replace
 from typing import Callable, Iterable, Sequence
@@ -12,15 +11,15 @@ from gonogo.control.deployment import Deployment
 from gonogo.control.learn import learn
 from gonogo.control.parts import PartsWatch
 from gonogo.control.sight import CertificateSight, HostSight, StateSight, given_certificates
+from gonogo.control.sight_door import DoorSight
 from gonogo.control.sight_fallback import fallen_back, key_files_of
 from gonogo.control.sight_models import EnvironmentSight, ModelSight, ProjectorSight
 from gonogo.control.sight_queue import QueueSight, queues_of
 from gonogo.control.sight_servers import AskedSpecs, ExternalSight, ServerSight, keys_of
 from gonogo.control.watch import Birth, ReplicaWatch
 from gonogo.engines.table import engine_for, load_limit_s
-from gonogo.facts.gateway import GatewayFacts, ResourceStatus
+from gonogo.facts.gateway import ResourceStatus
 from gonogo.facts.host import HostFacts
-from gonogo.facts.part import PARTS, PartFacts
 from gonogo.facts.replica import LOADS_TOO_LONG, Deaths, Health, MemoryMeasured, ReplicaFacts, ReplicaName
 from gonogo.facts.world import World
 from gonogo.plan.health import SEEING_STUCK_S, STUCK_S
@@ -32,12 +31,8 @@ from gonogo.store.faults import UnknownRevision
 
 DEATHS_WINDOW_S = 300.0
 SCAN_EVERY_S = 10.0
-DOOR_EVERY_S = 5.0
 ADOPTED_AGE_S = 2.0
 READY_EVENTS_READ = 100
-PART_STARTS_S = 10.0
-"""A part that does not listen yet is waited for before anything is judged; one that dies at each start is not."""
-
 LOG_TAIL_LINES = 20
 LOG_LINES_READ, LOG_BYTES_READ = 2000, 512 * 1024
 """The cause stands hundreds of lines above an engine's last words."""
@@ -56,12 +51,9 @@ class Observer:
         self._runtime = deployment.runtime
         self._memory = deployment.memory
         self._store = deployment.store
-        self._gateway_status = gateway_status
         self._on_change = on_change
         self._number = 0
         self._scanned_at = 0.0
-        self._door_seen = (frozenset[tuple[str, int]](), 0.0)
-        self._away_since: dict[tuple[str, int], float] = {}
         self.host = HostSight(deployment.paths)
         self.models = ModelSight(deployment.paths)
         self.environments = EnvironmentSight(deployment.paths)
@@ -71,6 +63,7 @@ class Observer:
         self.servers = ServerSight()
         self.queue = QueueSight()
         self.parts = PartsWatch(deployment.paths, deployment.runtime, on_change)
+        self._door = DoorSight(deployment, gateway_status, self.parts)
         self.state = StateSight(deployment.paths)
         self.certificate = CertificateSight(deployment.paths)
         self.on_death: Callable[[ReplicaName, Deaths], None] = lambda _name, _deaths: None
@@ -97,8 +90,8 @@ class Observer:
             environments=await asyncio.to_thread(self.environments.look),
             projectors=await asyncio.to_thread(self.projectors.look, projectors),
             replicas=replicas,
-            gateway=self._gateway(processes, services),
-            parts=self._parts(processes),
+            gateway=self._door.gateway(processes, services),
+            parts=self._door.parts(processes),
             certificate=await asyncio.to_thread(self.certificate.look, _gateways(services)),
             given_certificates=await asyncio.to_thread(
                 given_certificates, self._paths, [one.desired.spec.gateway for one in services]
@@ -235,49 +228,6 @@ class Observer:
             return
         learn(self._paths.root, spec, self.models.look((spec.model,))[spec.model], host, log_text)
 
-    def _gateway(self, processes: Iterable[Process], services: Sequence[DesiredService]) -> GatewayFacts:
-        envoy = next((process for process in processes if process.role == "gateway"), None)
-        doors = frozenset((one.desired.spec.gateway.address, one.desired.spec.gateway.port) for one in services)
-        return GatewayFacts(
-            running=envoy is not None,
-            handle=envoy.handle if envoy else None,
-            resources=self._gateway_status(),
-            listening=self._listening(doors) if envoy else False,
-            published=self._memory.published,
-            hung=envoy is not None and self.parts.hung(envoy.handle),
-        )
-
-    def _parts(self, processes: Iterable[Process]) -> tuple[PartFacts, ...]:
-        found = {(one.role, one.name): one for one in processes}
-        return tuple(
-            self._part(role, index, found.get((role, str(index)))) for role, n in PARTS.items() for index in range(n)
-        )
-
-    def _part(self, role: str, index: int, process: Process | None) -> PartFacts:
-        listening = process is not None and _accepts(str(self._paths.part_socket(role, index)))
-        now = time.monotonic()
-        away_since = now if listening else self._away_since.get((role, index), now)
-        self._away_since[role, index] = away_since
-        return PartFacts(
-            role=role,
-            index=index,
-            running=process is not None,
-            handle=process.handle if process else None,
-            listening=listening,
-            starting=not listening and now - away_since < PART_STARTS_S,
-            hung=process is not None and self.parts.hung(process.handle),
-        )
-
-    def _listening(self, doors: frozenset[tuple[str, int]]) -> bool:
-        """Whether every listener accepts connections; asked again each 5 s, not at every look."""
-        seen, at = self._door_seen
-        if doors == seen and time.monotonic() - at < DOOR_EVERY_S:
-            return bool(doors)
-        open_doors = bool(doors) and all(_answers(address, port) for address, port in doors)
-        if open_doors:
-            self._door_seen = (doors, time.monotonic())
-        return open_doors
-
 
 def _why(watch: ReplicaWatch, log_text: str, hung: bool) -> str:
     """What a replica died of: as its log says, else by how it was found."""
@@ -301,24 +251,3 @@ def _ours(revision: Revision) -> bool:
 
 def _revisions(service: DesiredService) -> list[Revision]:
     return [revision for revision in (service.desired, service.serving) if revision is not None]
-
-
-def _answers(address: str, port: int) -> bool:
-    """Whether somebody accepts connections there; loopback, so it takes microseconds."""
-    target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
-    try:
-        with socket.create_connection((target, port), timeout=0.3):
-            return True
-    except OSError:
-        return False
-
-
-def _accepts(socket_path: str) -> bool:
-    """Whether somebody accepts connections on a unix socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(0.3)
-        try:
-            probe.connect(socket_path)
-        except OSError:
-            return False
-    return True

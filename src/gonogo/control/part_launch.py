@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Callable, Mapping
 
 from gonogo.engines.model import Launch
-from gonogo.facts.part import POLICY, RELAY, RPC, TASKS, VALKEY, WORKER
+from gonogo.facts.part import PARTS, POLICY, RELAY, RPC, TASKS, VALKEY, WORKER
 from gonogo.runtimes.paths import StatePaths
 from gonogo.runtimes.valkey import valkey_command
 
@@ -25,6 +25,7 @@ def _policy(index: int, paths: StatePaths) -> tuple[str, ...]:
         *("--index", str(index)),
         *("--valkey", str(paths.part_socket(VALKEY, 0))),
         *("--access-log", str(paths.access_log)),
+        *(word for relay in range(PARTS[RELAY]) for word in ("--relay-log", str(paths.relay_log(relay)))),
         *("--envoy", str(paths.admin_socket)),
     )
 

@@ -12,7 +12,9 @@ from gonogo.control.deployment import Deployment
 from gonogo.facts.replica import LOADS_TOO_LONG, Deaths, Health, ReplicaName
 from gonogo.facts.world import World
 from gonogo.plan.model import Plan
+from gonogo.runtimes.tell import tell
 from gonogo.spec import Revision
+from gonogo.store.faults import StoreError
 
 KEEP_NUMBERS_EVERY_S = 60.0
 
@@ -66,18 +68,19 @@ class Recorder:
         return {"stages": [], "seconds_to_proven": None}
 
     def died(self, name: ReplicaName, deaths: Deaths) -> None:
-        """A replica ended unasked, or hangs and is about to be ended."""
+        """A replica ended unasked, or hangs and is about to be ended.
+
+        Where the store takes nothing the log alone says so, and control goes on: the next one could not begin, because
+        it writes down first that it does.
+        """
         kind = "ReplicaHung" if deaths.why in ("hung", LOADS_TOO_LONG) else "ReplicaDied"
-        with self._change() as change:
-            change.event(
-                kind,
-                service=name.service,
-                revision=name.revision,
-                replica=str(name),
-                count=deaths.count,
-                why=deaths.why,
-                last_log_lines=list(deaths.last_log_lines[-5:]),
-            )
+        detail = {"replica": str(name), "count": deaths.count, "why": deaths.why}
+        lines = list(deaths.last_log_lines[-5:])
+        try:
+            with self._change() as change:
+                change.event(kind, service=name.service, revision=name.revision, **detail, last_log_lines=lines)
+        except StoreError as error:
+            tell(f"{kind} {detail} was not recorded: {error}")
 
     def record(self, plan: Plan, world: World) -> None:
         """Write what is new."""

@@ -10,6 +10,7 @@ from gonogo.runtimes.local import LocalRuntime, Process
 from gonogo.runtimes.paths import StatePaths
 from gonogo.store import open_store
 
+STARTERS = ("control", "keeper")
 ORDER = ("gateway", *reversed(tuple(PARTS)), "replica")
 ROUNDS = 5
 """Keeper and control start each other again: both are ended until neither is found."""
@@ -31,9 +32,11 @@ def take_down(paths: StatePaths, principal: str) -> TakenDown:
     runtime = LocalRuntime(paths.root)
     ended: list[tuple[str, str, int]] = []
     left: list[tuple[str, str, int]] = []
-    for role in (*("control", "keeper") * ROUNDS, *ORDER):
+    for role in (*STARTERS * ROUNDS, *ORDER):
         for process in _of(runtime, role):
-            gone = runtime.end(process.handle, PATIENCE_S[role])
+            # What control has started is asked to end, too, in its own order: a worker gives back what it holds.
+            end = runtime.end_alone if role in STARTERS else runtime.end
+            gone = end(process.handle, PATIENCE_S[role])
             (ended if gone else left).append((role, process.name, process.pid))
     runtime.sweep("replica", None, tuple(paths.logs.glob("replica-*.log")))
     return TakenDown(ended=tuple(ended), services=services, left=tuple(left))

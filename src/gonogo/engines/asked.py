@@ -21,7 +21,7 @@ from gonogo.facts.architecture import Scheme
 from gonogo.facts.model import ModelFacts
 from gonogo.facts.parse_config import parse_config
 from gonogo.spec import Spec
-from gonogo.spec.model import EngineChoice, KvCache
+from gonogo.spec.engine import EngineChoice, KvCache
 from gonogo.spec.recipe import Recipe
 from gonogo.spec.recipe_parts import EngineNeeds
 from gonogo.spec.recipes import recipe_of_hub_id, recipes

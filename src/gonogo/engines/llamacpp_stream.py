@@ -4,7 +4,7 @@ What llama-server does (2026.10; seen on the wire): a chat stream has no field f
 names the id of its *last* token, and with `timings_per_token` how many tokens there are so far. `post_sampling_probs`
 makes that cheap (it looks at the sampled candidates, not at the whole vocabulary) and changes no sampled token. A piece
 stands for several tokens where the text was not whole UTF-8 yet, or was held back because a stop string could begin in
-it; where it ends among the tokens, and which they are: `llamacpp_seam`.
+it; where it ends among the tokens, and which they are: `llamacpp_seam`. What it counts and times: `llamacpp_timings`.
 Penalties count the prompt too, so that a continued answer is sampled as the undisturbed one; a grammar's and
 mirostat's state is not to be had again.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any, Generator, Mapping
 
 from gonogo.engines.llamacpp_seam import Piece, find_seam, ids_of, tokenized
+from gonogo.engines.llamacpp_timings import Timings
 from gonogo.engines.stream import (
     AGAIN,
     BY_TEXT,
@@ -61,9 +62,7 @@ class LlamaCppTranscript:
         self._again = False
         self._role_sent = self._odd = False
         self._frame: Json = {}
-        self._timings: Json = {}
-        self._earlier_ms = 0.0
-        self.prompt_ms: float | None = None
+        self._timings = Timings()
         self.finished = False
         self._usage_sent = False
 
@@ -77,11 +76,15 @@ class LlamaCppTranscript:
 
     @property
     def prompt_tokens(self) -> int | None:
-        return number(self._timings.get("prompt_n")) + number(self._timings.get("cache_n")) or None
+        return self._timings.prompt_tokens
 
     @property
     def cached_tokens(self) -> int | None:
-        return number(self._timings.get("cache_n")) if self._timings else None
+        return self._timings.cached_tokens
+
+    @property
+    def prompt_ms(self) -> float | None:
+        return self._timings.prompt_ms
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -110,8 +113,8 @@ class LlamaCppTranscript:
     def resume(self) -> Resume:
         if self.finished:
             return Finished(events=self.ending())
-        self._earlier_ms = float(self._timings.get("predicted_ms") or 0.0)
-        self._before, self._predicted, self._pending, self.prompt_ms = self._known, 0, [], None
+        self._timings.another_attempt()
+        self._before, self._predicted, self._pending = self._known, 0, []
         if not self._pieces and not self._odd:
             self._again, self._native = True, False
             return Continuation(path=self._asked.path, body=self.opening(), how=AGAIN)
@@ -141,7 +144,7 @@ class LlamaCppTranscript:
         timings = event.get("timings")
         if isinstance(timings, dict):
             self._predicted = number(timings.get("predicted_n"))
-            self._take_timings(timings)
+            self._timings.take(timings, self._before + self._predicted, continued=self._before > 0)
         last_ids = self._take_ids(choice)
         if text := delta.get("content" if self._asked.chat else "text"):
             self._add(text, last_ids[-1] if last_ids else None, last_ids)
@@ -167,7 +170,7 @@ class LlamaCppTranscript:
         """The same stream to the client: its id and time, and one role."""
         event.update({key: value for key, value in self._frame.items() if key in event})
         if self._before:  # what it counted itself began with the answer so far as its prompt
-            ours = {"usage": self._usage(), "timings": self._timings}
+            ours = {"usage": self._usage(), "timings": self._timings.told}
             event.update({key: one for key, one in ours.items() if key in event})
         if "role" in delta and self._role_sent:
             return ()
@@ -252,7 +255,7 @@ class LlamaCppTranscript:
             events.append(self._text_event(text, event.get("completion_probabilities")))
         if event.get("stop"):
             if isinstance(event.get("timings"), dict):
-                self._take_timings(event["timings"])
+                self._timings.take(event["timings"], self._before + self._predicted, continued=self._before > 0)
             events += self._end("length" if event.get("stop_type") == "limit" else "stop")
         return tuple(events)
 
@@ -276,37 +279,13 @@ class LlamaCppTranscript:
             last["usage"] = self._usage()
         if self._asked.chat and self._asked.usage_asked:
             return (last, *self.ending())
-        return ({**last, "timings": self._timings} if self._timings else last,)
+        return (self._timings.beside(last),)
 
     def _usage_event(self) -> Json:
-        event: Json = {"choices": [], **self._frame, "usage": self._usage()}
-        return {**event, "timings": self._timings} if self._timings else event
+        return self._timings.beside({"choices": [], **self._frame, "usage": self._usage()})
 
     def _usage(self) -> Json:
-        prompt, tokens = self.prompt_tokens or 0, self.tokens or 0
-        return {
-            "completion_tokens": tokens,
-            "prompt_tokens": prompt,
-            "total_tokens": prompt + tokens,
-            "prompt_tokens_details": {"cached_tokens": number(self._timings.get("cache_n"))},
-        }
-
-    def _take_timings(self, last: Json) -> None:
-        """Of a continued answer: the prompt as the first attempt met it, the tokens and their time of all attempts."""
-        told = last.get("prompt_ms")
-        self.prompt_ms = float(told) if isinstance(told, (int, float)) else None
-        if not self._before:
-            self._timings = last
-            return
-        spent, tokens = self._earlier_ms + float(last.get("predicted_ms") or 0.0), self.tokens or 0
-        self._timings = {
-            **last,
-            **{key: value for key, value in self._timings.items() if key.startswith(("cache_", "prompt_"))},
-            "predicted_n": tokens,
-            "predicted_ms": spent,
-            "predicted_per_token_ms": spent / tokens if tokens else 0.0,
-            "predicted_per_second": 1e3 * tokens / spent if spent else 0.0,
-        }
+        return self._timings.usage(self.tokens or 0)
 
 
 def _own_reason(asked: Asked) -> str | None:

@@ -12,7 +12,7 @@ from envoy.config.bootstrap.v3 import bootstrap_pb2
 from pydantic import Field, StringConstraints
 
 from gonogo.gateway.resources.convert import Json, to_message
-from gonogo.spec.model import HostName
+from gonogo.spec.gateway import HostName
 from gonogo.spec.part import Part
 
 _HTTP = "type.googleapis.com/envoy.extensions.filters"

@@ -1,10 +1,8 @@
-"""Errors as clients see them: OpenAI's envelope, exactly once, with the hop that failed and the request id. Pure.
-
-    {"error": {"message", "type", "param": null, "code", "hop", "request_id"}}
+"""Errors as clients see them: OpenAI's envelope (`envelope`), exactly once. Pure.
 
 Three kinds of error pass here. What a route or policy refused says so itself: a plain message as the body, and the
 headers x-gonogo-code, -type and -hop; the first mapper wraps it. What Envoy itself made gets words of ours, chosen by
-what happened. What an engine answered with 4xx or 5xx is replaced by `engine_errors` before it gets here.
+what happened. What an engine answered with 4xx or 5xx is replaced by `engine_replies` before it gets here.
 No internal text ever: neither Envoy's details nor an engine's body.
 """
 
@@ -13,19 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Sequence
 
+from gonogo.gateway.envelope import INVALID, SERVER, WRAPPED, envelope
 from gonogo.gateway.policy.decide import QUEUE_PATHS
 from gonogo.gateway.resources.convert import Json
-from gonogo.gateway.resources.fallback import told_by_fallback
 from gonogo.gateway.resources.hints import BASE
 from gonogo.gateway.resources.relay import RELAY_CLUSTER
 from gonogo.gateway.resources.routes import HTTPS_WANTED, UNKNOWN_PATH
-
-# A request that could not be parsed has no id yet: its connection's address stands for it, here and in the access log.
-REQUEST_ID = '%COALESCE({"operators": ["STREAM_ID", "DOWNSTREAM_REMOTE_ADDRESS"]})%'
-
-_INVALID = "invalid_request_error"
-_SERVER = "server_error"
-_TYPE = "type.googleapis.com/envoy.extensions"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +27,7 @@ class Reply:
     code: str
     hop: str
     message: str
-    type: str = _SERVER
+    type: str = SERVER
     status: int | None = None
     retry_after_s: int | None = None
 
@@ -67,21 +58,21 @@ _REPLIES = (
         when="response.code == 413",
         code="body_too_large",
         hop="gateway",
-        type=_INVALID,
+        type=INVALID,
         message="The request body is larger than 32 MiB.",
     ),
     Reply(
         when="response.code == 431",
         code="headers_too_large",
         hop="gateway",
-        type=_INVALID,
+        type=INVALID,
         message="The request headers are larger than 60 KiB, or more than 100.",
     ),
     Reply(
         when="response.code == 408 && response.code_details.startsWith('request_')",
         code="request_timeout",
         hop="gateway",
-        type=_INVALID,
+        type=INVALID,
         message="The request did not arrive in time: 10 s for the headers, 300 s for all of it.",
     ),
     Reply(
@@ -136,56 +127,8 @@ _REPLIES = (
         when=_FAILED,
         code="bad_request",
         hop="gateway",
-        type=_INVALID,
+        type=INVALID,
         message="The request is not HTTP as this gateway accepts it (a malformed line, header, length or path).",
-    ),
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _EngineReply:
-    """What a client reads instead of an engine's own error. `status`: a code, or a class such as `5xx`.
-    `told`: what the client gets in its place.
-    """
-
-    status: str
-    code: str
-    message: str
-    type: str = _INVALID
-    told: int | None = None
-
-
-_KEY_REFUSED = (
-    "The server behind this service refused the gateway's own key, or its account there; your key is right. "
-    "Whoever runs this service must look."
-)
-_ENGINE_REPLIES = (
-    *(
-        _EngineReply(status=status, code="engine_key_refused", message=_KEY_REFUSED, type=_SERVER, told=502)
-        for status in ("401", "402", "403")
-    ),
-    _EngineReply(
-        status="404",
-        code="engine_unsupported",
-        message="The engine of this service does not offer this.",
-    ),
-    _EngineReply(
-        status="429",
-        code="engine_overloaded",
-        type="rate_limit_error",
-        message="The engine holds as many requests as it may. Try again.",
-    ),
-    _EngineReply(
-        status="4xx",
-        code="engine_refused",
-        message="The engine refused the request: a field is missing or has a wrong value, "
-        "or the prompt and max_tokens are longer than the context.",
-    ),
-    _EngineReply(
-        status="5xx",
-        code="engine_error",
-        type=_SERVER,
-        message="The engine failed while it worked on this request.",
     ),
 )
 
@@ -208,57 +151,6 @@ def local_reply_config(first: Sequence[Json] = ()) -> Json:
             *(_mapper(reply) for reply in _REPLIES),
         ]
     }
-
-
-def engine_errors() -> Json:
-    """The matcher of the custom_response filter: an engine's own error becomes one of ours, its text goes nowhere."""
-    return {"matcher_list": {"matchers": [_from_engine(reply) for reply in _ENGINE_REPLIES]}}
-
-
-def _from_engine(reply: _EngineReply) -> Json:
-    return {
-        "predicate": {"and_matcher": {"predicate": [{"not_matcher": _WRAPPED}, _status(reply.status)]}},
-        "on_match": {
-            "action": {
-                "name": reply.code,
-                "typed_config": {
-                    "@type": f"{_TYPE}.http.custom_response.local_response_policy.v3.LocalResponsePolicy",
-                    "body_format": _envelope(message=reply.message, type=reply.type, code=reply.code, hop="engine"),
-                    # It goes to the client directly, past the filter that tells of a fallback.
-                    "response_headers_to_add": [told_by_fallback()],
-                    **({} if reply.told is None else {"status_code": reply.told}),
-                },
-            }
-        },
-    }
-
-
-def _status(text: str) -> Json:
-    name = "HttpResponseStatusCodeClassMatchInput" if text.endswith("xx") else "HttpResponseStatusCodeMatchInput"
-    return {
-        "single_predicate": {
-            "input": {
-                "name": "status",
-                "typed_config": {"@type": f"type.googleapis.com/envoy.type.matcher.v3.{name}"},
-            },
-            "value_match": {"exact": text},
-        }
-    }
-
-
-# What this gateway made itself carries the header; an engine cannot set it (`routes` removes it).
-_WRAPPED: Json = {
-    "single_predicate": {
-        "input": {
-            "name": "wrapped",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.type.matcher.v3.HttpResponseHeaderMatchInput",
-                "header_name": "x-gonogo-wrapped",
-            },
-        },
-        "value_match": {"exact": "1"},
-    }
-}
 
 
 def _pass(when: str) -> Json:
@@ -294,21 +186,19 @@ def _wrap_named() -> Json:
 def _named(when: str, message: str) -> Json:
     return {
         "filter": cel(when),
-        "body_format_override": _envelope(
+        "body_format_override": envelope(
             message=message,
             type="%RESP(x-gonogo-type)%",
             code="%RESP(x-gonogo-code)%",
             hop="%RESP(x-gonogo-hop)%",
             param="%RESP(x-gonogo-param)%",
         ),
-        "headers_to_add": [_set("x-gonogo-wrapped", "1")],
+        "headers_to_add": [_set(WRAPPED, "1")],
     }
 
 
 def _mapper(reply: Reply) -> Json:
-    return replacement(
-        reply, _FAILED, _envelope(message=reply.message, type=reply.type, code=reply.code, hop=reply.hop)
-    )
+    return replacement(reply, _FAILED, envelope(message=reply.message, type=reply.type, code=reply.code, hop=reply.hop))
 
 
 def replacement(reply: Reply, among: str, body: Json) -> Json:
@@ -316,30 +206,13 @@ def replacement(reply: Reply, among: str, body: Json) -> Json:
     mapper: Json = {
         "filter": cel(f"{among} && ({reply.when})"),
         "body_format_override": body,
-        "headers_to_add": [_set("x-gonogo-wrapped", "1")],
+        "headers_to_add": [_set(WRAPPED, "1")],
     }
     if reply.status is not None:
         mapper["status_code"] = reply.status
     if reply.retry_after_s is not None:
         mapper["headers_to_add"].append(_set("retry-after", str(reply.retry_after_s)))
     return mapper
-
-
-def _envelope(*, message: str, type: str, code: str, hop: str, param: str | None = None) -> Json:
-    """A header that is not there becomes null."""
-    return {
-        "json_format": {
-            "error": {
-                "message": message,
-                "type": type,
-                "param": param,
-                "code": code,
-                "hop": hop,
-                "request_id": REQUEST_ID,
-            }
-        },
-        "content_type": "application/json",
-    }
 
 
 def cel(expression: str) -> Json:

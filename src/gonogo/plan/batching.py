@@ -5,9 +5,9 @@ drain a queue. A request costs its prompt *and* its expected answer. What holds,
 
 * A batch never costs more than the budget, nor holds more requests than allowed. `min_batch` never overrides that: it
   only lets a smaller batch wait, at most until its oldest request has waited `longest_wait_s`.
-* Nobody starves: a request that finds `n` others waiting is in one of the next `turn × (n + 1)` batches, since every
-  `turn`-th batch begins with whoever waits longest, of any priority and key. While that one does not fit into the room
-  that is left, the room is kept for it: nothing is taken, and that counts as no batch.
+* Nobody starves: a request that finds `n` others waiting is in one of the next `turn × (n + 1)` batches, since whoever
+  waits longest, of any priority and key, begins the next batch once `turn - 1` of them passed it by. While it does not
+  fit into the room that is left, the room is kept for it: nothing is taken, and that counts as no batch.
 * Otherwise interactive requests go before batch ones, and among equals the key that was given the fewest tokens first:
   with `turn` ≥ 3, two keys that always have requests waiting are given the same within three budgets.
 * A request that costs more than the whole budget is refused by its name at once, and holds nobody up.
@@ -77,8 +77,8 @@ class RequestTooLarge(ValueError):
 class DynamicBatchScheduler:
     """Holds what waits, and forms batches of it. Deterministic: the same calls give the same batches.
 
-    `max_tokens` of a batch; `min_batch` requests are waited for, `longest_wait_s` at most; `turn`: every so manieth
-    batch begins with the oldest request (1: always). Raises ValueError for numbers that cannot be meant.
+    `max_tokens` of a batch; `min_batch` requests are waited for, `longest_wait_s` at most; `turn`: the oldest request
+    is in one of so many batches (1: in the next). Raises ValueError for numbers that cannot be meant.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class DynamicBatchScheduler:
         self.max_tokens, self.min_batch = max_tokens, min_batch
         self._longest_wait_s, self._turn = longest_wait_s, turn
         self._unknown = unknown_prompt_tokens, unknown_output_tokens
-        self._batches = 0
+        self._passed_by = 0
         self._waiting: dict[str, Waiting] = {}
         self._queues: dict[tuple[Priority, str], dict[str, Waiting]] = {}
         self._served: dict[str, int] = {}
@@ -151,9 +151,12 @@ class DynamicBatchScheduler:
 
     def remove(self, request_id: str) -> bool:
         """Forget one that waits, as its client went away; whether it waited."""
-        request = self._waiting.pop(request_id, None)
+        request = self._waiting.get(request_id)
         if request is None:
             return False
+        if request_id == next(iter(self._waiting)):
+            self._passed_by = 0
+        del self._waiting[request_id]
         queue = self._queues[request.priority, request.key]
         del queue[request_id]
         if not queue:
@@ -180,11 +183,12 @@ class DynamicBatchScheduler:
 
     def went(self, batch: Batch) -> None:
         """These wait no longer, and count as given to their keys. One that was removed meanwhile counts too."""
+        oldest = next(iter(self._waiting), None)
         for request in batch.requests:
             self._served[request.key] = self._served.get(request.key, self._floor) + self.cost(request)
             self.remove(request.request_id)
         if batch.requests:
-            self._batches += 1
+            self._passed_by += int(oldest is not None and oldest in self._waiting)
             self._raise_floor()
 
     def batches(self, requests: Sequence[Waiting]) -> tuple[tuple[Batch, ...], tuple[TooLarge, ...]]:
@@ -204,7 +208,7 @@ class DynamicBatchScheduler:
     def _chosen(self, room: int, most: int) -> Iterator[Waiting]:
         served = dict(self._served)
         first: Waiting | None = None
-        if (self._batches + 1) % self._turn == 0:
+        if self._passed_by >= self._turn - 1:
             first = next(iter(self._waiting.values()))
             cost = self.cost(first)
             if cost > room:

@@ -234,13 +234,17 @@ class LocalRuntime:
         """
         children = self._children_of(handle)
         try:
-            if not self.send(handle, signal.SIGTERM) or self._wait_gone(handle, patience_s):
-                return True
-            self.send(handle, signal.SIGCONT)
-            self.kill(handle)
-            return self._wait_gone(handle, 5.0)
+            return self.end_alone(handle, patience_s)
         finally:
             _kill_each(children)
+
+    def end_alone(self, handle: str, patience_s: float) -> bool:
+        """The same of a process whose children are to go on: control has started all that runs."""
+        if not self.send(handle, signal.SIGTERM) or self._wait_gone(handle, patience_s):
+            return True
+        self.send(handle, signal.SIGCONT)
+        self.send(handle, signal.SIGKILL)
+        return self._wait_gone(handle, 5.0)
 
     def _wait_gone(self, handle: str, limit_s: float) -> bool:
         deadline = time.monotonic() + limit_s

@@ -2,22 +2,24 @@
 
 The limits and descriptions here are the only ones: mistakes in a file (`load.py`) and the JSON Schema (`schema.py`)
 are derived from them. Validators name their mistake by its reason code (see `mistakes.py`).
-Not here: reading YAML (`load.py`) and what was seen (`gonogo.facts`).
+Not here: the sections that have files of their own, by their names (`engine`, `replicas`, `gateway`, `fallback`,
+`queue`); reading YAML (`load.py`) and what was seen (`gonogo.facts`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import re
 from enum import Enum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from gonogo.spec.engine import EngineChoice
 from gonogo.spec.fallback import Fallback
+from gonogo.spec.gateway import Gateway
 from gonogo.spec.part import FilePath, Part
 from gonogo.spec.queue import Queue
 from gonogo.spec.recipe_probes import RecipeProbe
@@ -45,21 +47,8 @@ def _tokens(value: Any) -> Any:
     return value
 
 
-def _address(value: str) -> str:
-    try:
-        address = ipaddress.ip_address(value)
-    except ValueError:
-        raise PydanticCustomError("NotAnAddress", "not an IP address", {}) from None
-    if "%" in value:
-        raise PydanticCustomError("NotAnAddress", "an address with a zone", {})
-    return str(address)
-
-
 ServiceName = Annotated[
     str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$", json_schema_extra={"x-name-of": "Service"})
-]
-HostName = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$", json_schema_extra={"x-name-of": "Host"})
 ]
 
 
@@ -71,64 +60,6 @@ class Quantization(str, Enum):
     Q8_0 = "q8_0"
     Q4_K_M = "q4_k_m"
     Q4_1 = "q4_1"
-
-
-class KvCache(str, Enum):
-    """How the cached keys and values are stored: in the model's own type, or in eight bits."""
-
-    AUTO = "auto"
-    FP8 = "fp8"
-
-
-class EngineChoice(Part):
-    """Which engine serves, and how it is started.
-
-    `gonogo up` chooses what is absent and writes it into the revision, so that a revision says exactly what runs.
-    """
-
-    name: Annotated[
-        Literal["llama.cpp", "vllm", "vllm-cpu", "sglang"],
-        Field(description="The engine: `vllm` and `sglang` need NVIDIA GPUs, `vllm-cpu` and `llama.cpp` none."),
-    ]
-    version: Annotated[
-        str | None,
-        Field(pattern=r"^[0-9][0-9A-Za-z.+]{0,39}$", description="Its version; absent: the newest that fits."),
-    ] = None
-    environment: Annotated[
-        str | None,
-        Field(
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,120}$",
-            description="The locked environment that holds it, as `gonogo env list` names it; absent: made.",
-        ),
-    ] = None
-    tensor: Annotated[int, Field(ge=1, le=64, description="GPUs that divide each layer of one replica.")] = 1
-    pipeline: Annotated[int, Field(ge=1, le=64, description="Stages of layers, each on GPUs of its own.")] = 1
-    share: Annotated[
-        float | None,
-        Field(ge=0.05, le=0.99, description="Part of each GPU's memory that the engine may take; absent: planned."),
-    ] = None
-    sequences: Annotated[
-        int | None, Field(ge=1, le=4096, description="Requests that one replica works on at once; absent: planned.")
-    ] = None
-    batch_tokens: Annotated[
-        int | None, Field(ge=64, le=1_048_576, description="Most tokens of one step; absent: as the engine chooses.")
-    ] = None
-    kv_cache: Annotated[KvCache, Field(description="How keys and values are cached.")] = KvCache.AUTO
-    quantization: Annotated[
-        Literal["fp8"] | None,
-        Field(description="Made by the engine while it loads 16-bit weights; absent: the weights as they are."),
-    ] = None
-    graphs: Annotated[bool, Field(description="Whether CUDA graphs are captured at the start; they need memory.")] = (
-        True
-    )
-    load_limit_s: Annotated[
-        float | None,
-        Field(
-            ge=5,
-            le=86_400,
-            description="Seconds from a replica's start to its first token, then it is given up; absent: the engine's.",
-        ),
-    ] = None
 
 
 class Expect(Part):
@@ -156,60 +87,6 @@ class Slo(Part):
             "Absent: 30 s of waiting at most.",
         ),
     ] = None
-
-
-class Balancing(str, Enum):
-    """Who of a service's replicas gets the next request. `token_aware`: as policy picks, by what each holds; where it
-    is silent, the one with the fewest requests.
-    """
-
-    TOKEN_AWARE = "token_aware"  # noqa: S105 (no secret)
-    LEAST_REQUEST = "least_request"
-    ROUND_ROBIN = "round_robin"
-    RANDOM = "random"
-
-
-class Gateway(Part):
-    """Where the gateway listens, the names in its certificate beside the address, and how it reaches replicas.
-
-    Address and port are the service's wish; `balancing` and `connect_timeout_s` hold for its replicas alone.
-    """
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "dependentRequired": {"certificate_file": ["key_file"], "key_file": ["certificate_file"]},
-        }
-    )
-
-    address: Annotated[
-        str,
-        Field(description="IP address to listen on; 0.0.0.0 (or ::) opens the service to the network."),
-        AfterValidator(_address),
-    ] = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535, description="TCP port to listen on, TLS 1.3 only.")] = 8443
-    hostnames: Annotated[
-        tuple[HostName, ...],
-        Field(max_length=64, description="Host names that clients use; they go into the certificate."),
-    ] = ()
-    certificate_file: Annotated[
-        FilePath | None,
-        Field(description="Your own certificate (PEM, whole chain); absent: gonogo's own CA makes one."),
-    ] = None
-    key_file: Annotated[FilePath | None, Field(description="The private key (PEM) of `certificate_file`.")] = None
-    balancing: Annotated[
-        Balancing, Field(description="Which replica gets the next request; `token_aware` counts what each holds.")
-    ] = Balancing.TOKEN_AWARE
-    connect_timeout_s: Annotated[
-        float, Field(ge=0.05, le=60, description="Seconds to reach a replica, then the next one is tried.")
-    ] = 1.0
-
-    @model_validator(mode="after")
-    def _certificate_with_key(self) -> Gateway:
-        given = {"certificate_file": self.certificate_file, "key_file": self.key_file}
-        missing = [name for name, value in given.items() if value is None]
-        if len(missing) == 1:
-            raise PydanticCustomError("MissingField", "a certificate and its key come together", {"at": missing[0]})
-        return self
 
 
 def _names_differ(probes: tuple[RecipeProbe, ...]) -> tuple[RecipeProbe, ...]:

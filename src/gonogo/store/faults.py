@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Mapping
 
 
 class StoreError(Exception):
@@ -12,6 +13,11 @@ class StoreError(Exception):
         super().__init__(f"{seen}: {remedy}")
         self.seen = seen
         self.remedy = remedy
+
+    @property
+    def refusal(self) -> tuple[str, Mapping[str, object]]:
+        """A reason code and the values of its words."""
+        return "StateUnusable", {"words": self.seen, "remedy": self.remedy}
 
 
 class StoreFull(StoreError):
@@ -24,6 +30,11 @@ class StoreFull(StoreError):
         )
         self.path = path
         self.free_bytes = free_bytes
+
+    @property
+    def refusal(self) -> tuple[str, Mapping[str, object]]:
+        values = {"path": str(self.path), "folder": str(self.path.parent), "free_kib": self.free_bytes // 1024}
+        return "StoreFull", values
 
 
 class StoreUnreadable(StoreError):

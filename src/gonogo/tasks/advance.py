@@ -14,6 +14,7 @@ from typing import Any, Callable, Iterator
 
 from gonogo.security.keyring import KeyFileError
 from gonogo.security.sealing import SealError
+from gonogo.store.faults import StoreError
 from gonogo.tasks import batches, files, ledger
 from gonogo.tasks.asked import read_window
 from gonogo.tasks.batches import Batch, Made
@@ -44,16 +45,26 @@ class Office:
 
 
 def advance(office: Office) -> int:
-    """Move every batch on as far as it goes now; how many lines became tasks. Raises `StoreError`s, OSError."""
+    """Move every batch on as far as it goes now; how many lines became tasks.
+
+    Raises `StoreError`s, OSError; also what one batch cannot be moved on for, once all others were.
+    """
     with office.database.reading() as c:
         unfinished = batches.unfinished(c)
-    made = 0
+    made, fault = 0, None
     for batch in unfinished:
         if office.stop():
             break
-        made += _advance(office, batch)
+        try:
+            made += _advance(office, batch)
+        except (StoreError, OSError):
+            raise  # so it is for every batch
+        except Exception as error:  # noqa: BLE001 (the boundary: what is wrong with one batch holds up no other)
+            fault = error
     with office.database.writing() as c:
         ledger.forget(c, batches.finished_with_lines(c, CANCELLED_AT_ONCE))
+    if fault is not None:
+        raise fault
     return made
 
 

@@ -5,8 +5,10 @@ Whether the request itself is right (its messages, its limits) is the gateway's 
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass, field
-from typing import Any, Mapping
+from typing import Any, Iterable, Mapping
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 """What a task or a line of a batch may ask."""
@@ -16,6 +18,12 @@ IMAGE_TOKENS = 3000
 UNKNOWN_OUTPUT_TOKENS = 256
 LONGEST_NAME = 256
 LONGEST_WINDOW_S = 30 * 86400.0
+MOST_TOKENS = 2**31 - 1
+"""No request costs more, whatever `max_tokens` says: the ledger keeps whole numbers of 64 bits."""
+HOLDS_HALF = "holds half a character: an escape from \\ud800 to \\udfff without its pair."
+DEEPEST = 64
+"""As the gateway has it; and what reads a body level by level in itself, as JSON's writer does, must not run out."""
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class Wrong(Exception):
@@ -46,6 +54,8 @@ def read_request(url: object, body: object) -> Asked:
         raise Wrong("invalid_url", f"`url` must be one of {', '.join(ENDPOINTS)}.", "url")
     if not isinstance(body, dict):
         raise Wrong("invalid_body", f"`body` must be an object, it is {kind(body)}.", "body")
+    if _is_deeper(body, DEEPEST):
+        raise Wrong("invalid_body", f"`body` is nested deeper than {DEEPEST} levels.", "body")
     if body.get("stream"):
         raise Wrong(
             "stream_not_possible", "`body.stream` must be false: nobody is there to read a stream.", "body.stream"
@@ -53,6 +63,8 @@ def read_request(url: object, body: object) -> Asked:
     model = body.get("model")
     if model is not None and not isinstance(model, str):
         raise Wrong("invalid_model", f"`body.model` must be a string, it is {kind(model)}.", "body.model")
+    if model is not None and not is_whole(model):
+        raise Wrong("invalid_model", f"`body.model` {HOLDS_HALF}", "body.model")
     return Asked(url=str(url), body=body, model=model, tokens=estimate(body))
 
 
@@ -80,7 +92,14 @@ def read_name(value: object, param: str) -> str | None:
         return None
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME:
         raise Wrong("invalid_name", f"`{param}` must be a string of 1 to {LONGEST_NAME} characters.", param)
+    if not is_whole(value):
+        raise Wrong("invalid_name", f"`{param}` {HOLDS_HALF}", param)
     return value
+
+
+def is_whole(text: str) -> bool:
+    """False: it holds half a character, which JSON can hold, and no store and no answer of ours."""
+    return _HALF.search(text) is None
 
 
 def only(given: Mapping[str, Any], known: tuple[str, ...], where: str = "") -> None:
@@ -96,7 +115,18 @@ def estimate(body: Mapping[str, Any]) -> int:
     """Tokens that this request may cost, prompt and answer; a rough guess for forming batches, never for limits."""
     most = next((body[name] for name in ("max_completion_tokens", "max_tokens") if _is_count(body.get(name))), None)
     answer = UNKNOWN_OUTPUT_TOKENS if most is None else most
-    return max(1, _prompt(body) + (0 if "input" in body else answer))
+    return min(MOST_TOKENS, max(1, _prompt(body) + (0 if "input" in body else answer)))
+
+
+def not_json(fault: Exception) -> str:
+    """Where and why a text is no JSON, without its words."""
+    if isinstance(fault, json.JSONDecodeError):
+        return f"{fault.msg.removesuffix(' at')} at character {fault.pos + 1}"
+    if isinstance(fault, UnicodeDecodeError):
+        return f"byte {fault.start + 1} is not {fault.encoding.upper()}"
+    if isinstance(fault, RecursionError):
+        return "it is nested too deep"
+    return "a number has too many digits"
 
 
 def kind(value: object) -> str:
@@ -124,6 +154,22 @@ def _part(one: object) -> int:
     if isinstance(one, dict):
         return IMAGE_TOKENS if "image_url" in one else _content(one.get("text"))
     return 1 if isinstance(one, int) else _content(one)
+
+
+def _is_deeper(value: object, most: int) -> bool:
+    """Level by level, so that depth costs no recursion."""
+    level = [value]
+    for _ in range(most):
+        level = [inner for one in level for inner in _inside(one) if isinstance(inner, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _is_count(value: object) -> bool:

@@ -35,12 +35,21 @@ def file(c: sqlite3.Connection, file_id: str, owner: str | None = None) -> File 
     return None if row is None or owner not in (None, row["owner"]) else File(**row)
 
 
-def page(c: sqlite3.Connection, owner: str, *, after: File | None, limit: int, purpose: str | None) -> tuple[File, ...]:
-    """An owner's files, newest first."""
-    since = (float("inf"), "") if after is None else (after.created_at, after.file_id)
+def page(
+    c: sqlite3.Connection,
+    owner: str,
+    *,
+    after: File | None,
+    limit: int,
+    purpose: str | None,
+    oldest_first: bool = False,
+) -> tuple[File, ...]:
+    """An owner's files, newest first or oldest first."""
+    further, order, end = (">", "ASC", float("-inf")) if oldest_first else ("<", "DESC", float("inf"))
+    since = (end, "") if after is None else (after.created_at, after.file_id)
     rows = c.execute(
-        "SELECT * FROM files WHERE owner = ? AND (created_at, file_id) < (?, ?) AND (? IS NULL OR purpose = ?)"
-        " ORDER BY created_at DESC, file_id DESC LIMIT ?",
+        f"SELECT * FROM files WHERE owner = ? AND (created_at, file_id) {further} (?, ?) AND (? IS NULL OR purpose = ?)"
+        f" ORDER BY created_at {order}, file_id {order} LIMIT ?",
         (owner, *since, purpose, purpose, limit),
     )
     return tuple(File(**row) for row in rows)

@@ -50,14 +50,22 @@ def later_s(answer: Answer, tried: int) -> float:
 
 
 def words(answer: Answer) -> tuple[str, str]:
-    """Reason and message for the task's owner. Ours alone: what the engine or the gateway said is in the result."""
+    """Reason and message for the task's owner. Ours alone: what the gateway said is in the result of one that failed
+    for good; of one that is tried again nothing is kept.
+    """
     if answer.status == 0:
         code = answer.code or "no_answer"
         return code, _NO_ANSWER.get(code, "The gateway gave no answer.")
     reason = answer.code or f"http_{answer.status}"
-    return reason, f"The gateway answered with status {answer.status}; `result` has its words."
+    return reason, _ANSWERED[means(answer)].format(status=answer.status)
 
 
+_ANSWERED: Mapping[Means, str] = {
+    Means.DONE: "The gateway answered with status {status}.",
+    Means.FAILED: "The gateway answered with status {status}; `result` has its words.",
+    Means.LATER: "The gateway had no room or no replica (status {status}): it is asked again, and no try is used up.",
+    Means.AGAIN: "The gateway answered with status {status}, which may pass.",
+}
 _NO_ANSWER: Mapping[str, str] = {
     "unreachable": "The gateway could not be reached.",
     "no_answer": "The connection to the gateway ended before the answer.",

@@ -175,13 +175,16 @@ def sweep(c: sqlite3.Connection, machine: Machine, now: float) -> int:
     return lost
 
 
-def holders(c: sqlite3.Connection) -> tuple[tuple[str, int], ...]:
-    """Each lease that there is: its worker, and how many tasks it holds."""
+def holders(c: sqlite3.Connection, machine: Machine) -> tuple[tuple[str, int], ...]:
+    """Each lease of a process that lives: its worker, and how many tasks it holds.
+
+    What the dead held is still leased where nobody sweeps: after `gonogo down`.
+    """
     rows = c.execute(
-        "SELECT worker, (SELECT count(*) FROM tasks WHERE state = 'leased' AND lease = leases.number) AS held"
+        "SELECT *, (SELECT count(*) FROM tasks WHERE state = 'leased' AND lease = leases.number) AS held"
         " FROM leases ORDER BY number"
     )
-    return tuple((row["worker"], row["held"]) for row in rows)
+    return tuple((row["worker"], row["held"]) for row in rows if _lives(row, machine))
 
 
 def wanting(c: sqlite3.Connection, now: float) -> bool:

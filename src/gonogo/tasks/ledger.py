@@ -116,8 +116,7 @@ def cancel_batch(c: sqlite3.Connection, batch_id: str, reason: str, message: str
 def expire(c: sqlite3.Connection, now: float, most: int) -> int:
     """At most `most` open tasks whose window has ended; how many. A running one's answer comes too late."""
     return c.execute(
-        "UPDATE tasks SET state = 'failed', lease = NULL, reason = 'expired', finished_at = ?, message ="
-        " 'The task was not done before its window ended: ' || coalesce(message, 'it had not been its turn.')"
+        f"UPDATE tasks SET state = 'failed', lease = NULL, reason = 'expired', finished_at = ?, message = {_TOO_LATE}"
         f" WHERE number IN (SELECT number FROM tasks WHERE {_IS_OPEN} AND expires_at <= ? LIMIT ?)",
         (now, now, most),
     ).rowcount
@@ -127,13 +126,15 @@ def retry(c: sqlite3.Connection, numbers: Iterable[int], now: float, window_s: f
     """Failed, cancelled and dead single tasks wait once more, as if never tried; how many."""
     changed = 0
     for number in numbers:
-        changed += c.execute(
+        waits = c.execute(
             "UPDATE tasks SET state = 'queued', attempts = 0, losses = 0, not_before = 0, lease = NULL, reason = NULL,"
             " message = NULL, status = NULL, started_at = NULL, finished_at = NULL, expires_at = ?"
             " WHERE number = ? AND batch_id IS NULL AND state IN ('failed', 'cancelled', 'dead')",
             (now + window_s, number),
         ).rowcount
-        c.execute("UPDATE bodies SET result = NULL WHERE number = ?", (number,))
+        if waits:
+            c.execute("UPDATE bodies SET result = NULL WHERE number = ?", (number,))
+        changed += waits
     return changed
 
 
@@ -204,6 +205,15 @@ def _rank(new: NewTask) -> int:
 
 
 _IS_OPEN = f"state IN ({', '.join(repr(state.value) for state in OPEN)})"
+_TOO_LATE = (
+    "'The task was not done before its window ended: ' || CASE"
+    " WHEN state = 'queued' AND message IS NULL THEN 'it had not been its turn.'"
+    " WHEN state = 'queued' THEN 'it waited to be tried again. ' || message"
+    f" ELSE CASE WHEN rank = {OF_AGENT} THEN 'its agent was at work' ELSE 'it was being asked' END"
+    " || ' when its time was up, first taken ' || max(0, round(expires_at - started_at, 1)) || ' s before.'"
+    " || coalesce(' Before that: ' || message, '') END"
+)
+"""What is true of a task when its window ends: a message is what its last try ended with, not what runs now."""
 _GIVEN = (
     *("task_id", "owner", "idempotency_key", "batch_id", "line", "mark", "url", "model", "tokens"),
     *("created_at", "expires_at"),

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from gonogo.tasks.asked import Asked, Wrong, kind, only, read_request
+from gonogo.tasks.asked import Asked, Wrong, kind, not_json, only, read_request
 
 LONGEST_LINE_BYTES = 32 * 2**20
 LONGEST_CUSTOM_ID = 512
@@ -50,8 +50,9 @@ DUPLICATE = ("duplicate_custom_id", "An earlier line of this file has the same `
 def _object(text: bytes) -> dict[str, Any]:
     try:
         given = json.loads(text)
-    except (ValueError, RecursionError):
-        raise Wrong("invalid_json_line", "This line is not parseable as valid JSON.") from None
+    except (ValueError, RecursionError) as fault:
+        message = f"This line is not parseable as valid JSON: {not_json(fault)}."
+        raise Wrong("invalid_json_line", message) from None
     if not isinstance(given, dict):
         raise Wrong("invalid_json_line", f"A line must be an object, this one is {kind(given)}.")
     return given
@@ -60,7 +61,8 @@ def _object(text: bytes) -> dict[str, Any]:
 def _custom_id(given: dict[str, Any]) -> str:
     value = given.get("custom_id")
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST_CUSTOM_ID:
-        message = f"`custom_id` must be a string of 1 to {LONGEST_CUSTOM_ID} characters."
+        seen = "is missing" if value is None else f"has {len(value)}" if isinstance(value, str) else f"is {kind(value)}"
+        message = f"`custom_id` must be a string of 1 to {LONGEST_CUSTOM_ID} characters, and {seen}."
         raise Wrong("missing_custom_id" if value is None else "invalid_custom_id", message, "custom_id")
     return value
 

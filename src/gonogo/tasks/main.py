@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Sequence
 
 import uvicorn
 
-from gonogo.gateway.policy.server import tell_stderr
 from gonogo.runtimes.paths import StatePaths
+from gonogo.runtimes.tell import tell
 from gonogo.tasks.asked_queue import AskedQueue
 from gonogo.tasks.bounds import Bounds
 from gonogo.tasks.broker import broker_url
@@ -46,14 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     queue, stopping = open_queue(StatePaths.of(given.state_dir)), threading.Event()
     asked = AskedQueue(queue.paths.database)
     bell = Bell(_app, lambda: broker_url(queue.paths, asked.now()))
-    reconciler = Reconciler(queue=queue, bell=bell, machine=Machine.this(), tell=tell_stderr, stopping=stopping)
+    reconciler = Reconciler(queue=queue, bell=bell, machine=Machine.this(), tell=tell, stopping=stopping)
     desk = Desk(
         queue=queue,
         writer=GroupWriter(queue.database),
         bell=bell,
         bounds=Bounds(asked.now),
         wall=time.time,
-        tell=tell_stderr,
+        tell=tell,
     )
     reconciler.start()
     config = uvicorn.Config(

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from gonogo.tasks import batches, leases, ledger
+from gonogo.tasks.leases import Machine
 from gonogo.tasks.nouns import Counts
 
 RATE_OVER_S = 60.0
@@ -47,7 +48,7 @@ def summary(c: sqlite3.Connection, now: float) -> Summary:
         counts=ledger.counts(c),
         oldest_age_s=None if oldest is None else max(0.0, now - oldest),
         ended_per_s=ended.fetchone()[0] / RATE_OVER_S,
-        workers=len(leases.holders(c)),
+        workers=len(leases.holders(c, Machine.this())),
         batches=len(batches.unfinished(c)),
         draining=leases.draining(c),
     )

@@ -27,14 +27,10 @@ DRAIN_S = 30.0
 """How long one ring is worked for; whatever is left is rung for again."""
 RENEW_EVERY_S = 5.0
 LOOK_EVERY_S = 0.5
-WATCH_EVERY_S = 0.1
-"""So late at most it is seen that others ask: no longer than a short prompt takes."""
 GATHER_S = 0.01
 
 Ask = Callable[[str, bytes, str], Awaitable[Answer]]
 """Path, body, the owner's key id → the gateway's answer."""
-Look = Callable[[], Awaitable[Union[pace.Traffic, None]]]
-"""What the replicas do now; None where that cannot be seen."""
 Fate = Union[Ended, Postponed]
 
 
@@ -45,7 +41,6 @@ class Bench:
     database: Database
     bodies: Bodies
     ask: Ask
-    look: Look
     machine: Machine
     stop: Callable[[], bool] = field(default=lambda: False)
     wall: Callable[[], float] = time.time
@@ -65,13 +60,11 @@ async def drain(bench: Bench, begin_with: pace.Pace, limit_s: float = DRAIN_S) -
     with bench.database.writing() as c:
         lease = leases.begin(c, bench.machine, bench.name, os.getpid())
     shift = _Shift(bench, lease, begin_with)
-    watching = asyncio.create_task(shift.watch())
     try:
         await shift.run(limit_s)
     except LeaseLost:
         pass  # we were taken for dead: others do it now
     finally:
-        watching.cancel()
         await shift.drop()
         with bench.database.writing() as c:
             leases.end(c, lease)
@@ -103,14 +96,6 @@ class _Shift:
             await self._wait()
             self._keep()
             self._renew()
-
-    async def watch(self) -> None:
-        """See again and again who else asks the replicas. Runs until it is cancelled."""
-        while True:
-            traffic = await self._bench.look()
-            if traffic is not None:
-                self.pace = pace.seen(self.pace, traffic, len(self._running), self._bench.machine.clock())
-            await asyncio.sleep(WATCH_EVERY_S)
 
     async def drop(self) -> None:
         """What is under way is given up; its tasks wait again."""

@@ -21,6 +21,7 @@ from typing import Sequence
 from urllib.parse import quote
 
 from gonogo.runtimes.paths import StatePaths
+from gonogo.runtimes.tell import tell
 from gonogo.store.faults import StoreError
 from gonogo.tasks.agents.nouns import RANK as OF_AGENT
 from gonogo.tasks.agents.runs import WAITING
@@ -28,7 +29,7 @@ from gonogo.tasks.broker import broker_url
 from gonogo.tasks.database import NAME
 
 CONCURRENCY = 1
-"""One process with many requests under way: with two, each would take the other's for somebody who waits."""
+"""One process has many requests under way, and one pace."""
 LOOK_EVERY_S = 0.5
 MOVED_EVERY_S = 2.0
 STOP_LIMIT_S = 10.0
@@ -74,7 +75,7 @@ def _wait_for_url(paths: StatePaths) -> str:
         except (OSError, ValueError, StoreError) as error:
             if str(error) != told:
                 told = str(error)
-                print(f"where the queue's bell hangs cannot be read: {told}", file=sys.stderr, flush=True)
+                tell(f"where the queue's bell hangs cannot be read: {told}")
         time.sleep(LOOK_EVERY_S)
 
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from contextlib import closing
 from dataclasses import replace
-from typing import Callable, Mapping
+from typing import Callable
 
-from gonogo.gateway.policy.room import UNBOUNDED, room_of
-from gonogo.gateway.policy.rules import rules_of
 from gonogo.store import open_store
 from gonogo.tasks import pace
 from gonogo.tasks.delegates import SEEN_AFTER_S, Delegates, OwnerGone
@@ -18,7 +15,6 @@ from gonogo.tasks.door import Door
 from gonogo.tasks.judge import Answer
 from gonogo.tasks.leases import Machine
 from gonogo.tasks.places import Queue
-from gonogo.tasks.traffic import Traffic
 from gonogo.tasks.work import Bench, drain
 
 
@@ -38,7 +34,7 @@ class Workshop:
 
     async def _drain(self) -> int:
         paths = self._queue.paths
-        async with Door(paths.front_socket) as door, Traffic(paths.admin_socket, self._sequences()) as traffic:
+        async with Door(paths.front_socket) as door:
 
             async def ask(path: str, body: bytes, owner: str) -> Answer:
                 return await self._ask(door, path, body, owner)
@@ -47,7 +43,6 @@ class Workshop:
                 database=self._queue.database,
                 bodies=self._queue.bodies,
                 ask=ask,
-                look=traffic.look,
                 machine=Machine.this(),
                 stop=self._stop,
                 name=socket.gethostname(),
@@ -55,13 +50,6 @@ class Workshop:
             drained = await drain(bench, self._pace)
         self._pace = drained.pace
         return drained.ended
-
-    def _sequences(self) -> Mapping[str, int]:
-        """How many requests one replica takes at once, by revision; servers of others do not say."""
-        with closing(open_store(self._queue.paths.database, clock=time.time)) as store:
-            revisions = store.policy_view().revisions
-        rooms = {name: room_of(rules_of(one.spec), 1) for name, one in revisions.items()}
-        return {name: room.sequences for name, room in rooms.items() if room != UNBOUNDED}
 
     async def _ask(self, door: Door, path: str, body: bytes, owner: str) -> Answer:
         try:

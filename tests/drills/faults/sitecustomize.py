@@ -7,7 +7,8 @@
      "policy": "any_secret",        a wrong decision (POLICY below)
      "clock_s": -300,               how far the wall clock is set wrong
      "clock_kept": false,           what the kernel says of the clock
-     "memory_mib": 600}             a machine of so much memory, of which only replicas hold any
+     "memory_mib": 600,             a machine of so much memory, of which only replicas hold any
+     "measure_s": 0.2}              no fault: each single measurement takes so long instead of two seconds
 
 Without that variable it does nothing. Not here: the broken engine (`broken_engine.py`).
 """
@@ -179,11 +180,16 @@ def _held_by_replicas() -> int:
     return held
 
 
+def _measure(module: Any) -> None:
+    module.SECONDS = fault("measure_s") or module.SECONDS
+
+
 AFTER_IMPORT: dict[str, Callable[[Any], None]] = {
     "gonogo.checks.catalogue": _catalogue,
     "gonogo.actions.model": _actions,
     "gonogo.runtimes.look": _look,
     "gonogo.runtimes.look_system": _look_system,
+    "gonogo.runtimes.measure": _measure,
     "gonogo.gateway.resources.listeners": _listeners,
     "gonogo.gateway.resources.routes": _routes,
     "gonogo.gateway.resources.secrets": _secrets,

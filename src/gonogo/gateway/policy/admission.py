@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, Mapping, Sequence
 
 from gonogo.gateway.policy.counters import End
@@ -27,10 +27,13 @@ from gonogo.gateway.policy.rules import ServiceRules
 from gonogo.plan.batching import Priority, Waiting
 from gonogo.security.keys import KeyRow
 
-TICK_S = 0.1
+TICK_S, TICK_WAITING_S = 0.1, 0.02
+"""How often it is looked whether somebody can go on; the second one while somebody waits."""
 ASKED_LATELY_S = 30.0
 """A conversation pauses between two turns: a batch that took the replicas meanwhile would be in the way of the next."""
 MOST_KNOWN = 10_000
+LEAST_COMPUTED = 0.5
+"""Of what was not thought to be cached: a first token that came early since more was, tells nothing of the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +44,16 @@ class _Waiter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
-    """What was let in here: its end tells how long requests take."""
+    """What was let in here: its end tells how long requests take. `noted`: it has told so."""
 
     revision: str
     endpoint: str
     tokens: int
+    prompt_tokens: int
+    fresh_tokens: int
     since: float
     together: int
+    noted: bool = False
 
 
 class _Service:
@@ -115,10 +121,9 @@ class Admission:
 
     async def heard(self, ends: Sequence[End]) -> None:
         """These requests have ended: what they held is free. Told twice, or of unknown ones, does no harm."""
-        over = [end.request_id for end in ends if end.over]
-        await self._ledger.release(over)
-        for request_id in over:
-            self._learn(request_id)
+        await self._ledger.release([end.request_id for end in ends if end.over])
+        for end in ends:
+            self._learn(end)
         for revision, service in self._services.items():
             service.placing.outdated()
             self._serve(service, revision)
@@ -126,7 +131,7 @@ class Admission:
     async def run(self) -> None:
         """Until cancelled: room also comes from ends that only another server hears of, expired holds, new replicas."""
         while True:
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(TICK_WAITING_S if any(self.waiting().values()) else TICK_S)
             self.tick()
 
     def tick(self) -> None:
@@ -229,6 +234,8 @@ class Admission:
             revision=service.placing.revision,
             endpoint=reserved.endpoint,
             tokens=wanted.tokens,
+            prompt_tokens=wanted.request.prompt_tokens,
+            fresh_tokens=reserved.fresh_tokens,
             since=self._clocks.monotonic(),
             together=service.placing.together(reserved.endpoint),
         )
@@ -236,14 +243,22 @@ class Admission:
             self._known.popitem(last=False)
         return reserved.admitted
 
-    def _learn(self, request_id: str) -> None:
-        """How fast replicas are, from the end of a request that was let in here."""
-        known = self._known.pop(request_id, None)
+    def _learn(self, end: End) -> None:
+        """How fast replicas are, from what is heard of a request that was let in here. Of a stream that is told twice,
+        by Envoy and by a relay, in any order: what is known of it is kept until much else is.
+        """
+        known = self._known.get(end.request_id)
         service = None if known is None else self._services.get(known.revision)
         if known is None or service is None:
             return
-        together = (known.together + service.placing.together(known.endpoint)) / 2
-        service.placing.pace.note(known.tokens, self._clocks.monotonic() - known.since, together)
+        pace = service.placing.pace
+        fresh = known.fresh_tokens / max(1, known.prompt_tokens)
+        if end.first_s is not None and end.computed >= fresh * LEAST_COMPUTED:
+            pace.note_first(known.fresh_tokens, end.first_s)
+        if end.over and not known.noted:
+            together = (known.together + service.placing.together(known.endpoint)) / 2
+            pace.note(known.tokens, self._clocks.monotonic() - known.since, together)
+            self._known[end.request_id] = replace(known, noted=True)
 
     def _release(self, request_id: str) -> None:
         self._known.pop(request_id, None)
@@ -254,8 +269,9 @@ class Admission:
 
 def _claim(place: Place, wanted: Wanted) -> Claim:
     promised = place.rules.ttft_ms
-    ttft_s = None if promised is None else promised / 1000
-    return Claim(tokens=wanted.tokens, prompt_tokens=wanted.request.prompt_tokens, ttft_s=ttft_s)
+    ttft_s = None if promised is None or wanted.later else promised / 1000
+    prompt_tokens = wanted.request.prompt_tokens
+    return Claim(tokens=wanted.tokens, prompt_tokens=prompt_tokens, ttft_s=ttft_s, later=wanted.later)
 
 
 def _tell(waiter: _Waiter, admitted: Admitted) -> bool:

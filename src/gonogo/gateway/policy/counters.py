@@ -50,13 +50,16 @@ class End:
     """What was heard of a request. `tokens`: it really used so many; None: not known.
 
     `over`: its answer has ended. `final`: that too, and nothing more will be heard: an estimate that was not set right
-    stays.
+    stays. `first_s`: seconds until its first token, since it was sent to a replica; None: not a stream, or not known.
+    `computed`: the part of its prompt that was not cached.
     """
 
     request_id: str
     tokens: int | None
     over: bool = True
     final: bool = True
+    first_s: float | None = None
+    computed: float = 1.0
 
 
 class Counters(Protocol):

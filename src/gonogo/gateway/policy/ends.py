@@ -163,7 +163,13 @@ def end_of_stream(line: bytes) -> End | None:
     record = parse_stream(line)
     if record is None:
         return None
-    return End(request_id=record.request_id, tokens=_sum(record))
+    prompt_tokens = record.prompt_tokens or 1
+    return End(
+        request_id=record.request_id,
+        tokens=_sum(record),
+        first_s=None if record.ttft_ms is None or len(record.attempts) != 1 else record.ttft_ms / 1000,
+        computed=max(0, prompt_tokens - (record.cached_tokens or 0)) / prompt_tokens,
+    )
 
 
 def _used(record: RequestRecord) -> int | None:

@@ -7,7 +7,7 @@ use. Not here: who may have how much (`admission`), which replica is tried first
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, Mapping, Protocol, Sequence
 
 
@@ -21,10 +21,11 @@ class Room:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """What one replica holds."""
+    """What one replica holds. `prompts_s`: seconds until the prompts among it should have been computed."""
 
     tokens: int = 0
     sequences: int = 0
+    prompts_s: float = 0.0
 
     def leaves(self, tokens: int, room: Room) -> bool:
         """Whether one more request of so many tokens fits."""
@@ -35,7 +36,8 @@ class Held:
 class Hold:
     """What one admitted request takes until it ends, at the latest until `expires_at` (Unix seconds).
 
-    `revision` is `service/number`. `tokens` > 0: of the prompt and the expected answer together.
+    `revision` is `service/number`. `tokens` > 0: of the prompt and the expected answer together. `prompt_s`: seconds
+    that a replica should take for the prompt alone, 0: not known; it computes one prompt after the other.
     """
 
     request_id: str
@@ -43,6 +45,7 @@ class Hold:
     key_id: str
     tokens: int
     expires_at: float
+    prompt_s: float = 0.0
 
 
 class Ledger(Protocol):
@@ -75,6 +78,7 @@ class MemoryLedger:
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._held: dict[tuple[str, str], Held] = {}
+        self._computed_at: dict[tuple[str, str], float] = {}
         self._expiries: list[tuple[float, str]] = []
 
     async def reserve(self, hold: Hold, endpoints: Sequence[str], room: Room) -> str | None:
@@ -85,6 +89,8 @@ class MemoryLedger:
             if self._of(hold.revision, endpoint).leaves(hold.tokens, room):
                 self._entries[hold.request_id] = _Entry(hold=hold, endpoint=endpoint)
                 self._add(hold, endpoint, 1)
+                begins = max(self._clock(), self._computed_at.get((hold.revision, endpoint), 0.0))
+                self._computed_at[hold.revision, endpoint] = begins + hold.prompt_s
                 heapq.heappush(self._expiries, (hold.expires_at, hold.request_id))
                 return endpoint
         return None
@@ -97,7 +103,12 @@ class MemoryLedger:
     async def held(self, revision: str) -> Mapping[str, Held]:
         """As `Ledger.held`."""
         self._expire()
-        return {endpoint: held for (owner, endpoint), held in self._held.items() if owner == revision}
+        now = self._clock()
+        return {
+            of[1]: replace(held, prompts_s=max(0.0, self._computed_at[of] - now))
+            for of, held in self._held.items()
+            if of[0] == revision
+        }
 
     def _of(self, revision: str, endpoint: str) -> Held:
         return self._held.get((revision, endpoint), _NOTHING)
@@ -109,6 +120,7 @@ class MemoryLedger:
             self._held[hold.revision, endpoint] = after
         else:
             self._held.pop((hold.revision, endpoint), None)
+            self._computed_at.pop((hold.revision, endpoint), None)
 
     def _forget(self, request_id: str) -> bool:
         entry = self._entries.pop(request_id, None)

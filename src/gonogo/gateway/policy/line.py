@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Mapping, Sequence
 
 from gonogo.gateway.policy.deny import Deny
 from gonogo.gateway.policy.ledger import Room
 from gonogo.gateway.policy.pace import Pace
-from gonogo.plan.batching import Batch, DynamicBatchScheduler, Waiting
+from gonogo.plan.batching import Batch, DynamicBatchScheduler, Priority, Waiting
 
 RATE_LIMIT = "rate_limit_error"
 LONGEST_RETRY_S = 60
@@ -37,11 +38,15 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What one wants in the line: tokens to hold, how many of them are its prompt, by when it needs its first token."""
+    """What one wants in the line: tokens to hold, how many of them are its prompt, by when it needs its first token.
+
+    `later`: it may take its time. Those that may not go before it, and it never is in their way.
+    """
 
     tokens: int
     prompt_tokens: int
     ttft_s: float | None = None
+    later: bool = False
 
 
 class Line:
@@ -51,11 +56,10 @@ class Line:
         self._bounds = bounds
         self._pace = pace
         self._scheduler = DynamicBatchScheduler(1)
-        self._tokens = 0
-        self._costs: dict[str, int] = {}
+        self._costs: Mapping[Priority, dict[str, int]] = {each: {} for each in Priority}
 
     def __len__(self) -> int:
-        return len(self._costs)
+        return sum(map(len, self._costs.values()))
 
     def longest_wait_s(self, claim: Claim) -> float:
         """How long it may wait: until its prompt could not be computed in time any more."""
@@ -68,32 +72,31 @@ class Line:
 
     def refusal(self, claim: Claim, room: Room, replicas: int) -> Deny | None:
         """Why it may not join; None: it may. `replicas`: that are well."""
-        bounds, tokens = self._bounds, self._tokens + claim.tokens
-        wait_s = self._pace.takes_s(self._tokens * bounds.servers, replicas)
-        if len(self) >= bounds.most_waiting or tokens > bounds.rooms * room.tokens * replicas:
-            return self._overloaded(replicas, wait_s, "no more may wait")
+        bounds, before = self._bounds, self._before(claim)
+        wait_s = self._wait_s(before, replicas)
+        if len(before) >= bounds.most_waiting or sum(before) + claim.tokens > bounds.rooms * room.tokens * replicas:
+            return self._overloaded(claim, replicas, "no more may wait")
         longest_s = self.longest_wait_s(claim)
-        if len(self) and wait_s is not None and wait_s > longest_s:
-            return self._overloaded(replicas, wait_s, f"the next would wait {wait_s:.1f} s, and may {longest_s:.1f} s")
+        if before and wait_s is not None and wait_s > longest_s:
+            why = f"the next would wait {wait_s:.1f} s, and may {longest_s:.1f} s"
+            return self._overloaded(claim, replicas, why)
         return None
 
     def too_long(self, claim: Claim, replicas: int) -> Deny:
         """What one is told that has waited as long as it may."""
-        wait_s = self._pace.takes_s(self._tokens * self._bounds.servers, replicas)
         waited = f"this one waited {self.longest_wait_s(claim):g} s, the longest allowed"
-        return self._overloaded(replicas, wait_s, waited)
+        return self._overloaded(claim, replicas, waited)
 
     def join(self, waiting: Waiting, tokens: int, room: Room) -> None:
         """Let it wait. `tokens`: what it will hold, at most the room of a replica. Names must not come twice."""
         self._scheduler.max_tokens = room.tokens
         self._scheduler.add(waiting)
-        self._costs[waiting.request_id] = tokens
-        self._tokens += tokens
+        self._costs[waiting.priority][waiting.request_id] = tokens
 
     def leave(self, name: str) -> None:
         """Forget it; one that does not wait is no mistake."""
-        if self._scheduler.remove(name):
-            self._tokens -= self._costs.pop(name)
+        self._scheduler.remove(name)
+        self._forget(name)
 
     def next(self, now: float, free_tokens: int) -> Batch:
         """Whose turn it is, one or none, of those that fit into the largest room there is; it waits on until `went`."""
@@ -102,16 +105,30 @@ class Line:
     def went(self, batch: Batch) -> None:
         """It has room now."""
         for waiting in batch.requests:
-            self._tokens -= self._costs.pop(waiting.request_id, 0)
+            self._forget(waiting.request_id)
         self._scheduler.went(batch)
 
-    def _overloaded(self, replicas: int, wait_s: float | None, why: str) -> Deny:
+    def _forget(self, name: str) -> None:
+        for costs in self._costs.values():
+            costs.pop(name, None)
+
+    def _before(self, claim: Claim) -> list[int]:
+        """The tokens of each that goes before it, as far as it is not given a turn."""
+        priorities = Priority if claim.later else (Priority.INTERACTIVE,)
+        return [tokens for each in priorities for tokens in self._costs[each].values()]
+
+    def _wait_s(self, before: Sequence[int], replicas: int) -> float | None:
+        return self._pace.takes_s(sum(before) * self._bounds.servers, replicas)
+
+    def _overloaded(self, claim: Claim, replicas: int, why: str) -> Deny:
+        before = self._before(claim)
+        wait_s = self._wait_s(before, replicas)
         retry_s = min(LONGEST_RETRY_S, max(1, math.ceil(wait_s if wait_s is not None else 1)))
         holders = f"{replicas} replica is" if replicas == 1 else f"{replicas} replicas are"
         return Deny(
             status=429,
             code="overloaded",
-            message=f"The {holders} full and {len(self)} requests wait ({self._tokens:,} tokens): {why}. "
+            message=f"The {holders} full and {len(before)} requests wait ({sum(before):,} tokens): {why}. "
             f"Try again in {retry_s} s, or ask for less: prompt and max_tokens count.",
             type=RATE_LIMIT,
             headers=(("retry-after", str(retry_s)),),

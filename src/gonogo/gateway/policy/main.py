@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Sequence
 
 from gonogo.gateway.policy.counting import Counting, Places
-from gonogo.gateway.policy.server import PolicyService, build_server, tell_stderr
+from gonogo.gateway.policy.server import PolicyService, build_server
 from gonogo.gateway.policy.snapshot import SnapshotSource
 from gonogo.gateway.policy.view import open_ruled
 from gonogo.gateway.unix_socket import Place, SocketRefused
+from gonogo.runtimes.tell import tell
 
 GRACE_S = 1.0
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     os.umask(0o077)
-    source = SnapshotSource(given.database, open_ruled, clock=time.monotonic, tell=tell_stderr)
+    source = SnapshotSource(given.database, open_ruled, clock=time.monotonic, tell=tell)
     # Before the socket is there: the first request must find a snapshot.
     source.poll()
     poller = threading.Thread(target=source.run, name="snapshot", daemon=True)
@@ -48,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         places = Places(
             valkey=given.valkey, access_log=given.access_log, relay_logs=tuple(given.relay_log), envoy=given.envoy
         )
-        asyncio.run(_serve(given.socket, source, given.index, Counting(places, source.fresh, tell_stderr)))
+        asyncio.run(_serve(given.socket, source, given.index, Counting(places, source.fresh, tell)))
     except SocketRefused as error:
-        tell_stderr(str(error))
+        tell(str(error))
     finally:
         source.stop()
     return 2
@@ -62,17 +63,17 @@ async def _serve(socket: Path, source: SnapshotSource, index: int, counting: Cou
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
     await counting.start()
-    service = PolicyService(source.fresh, tell=tell_stderr, gate=counting.gate)
+    service = PolicyService(source.fresh, tell=tell, gate=counting.gate)
     server = build_server(service)
     place = Place.find(socket)
     server.add_insecure_port(f"unix:{place.temporary}")
     await server.start()
     door = place.open()
-    tell_stderr(f"policy server {index} listens (pid {os.getpid()})")
+    tell(f"policy server {index} listens (pid {os.getpid()})")
     await asked_to_stop.wait()
     door.close()
     await service.drain(GRACE_S)
-    tell_stderr(f"policy server {index} stopped")
+    tell(f"policy server {index} stopped")
     # Not server.stop(): it answers streams that arrive meanwhile with CANCELLED, which Envoy does not try again; a
     # connection that just ends is tried again on the other server. Seen: 6 of 6,700 requests lost, and none.
     os._exit(0)

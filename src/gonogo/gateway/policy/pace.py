@@ -1,11 +1,16 @@
 """How fast the replicas of a revision work, learned from the requests that ended. Pure.
 
-Tokens of prompts and of answers count alike, as they do in what a replica may hold.
+Tokens of prompts and of answers count alike, as they do in what a replica may hold. How long a prompt alone takes is
+learned beside that, from streams: their first token comes when it is computed.
 """
 
 from __future__ import annotations
 
 SMOOTHING = 0.1
+FASTER, SLOWER = 0.5, 0.05
+"""A first token that is late may have waited for others; one that is early tells how fast prompts are computed."""
+FEWEST_TOKENS = 16
+"""A shorter prompt tells how long a step takes, and not a token of it."""
 
 
 class Pace:
@@ -13,11 +18,29 @@ class Pace:
 
     def __init__(self) -> None:
         self._token_s: float | None = None
+        self._prompt_token_s: float | None = None
 
     def note(self, tokens: int, held_s: float, together: float) -> None:
         """One ended that held so many tokens for so long, beside others: `together` requests, it included."""
         seen = max(0.0, held_s) / max(1, tokens) / max(1.0, together)
         self._token_s = seen if self._token_s is None else self._token_s + SMOOTHING * (seen - self._token_s)
+
+    def note_first(self, prompt_tokens: int, first_s: float) -> None:
+        """The first token of one came after so long; so many tokens of its prompt had to be computed."""
+        if prompt_tokens < FEWEST_TOKENS or first_s <= 0:
+            return
+        seen, known = first_s / prompt_tokens, self._prompt_token_s
+        self._prompt_token_s = seen if known is None else known + (FASTER if seen < known else SLOWER) * (seen - known)
+
+    def prompt_s(self, tokens: int) -> float:
+        """How long one replica takes for so many tokens of a prompt; 0: not known."""
+        known = [each for each in (self._token_s, self._prompt_token_s) if each is not None]
+        return tokens * min(known, default=0.0)
+
+    def prompt_tokens_in(self, seconds: float) -> int:
+        """How many tokens of prompts one replica computes in that time; 0: not known."""
+        token_s = self.prompt_s(1)
+        return int(seconds / token_s) if token_s else 0
 
     def takes_s(self, tokens: int, replicas: int = 1) -> float | None:
         """How long so many replicas take for so many tokens; None: none ended yet."""

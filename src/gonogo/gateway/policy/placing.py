@@ -7,13 +7,13 @@ something takes no more than it gets done in that time. Not here: who may be nex
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, Sequence
 
 from gonogo.gateway.policy.gate import Admitted
 from gonogo.gateway.policy.ledger import Held, Hold, Ledger, Room
 from gonogo.gateway.policy.pace import Pace
-from gonogo.gateway.policy.pick import HELD_WEIGHT, HELD_WEIGHT_ON_CPU, Ask, PrefixMemory, ReplicaLoad, pick
+from gonogo.gateway.policy.pick import ON_CARDS, ON_CPU, Ask, PrefixMemory, ReplicaLoad, pick
 from gonogo.gateway.policy.replicas import ReplicaSeen
 from gonogo.gateway.policy.request import Request
 from gonogo.gateway.policy.room import UNBOUNDED, room_of
@@ -68,6 +68,14 @@ class Place:
             return self.room
         return Room(tokens=self.room.tokens * self.well, sequences=self.room.sequences * self.well)
 
+    @property
+    def beside_room(self) -> Room:
+        """Of each of `endpoints`, for what begins beside others; of a server that nobody knows the room of, one."""
+        room = self.endpoint_room
+        unknown = 1 if self.picked else self.well
+        parts = unknown if room == UNBOUNDED else max(1, room.sequences // BESIDE_PARTS)
+        return Room(tokens=room.tokens, sequences=parts)
+
     def in_time(self, pace: Pace, waited_s: float = 0.0) -> int:
         """Tokens that one of `endpoints` may hold so that the first token of one who waited comes as promised."""
         most = self.endpoint_room.tokens
@@ -100,10 +108,11 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reserved:
-    """Room on `endpoint`, and what to say of it."""
+    """Room on `endpoint`, and what to say of it. `fresh_tokens`: of its prompt, that should not be cached there."""
 
     endpoint: str
     admitted: Admitted
+    fresh_tokens: int
 
 
 class Placing:
@@ -145,29 +154,31 @@ class Placing:
 
         `beside`: most of each replica is kept for others, who ask from time to time.
         """
+        if beside:
+            self.outdated()  # another server may have begun one this very moment
         order = await self.order(place, wanted.request)
-        hold = Hold(
-            request_id=wanted.request.request_id,
-            revision=self.revision,
-            key_id=wanted.key_id,
-            tokens=wanted.tokens,
-            expires_at=self._clocks.wall() + HOLD_S,
-        )
+        may_go = self._not_computing(place, order or (ALL,)) if beside else order or (ALL,)
+        fresh_tokens = self._fresh_tokens(wanted.request, order)
+        hold = self._hold(wanted, self.pace.prompt_s(fresh_tokens))
         # What is larger than can be done in time gets a replica to itself.
         waited_s = self._clocks.monotonic() - wanted.since
         tokens = max(wanted.tokens, place.in_time(self.pace, waited_s))
-        sequences = place.endpoint_room.sequences
-        room = Room(tokens=tokens, sequences=max(1, sequences // BESIDE_PARTS) if beside else sequences)
-        chosen = await self._ledger.reserve(hold, order or (ALL,), room)
+        room = place.beside_room if beside else place.endpoint_room
+        chosen = await self._ledger.reserve(hold, may_go, replace(room, tokens=tokens)) if may_go else None
         if chosen is None:
             self.outdated()
             return None
         before = self._held.get(chosen, _NOTHING)
-        self._held[chosen] = Held(tokens=before.tokens + wanted.tokens, sequences=before.sequences + 1)
+        self._held[chosen] = Held(
+            tokens=before.tokens + wanted.tokens,
+            sequences=before.sequences + 1,
+            prompts_s=before.prompts_s + hold.prompt_s,
+        )
         if order:
             self._memory.enter(chosen, wanted.request.prefix)
         others = tuple(each for each in order if each != chosen)
-        return Reserved(endpoint=chosen, admitted=Admitted(endpoints=(chosen, *others) if order else ()))
+        admitted = Admitted(endpoints=(chosen, *others) if order else ())
+        return Reserved(endpoint=chosen, admitted=admitted, fresh_tokens=fresh_tokens)
 
     async def order(self, place: Place, request: Request) -> tuple[str, ...]:
         """The replicas that are well, best first; () where Envoy balances."""
@@ -179,7 +190,28 @@ class Placing:
         ask = Ask(prompt_tokens=request.prompt_tokens, prefix=request.prefix, block_tokens=BLOCK_TOKENS)
         on_cpu = place.rules.engine in (LLAMACPP, VLLM_CPU)
         loads = [self._load(each) for each in place.seen]
-        return pick(ask, loads, self._memory, HELD_WEIGHT_ON_CPU if on_cpu else HELD_WEIGHT)
+        return pick(ask, loads, self._memory, ON_CPU if on_cpu else ON_CARDS)
+
+    def _fresh_tokens(self, request: Request, order: Sequence[str]) -> int:
+        cached = self._memory.reused(order[0], request.prefix) * BLOCK_TOKENS if order else 0
+        return max(0, request.prompt_tokens - cached)
+
+    def _hold(self, wanted: Wanted, prompt_s: float) -> Hold:
+        return Hold(
+            request_id=wanted.request.request_id,
+            revision=self.revision,
+            key_id=wanted.key_id,
+            tokens=wanted.tokens,
+            expires_at=self._clocks.wall() + HOLD_S,
+            prompt_s=prompt_s,
+        )
+
+    def _not_computing(self, place: Place, endpoints: Sequence[str]) -> Sequence[str]:
+        """Those of them that compute no prompt now: one that begins there is in nobody's way. All but one, where there
+        are several: whoever asks next must find a replica that can begin with its prompt at once.
+        """
+        free = [each for each in endpoints if self._held.get(each, _NOTHING).prompts_s <= 0]
+        return free if len(free) > 1 or place.well == 1 or not place.picked else ()
 
     def _load(self, seen: ReplicaSeen) -> ReplicaLoad:
         held = self._held.get(seen.endpoint, _NOTHING)
@@ -187,6 +219,7 @@ class Placing:
             endpoint=seen.endpoint,
             healthy=seen.healthy,
             held_tokens=held.tokens,
+            computing_tokens=self.pace.prompt_tokens_in(held.prompts_s),
             held_requests=held.sequences,
             active=seen.active,
             waiting=seen.waiting,

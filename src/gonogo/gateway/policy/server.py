@@ -9,7 +9,6 @@ be decided is refused.
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 import traceback
 from typing import Any, Callable
@@ -153,9 +152,3 @@ def build_server(service: PolicyService) -> grpc.aio.Server:
         )
     )
     return server
-
-
-def tell_stderr(text: str) -> None:
-    """One record with the time, to stderr, which the launcher made a file."""
-    sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n")
-    sys.stderr.flush()

@@ -91,7 +91,8 @@ class SharedLedger:
         """As `Ledger.reserve`."""
         lifetime_ms = max(0, int((hold.expires_at - self._clock()) * 1000))
         keys = [CLOCK, HOLDS, EXPIRY, _held_key(hold.revision)]
-        words: list[str | int] = [hold.request_id, hold.tokens, lifetime_ms, room.tokens, room.sequences, *endpoints]
+        words: list[str | int] = [hold.request_id, hold.tokens, lifetime_ms, room.tokens, room.sequences]
+        words += round(hold.prompt_s * 1000), *endpoints
         try:
             answer = await self._valkey.run("reserve", keys, words)
         except Away:
@@ -114,11 +115,13 @@ class SharedLedger:
             answer = await self._valkey.run("held", [CLOCK, HOLDS, EXPIRY, _held_key(revision)], [])
         except Away:
             return await self._local.held(revision)
+        now_ms, pairs = answer
         found: dict[str, dict[str, int]] = {}
-        for name, value in zip(answer[::2], answer[1::2], strict=True):
+        for name, value in zip(pairs[::2], pairs[1::2], strict=True):
             what, _, endpoint = str(name, "utf-8").partition(" ")
             found.setdefault(endpoint, {})[what] = int(value)
-        return {endpoint: Held(**held) for endpoint, held in found.items()}
+        # Of what holds nothing more a server of another version may have left a word behind.
+        return {endpoint: _held(each, now_ms) for endpoint, each in found.items() if "sequences" in each}
 
 
 def _taken(taking: Taking, names: Sequence[str], answer: Sequence[int]) -> Taken:
@@ -138,6 +141,11 @@ def _taken(taking: Taking, names: Sequence[str], answer: Sequence[int]) -> Taken
         wait_ms = CONCURRENT_WAIT_MS if not admitted and at_once >= limit else None
         standings.append(Standing(name=CONCURRENT, limit=limit, used=at_once, reset_ms=0, wait_ms=wait_ms))
     return Taken(admitted=admitted, standings=tuple(standings))
+
+
+def _held(found: Mapping[str, int], now_ms: int) -> Held:
+    prompts_s = max(0, found.get("computed", 0) - now_ms) / 1000
+    return Held(tokens=found["tokens"], sequences=found["sequences"], prompts_s=prompts_s)
 
 
 def _held_key(revision: str) -> str:

@@ -18,7 +18,6 @@ import uvloop
 from aiohttp import web
 
 from gonogo.gateway.log_writer import LogWriter
-from gonogo.gateway.policy.server import tell_stderr
 from gonogo.gateway.relay.machine import Machine
 from gonogo.gateway.relay.relayed import Relay
 from gonogo.gateway.relay.replicas import Replicas
@@ -26,6 +25,7 @@ from gonogo.gateway.relay.server import Limits, Server
 from gonogo.gateway.relay.upstream import Inner
 from gonogo.gateway.relay.watch import Watch
 from gonogo.gateway.unix_socket import Place, SocketRefused
+from gonogo.runtimes.tell import tell
 
 GRACE_S = 120.0
 CONTINUATIONS = 3
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         uvloop.run(_serve(given))
     except SocketRefused as error:
-        tell_stderr(str(error))
+        tell(str(error))
         return 2
     return 0
 
@@ -61,7 +61,7 @@ async def _serve(given: argparse.Namespace) -> None:
         relay = Relay(inner=inner, watch=watch, continuations=given.continuations)
         write = LogWriter(given.log).write
         trace = LogWriter(given.trace).write if given.trace else None
-        server = Server(relay, limits=Limits(), write=write, tell=tell_stderr, trace=trace)
+        server = Server(relay, limits=Limits(), write=write, tell=tell, trace=trace)
         # Without `handler_cancellation` a stream would go on for a client that has gone.
         runner = web.AppRunner(server.application(), handler_cancellation=True, access_log=None, handle_signals=False)
         await runner.setup()
@@ -69,7 +69,7 @@ async def _serve(given: argparse.Namespace) -> None:
         await web.UnixSite(runner, str(place.temporary)).start()
         listening = place.open()
         watching = asyncio.create_task(watch.run())
-        tell_stderr(f"relay {given.index} listens (pid {os.getpid()})")
+        tell(f"relay {given.index} listens (pid {os.getpid()})")
         asked = asyncio.create_task(asked_to_stop.wait())
         await asyncio.wait({asked, watching}, return_when=asyncio.FIRST_COMPLETED)
         if watching.done():
@@ -77,7 +77,7 @@ async def _serve(given: argparse.Namespace) -> None:
         listening.close()
         await server.drain(GRACE_S)
         watching.cancel()
-        tell_stderr(f"relay {given.index} stopped")
+        tell(f"relay {given.index} stopped")
     # What is left are connections on which nothing runs; aiohttp would wait a minute for them.
     os._exit(0)
 

@@ -1,6 +1,7 @@
 """The life of one relayed stream: attempts, one after the other, until the answer is whole or is ended cleanly.
 
-Not here: what events mean (`gonogo.engines.stream`), when silence is death (`silence`), the HTTP around it (`server`).
+Not here: what events mean (`gonogo.engines.stream`), when silence is death (`silence`), what follows a lost attempt
+(`takeover`), the HTTP around it (`server`).
 """
 
 from __future__ import annotations
@@ -13,24 +14,15 @@ from typing import Mapping, Protocol
 
 import aiohttp
 
-from gonogo.engines.stream import (
-    Continuation,
-    Finished,
-    NotContinued,
-    Transcript,
-    is_error,
-)
+from gonogo.engines.stream import Continuation, Finished, NotContinued, Transcript, is_error
 from gonogo.gateway.relay.record import Attempt, Loss, Record
 from gonogo.gateway.relay.refusals import Refusal, replica_lost
 from gonogo.gateway.relay.silence import FIRST_TOKEN_S
 from gonogo.gateway.relay.sse import DONE, Event, Events, NotEvents, event_of, json_of
-from gonogo.gateway.relay.upstream import REPLICA_HEADER, Inner, NotAnswered
+from gonogo.gateway.relay.takeover import TakeOver
+from gonogo.gateway.relay.upstream import REPLICA_HEADER, Inner
 from gonogo.gateway.relay.watch import Wait, Watch
 
-TAKE_OVER_WITHIN_S = 5.0
-"""From the loss of a replica until another must have taken the request."""
-ASK_AGAIN_S = 0.1
-PICK_HEADER, REVISION_HEADER = "x-gateway-destination-endpoint", "x-gonogo-revision"
 HOP_BY_HOP = frozenset(
     ["connection", "keep-alive", "transfer-encoding", "content-length", "server", "date", "upgrade", "te", "trailer"]
 )
@@ -70,22 +62,22 @@ class Relayed:
         self._relay = relay
         self._transcript = transcript
         self._record = record
-        self._headers = dict(headers)
-        self._lost_at: float | None = None
-        self._picked = self._headers.pop(PICK_HEADER, None)
-        self._lost_replicas: set[str] = set()
+        self._takeover = TakeOver(relay.inner, relay.watch, headers, relay.continuations)
         self._given_up: aiohttp.ClientResponse | None = None
         self._told = 0  # tokens that former attempts added
         self.asked: list[Continuation] = []
         """Every request to an engine, for a drill that holds them against the answer."""
-        self.losses: list[Loss] = []
-        """Every lost attempt, for a drill that asks where the time went."""
+
+    @property
+    def losses(self) -> list[Loss]:
+        """Every lost attempt."""
+        return self._takeover.losses
 
     async def run(self, path: str, client: Client) -> None:
         """Relay it to its end. Raises what `client` raises, CancelledError when the client has gone."""
         going: Continuation | Finished | NotContinued
         going = Continuation(path=path, body=self._transcript.opening(), how="first")
-        await self._aim()
+        await self._takeover.aim()
         while isinstance(going, Continuation):
             self.asked.append(going)
             attempt = Attempt(how=going.how)
@@ -95,9 +87,9 @@ class Relayed:
                 return
             except _Lost as lost:
                 attempt.end = str(lost)
-            self._noticed(attempt)
-            await self._aim()
-            going = await self._next(attempt, going)
+            self._takeover.lost(attempt)
+            await self._takeover.aim()
+            going = await self._takeover.next(self._transcript, self._record, going)
         if isinstance(going, Finished):
             await self._finish(client, b"".join(event_of(event) for event in going.events))
             return
@@ -113,23 +105,6 @@ class Relayed:
         self._record.status, self._record.http_status = "refused", refusal.status
         await client.begin(refusal.status, refusal.headers())
         await client.write(refusal.body(self._record.request_id))
-
-    async def _aim(self) -> None:
-        """Not at a replica that was lost: while its health checks still pass it has the fewest requests of all."""
-        picked = self._picked if self._lost_at is None else None
-        where = await self._relay.watch.endpoints(self._headers.get(REVISION_HEADER, ""), picked, self._lost_replicas)
-        self._headers.pop(PICK_HEADER, None)
-        if where is not None:
-            self._headers[PICK_HEADER] = where
-
-    def _noticed(self, attempt: Attempt) -> None:
-        now = time.monotonic()
-        if self._lost_at is None:
-            self._lost_at = now
-        if attempt.replica is not None:
-            self._lost_replicas.add(attempt.replica)
-        if attempt.end != "refused":
-            self.losses.append(Loss(replica=attempt.replica, end=attempt.end, noticed=now))
 
     async def _timed(self, going: Continuation, attempt: Attempt, client: Client) -> None:
         began = time.monotonic()
@@ -147,8 +122,7 @@ class Relayed:
 
     async def _attempt(self, going: Continuation, attempt: Attempt, client: Client) -> None:
         body = json.dumps(going.body, ensure_ascii=False, separators=(",", ":")).encode()
-        if self.losses:
-            self.losses[-1].asked = time.monotonic()
+        self._takeover.asked()
         answer = await self._open(going.path, body, attempt)
         try:
             attempt.replica = answer.headers.get(REPLICA_HEADER)
@@ -163,9 +137,9 @@ class Relayed:
 
     async def _open(self, path: str, body: bytes, attempt: Attempt) -> aiohttp.ClientResponse:
         """llama-server sends its status with the first token: until then this waits, and not the reading."""
-        opening = asyncio.ensure_future(self._relay.inner.open(path, body, self._headers))
-        sent_to = self._headers.get(PICK_HEADER, "").partition(",")[0] or None
-        wait = Wait(since=time.monotonic(), replica=None, endpoint=sent_to, begun=False, give_up=opening.cancel)
+        opening = asyncio.ensure_future(self._relay.inner.open(path, body, self._takeover.headers))
+        endpoint = self._takeover.sent_to
+        wait = Wait(since=time.monotonic(), replica=None, endpoint=endpoint, begun=False, give_up=opening.cancel)
         try:
             with self._relay.watch.over(wait):
                 await asyncio.wait({opening}, timeout=FIRST_TOKEN_S)
@@ -242,10 +216,8 @@ class Relayed:
         if not client.begun:
             await client.begin(200, _headers_of(answer))
         now = time.monotonic()
-        self._record.piece(now, after_loss=self._lost_at is not None)
-        if self._lost_at is not None and self.losses:
-            self.losses[-1].first = now
-        self._lost_at = None
+        self._record.piece(now, after_loss=self._takeover.under_way)
+        self._takeover.gave(now)
         await client.write(out)
 
     async def _read(self, answer: aiohttp.ClientResponse, replica: str | None, begun: bool) -> bytes:
@@ -269,41 +241,6 @@ class Relayed:
 
     async def _finish(self, client: Client, out: bytes) -> None:
         await client.write(out + DONE)
-
-    # between two attempts
-
-    async def _next(self, lost: Attempt, going: Continuation) -> Continuation | Finished | NotContinued:
-        assert self._lost_at is not None
-        if lost.end == "refused":  # nobody took it: that is no attempt of the budget, but it has an end
-            if time.monotonic() - self._lost_at > TAKE_OVER_WITHIN_S:
-                return NotContinued(reason="no_replica")
-            await asyncio.sleep(ASK_AGAIN_S)
-            self._record.attempts.pop()
-            if going.how == "first":
-                self._record.attempts.clear()
-                return going
-        elif self._record.continued >= self._relay.continuations:
-            return NotContinued(reason="budget")
-        while True:
-            try:
-                return await self._resumed()
-            except NotAnswered as error:
-                if error.refused:
-                    return NotContinued(reason="question_refused")
-                if time.monotonic() - self._lost_at > TAKE_OVER_WITHIN_S:
-                    return NotContinued(reason="no_replica")
-                await asyncio.sleep(ASK_AGAIN_S)
-
-    async def _resumed(self) -> Continuation | Finished | NotContinued:
-        """Ask what the transcript must know, of any healthy replica. Raises `NotAnswered`."""
-        resume = self._transcript.resume()
-        try:
-            question = next(resume)
-            while True:
-                question = resume.send(await self._relay.inner.ask(question, self._headers))
-        except StopIteration as end:
-            result: Continuation | Finished | NotContinued = end.value
-            return result
 
 
 def _headers_of(answer: aiohttp.ClientResponse) -> Mapping[str, str]:

@@ -22,7 +22,8 @@ from gonogo.gateway.policy.away import FALLBACK_HEADER
 from gonogo.gateway.policy.renaming import SERVED_AS
 from gonogo.gateway.relay.record import Counts, Record
 from gonogo.gateway.relay.refusals import BROKEN, DRAINED, NOT_A_STREAM, OVERLOADED, TOO_LARGE, UNKNOWN_PATH, Refusal
-from gonogo.gateway.relay.relayed import PICK_HEADER, REVISION_HEADER, Relay, Relayed
+from gonogo.gateway.relay.relayed import Relay, Relayed
+from gonogo.gateway.relay.takeover import PICK_HEADER, REVISION_HEADER
 
 MOST_BODY_BYTES = 33 * 1024 * 1024
 KEY, ENGINE, CONTINUE = "x-gonogo-key-id", "x-gonogo-engine", "x-gonogo-continue"

@@ -10,7 +10,7 @@ from gonogo.facts.server import HEALTH
 from gonogo.gateway.resources import external
 from gonogo.gateway.resources.asking import POLICY_CLUSTER
 from gonogo.gateway.resources.convert import METADATA, Json
-from gonogo.spec.model import Balancing
+from gonogo.spec.gateway import Balancing
 
 DESTINATION_HEADER = "x-gateway-destination-endpoint"
 """Which replicas policy or a relay picked: `ip:port`, best first, with commas between."""

@@ -10,6 +10,7 @@ from typing import Sequence
 
 from gonogo.actions.model import ClusterPlan
 from gonogo.gateway import replies
+from gonogo.gateway.envelope import REQUEST_ID
 from gonogo.gateway.resources.clusters import ADS
 from gonogo.gateway.resources.convert import METADATA, Json
 from gonogo.gateway.resources.routes import to_cluster, to_fallback
@@ -94,7 +95,7 @@ def _access_log(path: str) -> Json:
     """One JSON line per request of a relay; the front's line of the same id says whose it was."""
     fields = {
         "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
-        "request_id": replies.REQUEST_ID,
+        "request_id": REQUEST_ID,
         "path": "%PATH(NQ:PATH)%",
         "status": "%RESPONSE_CODE%",
         "flags": "%RESPONSE_FLAGS%",

@@ -7,7 +7,7 @@ asked (`asking`), and only what it let through goes on.
 from __future__ import annotations
 
 from gonogo.actions.model import ListenerPlan
-from gonogo.gateway import replies
+from gonogo.gateway import engine_replies, replies
 from gonogo.gateway.resources import asking
 from gonogo.gateway.resources.clusters import ADS
 from gonogo.gateway.resources.convert import Json
@@ -140,7 +140,7 @@ def _filters() -> list[Json]:
         _filter(
             "envoy.filters.http.custom_response",
             f"{_HTTP}.custom_response.v3.CustomResponse",
-            {"custom_response_matcher": replies.engine_errors()},
+            {"custom_response_matcher": engine_replies.engine_errors()},
         ),
         ending_filter(),
         *asking.filters(),

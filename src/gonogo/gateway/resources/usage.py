@@ -6,7 +6,7 @@ stream are counted by the relay, whose log has a line of its own (`facts.request
 
 from __future__ import annotations
 
-from gonogo.gateway import replies
+from gonogo.gateway.envelope import REQUEST_ID
 from gonogo.gateway.resources.convert import METADATA, Json
 from gonogo.gateway.resources.routes import REVISION_HEADER, USAGE
 
@@ -26,7 +26,7 @@ _USAGE = {
 
 LOG_FIELDS: Json = {
     "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
-    "request_id": replies.REQUEST_ID,
+    "request_id": REQUEST_ID,
     "client": "%DOWNSTREAM_REMOTE_ADDRESS%",
     "protocol": "%PROTOCOL%",
     "method": "%REQ(:METHOD)%",

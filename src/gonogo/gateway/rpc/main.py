@@ -12,7 +12,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any, Sequence
 
@@ -25,6 +24,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from gonogo.gateway.rpc.server import LARGEST_MESSAGE_BYTES, MAX_CALLS, InferenceService, handlers, local_front
 from gonogo.gateway.unix_socket import Place, SocketRefused
 from gonogo.rpc.v1 import inference_pb2
+from gonogo.runtimes.tell import tell
 
 GRACE_S = 2.0
 INFERENCE: str = inference_pb2.DESCRIPTOR.services_by_name["Inference"].full_name
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         asyncio.run(_serve(given.socket, given.front))
     except SocketRefused as error:
-        tell_stderr(str(error))
+        tell(str(error))
         return 2
     return 0
 
@@ -89,24 +89,18 @@ async def _serve(socket: Path, front: Path) -> None:
 
 
 async def _listen(socket: Path, client: aiohttp.ClientSession, asked_to_stop: asyncio.Event) -> None:
-    server, state = build_server(InferenceService(client, tell=tell_stderr))
+    server, state = build_server(InferenceService(client, tell=tell))
     await state.set(INFERENCE, health_pb2.HealthCheckResponse.SERVING)
     place = Place.find(socket)
     server.add_insecure_port(f"unix:{place.temporary}")
     await server.start()
     door = place.open()
-    tell_stderr(f"gRPC server listens (pid {os.getpid()})")
+    tell(f"gRPC server listens (pid {os.getpid()})")
     await asked_to_stop.wait()
     door.close()
     await state.enter_graceful_shutdown()
     await server.stop(GRACE_S)
-    tell_stderr("gRPC server stopped")
-
-
-def tell_stderr(text: str) -> None:
-    """One record with the time, to stderr, which the launcher made a file."""
-    sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n")
-    sys.stderr.flush()
+    tell("gRPC server stopped")
 
 
 if __name__ == "__main__":

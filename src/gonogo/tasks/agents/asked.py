@@ -20,7 +20,7 @@ from gonogo.tasks.agents.nouns import (
     NewRun,
     OnWorkerDeath,
 )
-from gonogo.tasks.asked import Asked, NotAllowed, Wrong, kind, only
+from gonogo.tasks.asked import HOLDS_HALF, Asked, NotAllowed, Wrong, is_whole, kind, only
 
 SCOPE = "agents"
 """What a key must have beside `inference`: a run acts on the devices of the gateway's machine."""
@@ -28,8 +28,6 @@ FIELDS = ("program", "task", "device", "max_steps", "time_limit_s", "on_worker_d
 LONGEST_TASK = 10_000
 """Characters. The order goes through a pipe, of which 64 KiB are taken without somebody reading."""
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\[\]%-]{0,127}")
-_HALF = re.compile("[\ud800-\udfff]")
-"""Half a character, which JSON can hold and no program can be told."""
 
 Choice = TypeVar("Choice", bound=Enum)
 
@@ -43,6 +41,8 @@ def read_agent(agent: object, model: object) -> tuple[Asked, NewRun]:
         raise Wrong(
             "invalid_model", f"`model` must name the service that the agent asks, it is {kind(model)}.", "model"
         )
+    if not is_whole(model):
+        raise Wrong("invalid_model", f"`model` {HOLDS_HALF}", "model")
     program = agent.get("program")
     if program not in PROGRAMS:
         raise Wrong("unknown_program", f"`agent.program` must be one of {', '.join(PROGRAMS)}.", "agent.program")
@@ -78,7 +78,7 @@ def require_scope(scopes: Sequence[str]) -> None:
 
 
 def _task(value: object) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_TASK or _HALF.search(value):
+    if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_TASK or not is_whole(value):
         message = f"`agent.task` must be a text of 1 to {LONGEST_TASK} characters that says what the agent is to do."
         raise Wrong("invalid_task", message, "agent.task")
     return value

@@ -19,8 +19,8 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Sequence
 
-from gonogo.gateway.policy.server import tell_stderr
 from gonogo.runtimes.paths import StatePaths
+from gonogo.runtimes.tell import tell
 from gonogo.store.faults import StoreError
 from gonogo.tasks import leases
 from gonogo.tasks.agents import runs
@@ -151,7 +151,7 @@ class _Shift:
     def _tell(self, text: str) -> None:
         if text not in self._told:
             self._told.add(text)
-            tell_stderr(text)
+            tell(text)
 
 
 def _ended(number: int, verdict: Verdict, result: bytes | None) -> Ended:

@@ -7,12 +7,12 @@ import secrets
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from gonogo.tasks import batches, ledger
-from gonogo.tasks.asked import ENDPOINTS, Wrong, read_window
+from gonogo.tasks.asked import ENDPOINTS, HOLDS_HALF, Wrong, is_whole, kind, read_window
 from gonogo.tasks.batches import Batch
-from gonogo.tasks.http.desk import LARGEST_PAGE, Desk, NotThere, body, listed, number, owner
+from gonogo.tasks.http.desk import LARGEST_PAGE, Desk, NotThere, Reply, asks_only, body, listed, number, owner
 from gonogo.tasks.http.files import file_of
 from gonogo.tasks.nouns import Counts
 
@@ -31,7 +31,12 @@ async def create(desk: Desk, request: Request) -> Response:
         raise Wrong("invalid_window", "`completion_window` is missing: a time like 24h.", "completion_window")
     window_s = read_window(window, "completion_window", 0.0)
     metadata = _metadata(given.get("metadata"))
-    file = await file_of(desk, str(given.get("input_file_id")), whose)
+    input_file = given.get("input_file_id")
+    if not isinstance(input_file, str):
+        seen = "is missing" if input_file is None else f"is {kind(input_file)}"
+        message = f"`input_file_id` must be the id of an uploaded file, and {seen}."
+        raise Wrong("invalid_file", message, "input_file_id")
+    file = await file_of(desk, input_file, whose, "input_file_id")
     if file.purpose != "batch":
         raise Wrong("invalid_file", "`input_file_id` must be a file with the purpose `batch`.", "input_file_id")
     batch_id, now = f"batch_{secrets.token_hex(12)}", desk.wall()
@@ -55,11 +60,12 @@ async def create(desk: Desk, request: Request) -> Response:
         batches.add(c, row)
 
     await asyncio.wrap_future(desk.writer.write(write))
-    return JSONResponse(shown(desk, row, Counts()))
+    return Reply(shown(desk, row, Counts()))
 
 
 async def listing(desk: Desk, request: Request) -> Response:
     """This key's batches, newest first."""
+    asks_only(request, "limit", "after")
     whose, limit = owner(request), number(request, "limit", 20, LARGEST_PAGE)
     after = request.query_params.get("after")
 
@@ -67,7 +73,7 @@ async def listing(desk: Desk, request: Request) -> Response:
         with desk.queue.database.reading() as c:
             since = None if after is None else batches.batch(c, after, whose)
             if after is not None and since is None:
-                raise NotThere("batch", after)
+                raise NotThere("batch", after, "after")
             found = batches.page(c, whose, after=since, limit=limit + 1)
             return [shown(desk, row, _counts(c, row)) for row in found[:limit]], len(found) > limit
 
@@ -75,7 +81,7 @@ async def listing(desk: Desk, request: Request) -> Response:
 
 
 async def get(desk: Desk, request: Request) -> Response:
-    return JSONResponse(await asyncio.to_thread(_look, desk, request.path_params["batch_id"], owner(request)))
+    return Reply(await asyncio.to_thread(_look, desk, request.path_params["batch_id"], owner(request)))
 
 
 async def cancel(desk: Desk, request: Request) -> Response:
@@ -85,7 +91,7 @@ async def cancel(desk: Desk, request: Request) -> Response:
     done = await asyncio.wrap_future(desk.writer.write(lambda c: batches.cancel(c, batch_id, desk.wall())))
     if not done:
         raise Wrong("batch_not_cancellable", f"The batch is {before['status']}; it cannot be cancelled any more.")
-    return JSONResponse(await asyncio.to_thread(_look, desk, batch_id, whose))
+    return Reply(await asyncio.to_thread(_look, desk, batch_id, whose))
 
 
 def shown(desk: Desk, row: Batch, counts: Counts) -> dict[str, Any]:
@@ -134,13 +140,27 @@ def _counts(c: Any, row: Batch) -> Counts:
 def _metadata(value: object) -> dict[str, str] | None:
     if value is None:
         return None
-    fits = isinstance(value, dict) and len(value) <= MOST_METADATA
-    if not fits or not all(
-        len(key) <= LONGEST_METADATA_KEY and isinstance(one, str) and len(one) <= LONGEST_METADATA_VALUE
-        for key, one in value.items()  # type: ignore[attr-defined]
-    ):
-        raise Wrong("invalid_metadata", f"`metadata` must be at most {MOST_METADATA} short texts by name.", "metadata")
-    return dict(value)  # type: ignore[call-overload, no-any-return]
+    if not isinstance(value, dict):
+        raise Wrong("invalid_metadata", f"`metadata` must be an object, it is {kind(value)}.", "metadata")
+    if len(value) > MOST_METADATA:
+        message = f"`metadata` has {len(value)} entries; there may be {MOST_METADATA}."
+        raise Wrong("invalid_metadata", message, "metadata")
+    for place, (name, text) in enumerate(value.items(), start=1):
+        seen = _odd_metadata(name, text)
+        if seen is not None:
+            raise Wrong("invalid_metadata", f"Entry {place} of `metadata`: {seen}.", "metadata")
+    return dict(value)
+
+
+def _odd_metadata(name: str, text: object) -> str | None:
+    """What is wrong with one entry, without its words."""
+    if len(name) > LONGEST_METADATA_KEY:
+        return f"its name has {len(name)} characters; there may be {LONGEST_METADATA_KEY}"
+    if not isinstance(text, str):
+        return f"its value must be a string, it is {kind(text)}"
+    if len(text) > LONGEST_METADATA_VALUE:
+        return f"its value has {len(text)} characters; there may be {LONGEST_METADATA_VALUE}"
+    return None if is_whole(name + text) else f"it {HOLDS_HALF.rstrip('.')}"
 
 
 def _whole(at: float | None) -> int | None:

@@ -9,15 +9,16 @@ from typing import Any, AsyncIterator, Iterator
 
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from gonogo.tasks import files
-from gonogo.tasks.asked import Wrong
+from gonogo.tasks.asked import Wrong, is_whole, only
 from gonogo.tasks.bounds import TooMuch
 from gonogo.tasks.files import PURPOSES, File
-from gonogo.tasks.http.desk import Desk, NotThere, listed, number, owner
+from gonogo.tasks.http.desk import Desk, NotThere, Reply, asks_only, listed, number, owner
 from gonogo.tasks.vault import Writing
 
+FIELDS = ("purpose", "file")
 MOST_FILE_BYTES = 2 * 2**30
 MOST_FIELD_BYTES = 1024
 FRAME_BYTES = 8192
@@ -60,25 +61,29 @@ async def create(desk: Desk, request: Request) -> Response:
     except TooMuch:
         await asyncio.to_thread(desk.queue.vault.remove, file_id)
         raise
-    return JSONResponse(shown(desk, row))
+    return Reply(shown(desk, row))
 
 
 async def listing(desk: Desk, request: Request) -> Response:
-    """This key's files, newest first."""
+    """This key's files, newest first, or with `order=asc` oldest first."""
+    asks_only(request, "limit", "after", "purpose", "order")
     whose, limit = owner(request), number(request, "limit", LARGEST_PAGE, LARGEST_PAGE)
     after, purpose = request.query_params.get("after"), request.query_params.get("purpose")
-    since = None if after is None else await file_of(desk, after, whose)
+    order = request.query_params.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise Wrong("invalid_query", "`order` must be asc or desc.", "order")
+    since = None if after is None else await file_of(desk, after, whose, "after")
 
     def look() -> tuple[File, ...]:
         with desk.queue.database.reading() as c:
-            return files.page(c, whose, after=since, limit=limit + 1, purpose=purpose)
+            return files.page(c, whose, after=since, limit=limit + 1, purpose=purpose, oldest_first=order == "asc")
 
     found = await asyncio.to_thread(look)
     return listed([shown(desk, row) for row in found[:limit]], len(found) > limit)
 
 
 async def get(desk: Desk, request: Request) -> Response:
-    return JSONResponse(shown(desk, await file_of(desk, request.path_params["file_id"], owner(request))))
+    return Reply(shown(desk, await file_of(desk, request.path_params["file_id"], owner(request))))
 
 
 async def content(desk: Desk, request: Request) -> Response:
@@ -100,19 +105,19 @@ async def delete(desk: Desk, request: Request) -> Response:
 
     await asyncio.wrap_future(desk.writer.write(remove))
     await asyncio.to_thread(desk.queue.vault.remove, row.file_id)
-    return JSONResponse({"id": row.file_id, "object": "file", "deleted": True})
+    return Reply({"id": row.file_id, "object": "file", "deleted": True})
 
 
-async def file_of(desk: Desk, file_id: str, whose: str) -> File:
-    """A file of this owner's. Raises `NotThere`."""
+async def file_of(desk: Desk, file_id: str, whose: str, param: str | None = None) -> File:
+    """A file of this owner's. Raises `NotThere`; `param` names the field that asks for it."""
 
     def look() -> File | None:
         with desk.queue.database.reading() as c:
-            return files.file(c, file_id, whose)
+            return files.file(c, file_id, whose) if is_whole(file_id) else None
 
     row = await asyncio.to_thread(look)
     if row is None:
-        raise NotThere("file", file_id)
+        raise NotThere("file", file_id, param)
     return row
 
 
@@ -184,11 +189,16 @@ class _Form:
 
     def check(self) -> None:
         """Raises `Wrong` for what is missing."""
-        if not self.whole or self._files != 1:
-            raise Wrong("invalid_upload", "The upload must have one `file`, and be sent to its end.", "file")
+        if not self.whole:
+            raise Wrong("invalid_upload", "The upload ended before its closing boundary: send it once more.", "file")
+        if self._files != 1:
+            raise Wrong(
+                "invalid_upload", f"An upload has one field `file`, this one has {self._files or 'none'}.", "file"
+            )
         purpose = self.fields.get("purpose")
         if purpose != PURPOSES[0]:
-            raise Wrong("invalid_purpose", f"`purpose` must be {PURPOSES[0]}.", "purpose")
+            seen = "is missing" if purpose is None else "is another"
+            raise Wrong("invalid_purpose", f"`purpose` must be {PURPOSES[0]}, and {seen}.", "purpose")
 
     def _part_begins(self) -> None:
         self._disposition, self._field = b"", ""
@@ -204,6 +214,7 @@ class _Form:
     def _headers_end(self) -> None:
         _, options = parse_options_header(self._disposition)
         self._field = options.get(b"name", b"").decode("utf-8", "replace")
+        only({self._field.partition("[")[0]: None}, FIELDS)  # of expires_after[anchor] its first part
         if self._field == "file":
             self._files += 1
             self.name = options.get(b"filename", b"upload").decode("utf-8", "replace")[:255]

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Mapping, Sequence
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from gonogo.tasks import ledger
 from gonogo.tasks.agents import runs
@@ -17,13 +17,14 @@ from gonogo.tasks.agents.nouns import URL, Run
 from gonogo.tasks.agents.shown import opened_step, shown_agent
 from gonogo.tasks.agents.tools import Missing, find_tools
 from gonogo.tasks.asked import Wrong, kind, only, read_name, read_request, read_window
-from gonogo.tasks.http.desk import LARGEST_PAGE, Desk, NotThere, body, listed, number, owner
+from gonogo.tasks.http.desk import LARGEST_PAGE, Desk, NotThere, Reply, asks_only, body, listed, number, owner
 from gonogo.tasks.nouns import DEFAULT_WINDOW_S, OPEN, State, Task
 from gonogo.tasks.requests import Wish, new_task, record
 
 FIELDS = ("url", "body", "idempotency_key", "window")
 AGENT_FIELDS = ("agent", "model", "idempotency_key", "window")
 MOST_AT_ONCE = 1000
+_ONE_KEY = "The header Idempotency-Key stands for one task: give each of `tasks` an `idempotency_key` of its own."
 LONGEST_WAIT_S, LOOK_EVERY_S = 60, 0.1
 
 
@@ -36,6 +37,8 @@ async def create(desk: Desk, request: Request) -> Response:
         wishes = [_wish(given, whose, request.headers.get("idempotency-key"))]
     else:
         only(given, ("tasks",))
+        if "idempotency-key" in request.headers:
+            raise Wrong("invalid_name", _ONE_KEY, "Idempotency-Key")
         wishes = _wishes(several, whose)
     await asyncio.to_thread(_require_agents, desk, wishes, whose)
     now = desk.wall()
@@ -50,17 +53,18 @@ async def create(desk: Desk, request: Request) -> Response:
     made = await asyncio.wrap_future(desk.writer.write(write))
     asyncio.get_running_loop().run_in_executor(None, desk.bell.ring)
     if several is None:
-        return JSONResponse((await _shown(desk, made))[0], status_code=202)
-    return JSONResponse({"object": "list", "data": await _shown(desk, made)}, status_code=202)
+        return Reply((await _shown(desk, made))[0], status_code=202)
+    return Reply({"object": "list", "data": await _shown(desk, made)}, status_code=202)
 
 
 async def listing(desk: Desk, request: Request) -> Response:
     """This key's tasks, newest first."""
+    asks_only(request, "limit", "after", "state")
     whose, limit = owner(request), number(request, "limit", 20, LARGEST_PAGE)
     after, state = request.query_params.get("after"), request.query_params.get("state")
     if state is not None and state not in {one.value for one in State}:
         raise Wrong("invalid_query", f"`state` must be one of {', '.join(one.value for one in State)}.", "state")
-    before = None if after is None else (await _task(desk, after, whose)).number
+    before = None if after is None else (await _task(desk, after, whose, "after")).number
 
     def look() -> tuple[Task, ...]:
         with desk.queue.database.reading() as c:
@@ -73,15 +77,15 @@ async def listing(desk: Desk, request: Request) -> Response:
 
 async def get(desk: Desk, request: Request) -> Response:
     """The task, with its result; with `?wait=SECONDS` when it ends, or after so long."""
-    whose = owner(request)
-    wait_s = number(request, "wait", 0, LONGEST_WAIT_S) if "wait" in request.query_params else 0
+    asks_only(request, "wait")
+    whose, wait_s = owner(request), number(request, "wait", 0, LONGEST_WAIT_S, least=0)
     until = asyncio.get_running_loop().time() + wait_s
     while True:
         task = await _task(desk, request.path_params["task_id"], whose)
         left_s = until - asyncio.get_running_loop().time()
         if task.state not in OPEN or left_s <= 0:
             result = await asyncio.to_thread(partial(_result, desk, task))
-            return JSONResponse({**(await _shown(desk, [task]))[0], "result": result})
+            return Reply({**(await _shown(desk, [task]))[0], "result": result})
         await asyncio.sleep(min(LOOK_EVERY_S, left_s))
 
 
@@ -89,11 +93,12 @@ async def cancel(desk: Desk, request: Request) -> Response:
     """Not wanted any more; one that has ended stays as it is."""
     task = await _task(desk, request.path_params["task_id"], owner(request))
     await asyncio.wrap_future(desk.writer.write(lambda c: ledger.cancel(c, [task.number], desk.wall())))
-    return JSONResponse((await _shown(desk, [await _task(desk, task.task_id, task.owner)]))[0])
+    return Reply((await _shown(desk, [await _task(desk, task.task_id, task.owner)]))[0])
 
 
 async def steps(desk: Desk, request: Request) -> Response:
     """What the agent of this task has done so far, in order; also what it did before it was started again."""
+    asks_only(request, "limit", "after")
     task = await _task(desk, request.path_params["task_id"], owner(request))
     limit = number(request, "limit", LARGEST_PAGE, LARGEST_PAGE)
     after = _after(request.query_params.get("after"))
@@ -194,8 +199,8 @@ def _wishes(several: object, whose: str) -> list[Wish]:
     return wishes
 
 
-async def _task(desk: Desk, task_id: str, whose: str) -> Task:
-    """A task of this owner's. Raises `NotThere`."""
+async def _task(desk: Desk, task_id: str, whose: str, param: str | None = None) -> Task:
+    """A task of this owner's. Raises `NotThere`; `param` names what asks for it."""
 
     def look() -> Task | None:
         with desk.queue.database.reading() as c:
@@ -203,7 +208,7 @@ async def _task(desk: Desk, task_id: str, whose: str) -> Task:
 
     task = await asyncio.to_thread(look)
     if task is None:
-        raise NotThere("task", task_id)
+        raise NotThere("task", task_id, param)
     return task
 
 

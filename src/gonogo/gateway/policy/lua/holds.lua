@@ -6,7 +6,7 @@ local function forget_hold(holds_key, expiry_key, request_id)
   redis.call('HDEL', holds_key, request_id)
   redis.call('ZREM', expiry_key, request_id)
   if redis.call('HINCRBY', held_key, 'sequences ' .. replica, -1) <= 0 then
-    redis.call('HDEL', held_key, 'sequences ' .. replica, 'tokens ' .. replica)
+    redis.call('HDEL', held_key, 'sequences ' .. replica, 'tokens ' .. replica, 'computed ' .. replica)
   else
     redis.call('HINCRBY', held_key, 'tokens ' .. replica, -tonumber(tokens))
   end
