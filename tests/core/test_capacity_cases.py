@@ -157,13 +157,14 @@ TERMS: Mapping[str, tuple[Any, str]] = {
     "SGLang's weights": (sglang_memory, "rank_weights"),
     "a token of SGLang's cache": (sglang_memory, "token_bytes"),
     "weights of transformers": (transformers_memory, "rank_weights"),
-    "a token of transformers' cache": (transformers_memory, "token_bytes"),
+    "transformers' cache": (transformers_memory, "cache_bytes"),
 }
 NUMBERS: Mapping[str, tuple[Any, str]] = {
     "SGLang's runtime": (sglang_memory, "RUNTIME_BYTES"),
     "what is taken before SGLang looks": (sglang_memory, "CONTEXT_BYTES"),
     "the overhead of transformers": (transformers_memory, "OVERHEAD_BYTES"),
     "what is taken before transformers starts": (transformers_memory, "CONTEXT_BYTES"),
+    "what transformers takes beside torch": (transformers_memory, "NON_TORCH_BYTES"),
 }
 
 

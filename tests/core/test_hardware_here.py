@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gonogo.engines.hardware import HardwareError, hardware_here
+from gonogo.engines.hardware import CONTEXT_BYTES, HardwareError, hardware_here
 from gonogo.facts.accelerator import Accelerator
 from gonogo.facts.catalogue import known_models
 from gonogo.facts.parse_accelerators import parse_accelerators
@@ -32,12 +32,12 @@ def test_known_cards_are_planned_with_what_an_engine_sees_of_them() -> None:
     hardware = hardware_here((H100, replace(H100, index=1)))
     assert (hardware.count, hardware.card.name) == (2, "H100 SXM 80GB")
     assert hardware.device.total_bytes == pytest.approx(79.19 * GIB, rel=1e-3)
-    assert hardware.device.free_bytes == hardware.device.total_bytes
+    assert hardware.device.free_bytes == hardware.device.total_bytes - CONTEXT_BYTES
 
 
 def test_the_fullest_card_decides_what_is_free() -> None:
     held = replace(H100, index=1, memory_free_bytes=10 * GIB)
-    assert hardware_here((H100, held)).device.free_bytes == 10 * GIB
+    assert hardware_here((H100, held)).device.free_bytes == 10 * GIB - CONTEXT_BYTES
 
 
 def test_of_several_kinds_those_are_taken_that_there_are_most_of() -> None:

@@ -57,6 +57,11 @@ def reasons(found: Iterable[Finding]) -> list[str]:
     ("case", "expected"),
     [
         ("two-h100", ["AcceleratorsWell"]),
+        ("h100-one-idle", ["AcceleratorsWell"]),
+        ("h100-reset-asked", ["AcceleratorFault"]),
+        ("h100-one-busy", ["AcceleratorHeld"]),
+        ("h100-one-full", ["AcceleratorHeld"]),
+        ("nvidiactl-covered", ["DriverTrouble"]),
         ("l40s-x8", ["AcceleratorsWell"]),
         ("rtx-3080-desktop", ["AcceleratorHeld"]),
         ("t4-held", ["AcceleratorHeld"]),
@@ -280,8 +285,8 @@ def measured(flops: float | None, copy: float | None, name: str = "NVIDIA H100 8
     ("seen_measured", "reason"),
     [
         (measured(760e12, 2900e9), "MeasuredAsItsClass"),
-        (measured(0.75 * 989e12, 0.75 * 3350e9), "MeasuredAsItsClass"),
-        (measured(0.74 * 989e12, 2900e9), "MeasuredBelowItsClass"),
+        (measured(0.65 * 989e12, 0.65 * 3350e9), "MeasuredAsItsClass"),
+        (measured(0.64 * 989e12, 2900e9), "MeasuredBelowItsClass"),
         (measured(760e12, 2000e9), "MeasuredBelowItsClass"),
         (measured(None, 2900e9), "NotMeasured"),
         (measured(100e12, 900e9, name="NVIDIA RTX A6000"), "MeasuredClassUnknown"),
@@ -292,7 +297,7 @@ def measured(flops: float | None, copy: float | None, name: str = "NVIDIA H100 8
         (Measured(at=0.0, accelerators=()), "NotApplicable"),
     ],
 )
-def test_a_card_must_do_three_quarters_of_its_data_sheet(seen_measured: Measured, reason: str) -> None:
+def test_a_card_must_do_the_asked_part_of_its_data_sheet(seen_measured: Measured, reason: str) -> None:
     check = HOST_CHECKS[3]
     world = worlds.world(host=replace(worlds.HOST, measured=seen_measured))
     assert reasons(check.ask(REVISION, world)) == [reason]

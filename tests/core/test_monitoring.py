@@ -10,6 +10,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from gonogo.facts import accelerator
 from gonogo.facts.gateway import GatewayFacts
 from gonogo.facts.parse_gateway import GatewayNow
 from gonogo.facts.parse_utilization import Utilization
@@ -24,6 +25,7 @@ from gonogo.monitoring.exposition import MOST_KEYS, OTHER, Measured, text
 from gonogo.store.metering import LogState, UsageRow
 from gonogo.tasks.nouns import Counts
 from gonogo.tasks.summary import Summary
+from tests.core import worlds
 from tests.core.test_usage import ANSWERED, RELAYED, STREAM
 
 KEYS = tuple(f"{number:010d}" for number in range(MOST_KEYS + 20))
@@ -51,7 +53,16 @@ def world() -> World:
         )
         for index, health in enumerate((Health.READY, Health.HUNG))
     )
+    card = accelerator.Accelerator(
+        index=0,
+        name="H100",
+        memory_total_bytes=80,
+        memory_used_bytes=70,
+        uuid="GPU-0",
+        health=accelerator.Health(uncorrected_errors=2),
+    )
     return World(
+        host=replace(worlds.HOST, accelerators=(card,)),
         observation=1,
         at=1.0,
         fallen_back={"svc/1": False},
@@ -89,6 +100,7 @@ def measured(times: int = 1) -> Measured:
         memory_used_bytes=70,
         memory_total_bytes=80,
         temperature_c=60.0,
+        power_w=650.5,
     )
     return Measured(
         version="1",
@@ -123,8 +135,8 @@ def samples(given: Measured) -> dict[tuple[str, tuple[tuple[str, str], ...]], fl
     return named
 
 
-def value(given: Measured, name: str, **labels: str) -> float:
-    return samples(given)[name, tuple(sorted(labels.items()))]
+def value(given: Measured, metric: str, **labels: str) -> float:
+    return samples(given)[metric, tuple(sorted(labels.items()))]
 
 
 def test_requests_are_counted_by_key_and_status_and_probes_are_one_key() -> None:
@@ -133,6 +145,12 @@ def test_requests_are_counted_by_key_and_status_and_probes_are_one_key() -> None
     assert value(given, "gonogo_requests_total", service="svc", key=KEYS[1], code="429") == 1
     assert value(given, "gonogo_requests_total", service="svc", key=PROBES, code="500") == 1
     assert value(given, "gonogo_requests_total", service="-", key="-", code="401") == 1
+
+
+def test_a_gpu_tells_its_power_and_the_memory_errors_that_were_not_corrected() -> None:
+    card = {"accelerator": "0", "uuid": "GPU-0", "name": "H100"}
+    assert value(measured(), "gonogo_accelerator_power_watts", **card) == 650.5
+    assert value(measured(), "gonogo_accelerator_uncorrected_errors", **card) == 2
 
 
 def test_what_the_gateway_asked_itself_is_no_availability() -> None:

@@ -63,6 +63,10 @@ def test_accelerators_well(tmp_path: Path) -> None:
     assert result.code == 0
     found = assert_only(result.json["answers"], "accelerators_well", "AcceleratorHeld", "accelerator/0/processes")
     assert found["values"]["holders"] == "VLLM::EngineCore (pid 415592) 69564 MiB"
+    asked = recorded_gpus(tmp_path / "bin", "h100-reset-asked")
+    result = gonogo(tmp_path / "state", "check", place, **asked)
+    found = assert_only(result.json["answers"], "accelerators_well", "AcceleratorFault", "accelerator/0/driver")
+    assert found["values"]["action"] == "Reset"
     broken = recorded_gpus(tmp_path / "bin", "driver-mismatch")
     result = gonogo(tmp_path / "state", "check", place, **broken)
     assert result.code == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
@@ -111,6 +112,12 @@ def test_a_model_that_is_too_big_is_refused_with_the_command_that_says_what_woul
     error = ran.json["error"]
     assert (ran.code, error["reason"]) == (3, "CardsHoldNone")
     assert "1 × RTX 4090 24GB" in error["message"] and "gonogo fit glm-4.5-air" in error["remedy"]
+    assert "free" not in error["message"], "an idle card is not held by anybody"
+    held = {**hub, **with_cards(tmp_path, replace(H100, free_mib=11))}
+    full = gonogo(tmp_path / "state", "plan", PHONE, "--json", env=held)
+    error = full.json["error"]
+    assert (full.code, error["reason"]) == (3, "CardsHoldNone")
+    assert "0.00 GiB free" in error["message"] and "nvidia-smi says who" in error["remedy"]
     many = tmp_path / "many.yaml"
     many.write_text(f"model: {PHONE}\nexpect: {{concurrent_requests: 400}}\n")
     ran = plan(tmp_path, hub, str(many))

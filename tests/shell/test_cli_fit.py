@@ -245,6 +245,17 @@ def test_the_engine_and_the_form_that_are_asked_for_are_the_only_ones(state: Pat
     assert {one["quantization"] for one in (*answer["options"], *answer["fallen"])} == {"fp8"}
 
 
+def test_a_prompt_that_cannot_be_read_in_one_step_is_told_with_the_longest_that_can(state: Path) -> None:
+    words = ("ibm-granite/granite-3.1-8b-instruct", "--on", "1xL40S", "--engine", "transformers")
+    seen = fit(state, *words, "--context-tokens", "131072", "--json").json["options"][0]["capacity"]
+    assert seen["fit"] == "tight" and seen["strained"] and 100_000 < seen["prompt_tokens"] < 131_072
+    told = " ".join(fit(state, *words, "--context-tokens", "131072").out.split())
+    assert f"one of more than {seen['prompt_tokens']:,} tokens does not fit beside its cache" in told
+    assert "prefill_chunk_size" in fit(state, *words, "--context-tokens", "131072", "--lang", "zh").out
+    short = fit(state, *words, "--context-tokens", "65536", "--json").json["options"][0]["capacity"]
+    assert short["fit"] == "fits" and not short["strained"]
+
+
 def test_where_each_number_comes_from_is_told_on_demand(state: Path) -> None:
     plain = fit(state, "openai/gpt-oss-20b", "--on", "1xH100").out
     sources = fit(state, "openai/gpt-oss-20b", "--on", "1xH100", "--terms").out

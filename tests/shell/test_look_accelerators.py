@@ -83,6 +83,7 @@ def test_a_card_whose_driver_is_not_installed_is_not_no_card(bin_folder: Path, t
         ("driver-not-running", 9, "not_running"),
         ("fallen-off-the-bus", 15, "lost"),
         ("nvml-unknown-error", 255, "not_initialised"),
+        ("nvidiactl-covered", 17, "not_initialised"),
         ("cut-off", 0, "unreadable"),
     ],
 )
@@ -99,6 +100,15 @@ def test_a_driver_that_fails_is_a_trouble_in_its_own_words_and_never_no_gpu(
 def test_a_driver_that_answers_that_there_is_no_device_is_believed(bin_folder: Path) -> None:
     smi(bin_folder, "no-devices", 6)
     assert look_at_accelerators().accelerators == ()
+
+
+def test_no_device_is_not_believed_where_the_bus_has_a_card(bin_folder: Path, tmp_path: Path) -> None:
+    smi(bin_folder, "no-devices", 6)
+    pci(tmp_path, "0000:00:06.0", "0x10de", "0x2330", "0x030200")
+    seen = look_at_accelerators()
+    assert seen.accelerators is None
+    assert seen.driver is not None and seen.driver.trouble == "closed"
+    assert seen.driver.words == "No devices were found; there is 1 × NVIDIA 0x2330 (PCI bus)"
 
 
 def test_a_driver_that_hangs_is_left_after_its_time(bin_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,11 +45,14 @@ def driver_trouble(host: HostFacts) -> Iterator[Finding]:
 
 
 def faults(card: Accelerator) -> Iterator[Finding]:
-    """What makes a GPU unfit for work: it is lost, or its memory has errors that were not corrected."""
+    """What makes a GPU unfit for work: it is lost, has a fault, or errors in its memory that were not corrected."""
     health, subject = card.health, f"accelerator/{card.index}"
     if health.trouble is not None:
         values: dict[str, Value] = {"index": card.index, "name": card.name, "words": health.trouble}
         yield Finding(reason="AcceleratorLost", verdict=Verdict.FAIL, subject=f"{subject}/driver", values=values)
+    if health.recovery is not None:
+        values = {"index": card.index, "name": card.name, "action": health.recovery}
+        yield Finding(reason="AcceleratorFault", verdict=Verdict.FAIL, subject=f"{subject}/driver", values=values)
     if health.uncorrected_errors or health.remap_pending or health.remap_failed:
         state = "failed" if health.remap_failed else "pending" if health.remap_pending else None
         values = {
@@ -122,6 +125,7 @@ CHECKS = (
             "AcceleratorsWell",
             "DriverTrouble",
             "AcceleratorLost",
+            "AcceleratorFault",
             "AcceleratorErrors",
             "AcceleratorHeld",
             "AcceleratorPartitioned",

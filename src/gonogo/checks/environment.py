@@ -23,6 +23,7 @@ STARTUP_FILES_KNOWN = {
     "a1_coverage.pth": "coverage",
     "_virtualenv.pth": "virtualenv",
     "nvidia_cutlass_dsl.pth": "nvidia-cutlass-dsl",
+    "_numba_cuda_redirector.pth": "numba-cuda",
 }
 """Files that run code at every start and are known, by the package that brings them."""
 OF_UV = ("_virtualenv.pth", ("import _virtualenv",))

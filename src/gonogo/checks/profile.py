@@ -177,7 +177,7 @@ def accelerators_check(profile: Profile) -> Check:
             *("AcceleratorsEnough", "AcceleratorsTooFew", "AcceleratorsOfAnotherMaker", "AcceleratorsUnknown"),
             *("AcceleratorMemoryEnough", "AcceleratorMemoryTooSmall", "AcceleratorMemoryUnknown"),
             *("AcceleratorSpeedEnough", "AcceleratorTooSlow", "AcceleratorClassUnknown"),
-            *("DriverTrouble", "AcceleratorLost", "AcceleratorErrors"),
+            *("DriverTrouble", "AcceleratorLost", "AcceleratorFault", "AcceleratorErrors"),
         ),
         ask=partial(accelerators_as_asked, profile),
     )

@@ -59,7 +59,7 @@ def environment_locked(_: Revision, world: World) -> Iterator[Finding]:
     if not packages:
         yield Finding(reason="EnvironmentUnknown", verdict=Verdict.UNKNOWN, subject="host/local")
         return
-    drifted = [f"{item.name} {item.version} ≠ {item.wanted}" for item in packages if item.version != item.wanted]
+    drifted = [f"{item.name} {item.version or '–'} ≠ {item.wanted}" for item in packages if item.version != item.wanted]
     values: dict[str, Value] = {"checked": len(packages), "drifted": ", ".join(drifted)}
     yield Finding(
         reason="EnvironmentDrifted" if drifted else "EnvironmentLocked",

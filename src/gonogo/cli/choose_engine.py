@@ -185,6 +185,7 @@ def _does_not_fit(spec: Spec, hardware: Hardware, best: Option | None) -> Refusa
         "card": hardware.card.name,
         "tokens": expect.context_tokens,
         "asked": expect.concurrent_requests,
+        "free_gib": hardware.held_free_gib,
     }
     if best is None:
         return Refusal("CardsHoldNone", BLOCKED, values)

@@ -94,13 +94,22 @@ def _cautions(session: Session, answer: Plain, best: Plain) -> None:
     """What to know before relying on it."""
     capacity = best["capacity"]
     if capacity["fit"] == "tight":
-        _more(session, "fit.strained_why" if capacity["strained"] else "fit.tight_why", share=capacity["share"])
+        _tight(session, capacity)
     if best["online"]:
         _more(session, "fit.online_why")
     if answer["oddity"] is not None:
         _more(session, "fit.oddity", oddity=answer["oddity"])
     if not answer["hardware"]["usable_printed"]:
         _more(session, "fit.planned_card")
+
+
+def _tight(session: Session, capacity: Plain) -> None:
+    if not capacity["strained"]:
+        _more(session, "fit.tight_why")
+    elif capacity["prompt_tokens"] is not None:
+        _more(session, "fit.prompt_why", tokens=capacity["prompt_tokens"])
+    else:
+        _more(session, "fit.strained_why", share=capacity["share"])
 
 
 def _addition(session: Session, entry: Plain, context_tokens: int, terms: bool) -> None:

@@ -16,6 +16,10 @@ GIB = 1024**3
 MOST_CARDS = 1024
 USABLE_OF_REPORTED = 0.98
 """Of the memory that a driver reports, what an engine sees: 23.53 of 23.99 GiB (RTX 4090), 79.19 of 79.65 (H100)."""
+HELD_BELOW = 0.95
+"""Of a card's memory: with less of it free something else is there. An idle card shows 98 to 99 % after the context."""
+CONTEXT_BYTES = 512 * 1024**2
+"""Taken by the driver's context before an engine looks at what is free (612 MiB on an H100 of driver 580)."""
 MOST_PROCESSORS = 192
 """Of a card that no table knows: more multiprocessors take more buffers, so that a plan errs on the safe side."""
 _FORM = re.compile(r"(?:(\d{1,4})\s*[x×*]\s*)?([A-Za-z0-9][A-Za-z0-9 ._-]{1,60})")
@@ -29,7 +33,14 @@ class Hardware:
     card: AcceleratorClass
     limits: CardLimits
     free_bytes: int | None = None
-    """On the fullest of them, where they were looked at; None: idle cards."""
+    """On the fullest of them, where they were looked at, less the context of what is started; None: idle cards."""
+
+    @property
+    def held_free_gib(self) -> float | None:
+        """GiB free on the fullest of them where something else holds memory; None: idle cards."""
+        if self.free_bytes is None or self.free_bytes >= HELD_BELOW * self.limits.usable_bytes:
+            return None
+        return self.free_bytes / GIB
 
     @property
     def device(self) -> Device:
@@ -100,7 +111,7 @@ def hardware_here(accelerators: Sequence[Accelerator] | None) -> Hardware:
         count=len(alike),
         card=known or _unlisted(alike[0], total),
         limits=limits or _limits(alike[0], usable),
-        free_bytes=min([usable, *free]) if free else None,
+        free_bytes=max(0, min([usable, *free]) - CONTEXT_BYTES) if free else None,
     )
 
 

@@ -60,13 +60,16 @@ class ReplicaMemory:
     """All ranks of one replica, one of each stage, and its cache. `pool` None: nothing with a size is remembered.
 
     `sequences`: the most that the engine takes into one step; None: as many as the cache holds. `strained`: less is
-    left beside the cache than the engine leaves by itself, and nobody measured whether that is enough.
+    left beside the cache than the engine leaves by itself, and nobody measured whether that is enough; or
+    a prompt of the asked length cannot be read in one step, though its cache fits. `prompt_tokens`: the longest prompt
+    that can, of an engine that reads it so; None: the engine reads prompts in pieces.
     """
 
     ranks: tuple[RankMemory, ...]
     pool: Pool | None
     sequences: int | None = None
     strained: bool = False
+    prompt_tokens: int | None = None
 
     @property
     def tightest(self) -> RankMemory:

@@ -16,7 +16,8 @@ Version = tuple[int, ...]
 class Device:
     """One accelerator: memory in bytes as its driver reports it, streaming multiprocessors, compute capability.
 
-    `free_bytes` is what was free before the engine starts, None: not observed, then planned as an idle card.
+    `free_bytes` is what an engine finds free when it looks, its context made; None: not observed, then planned as an
+    idle card.
     """
 
     name: str

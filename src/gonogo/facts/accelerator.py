@@ -30,7 +30,8 @@ class Health:
     """What a GPU's driver says of its health. Uncorrected errors are counted since the driver was loaded.
 
     `slowdowns` are why the hardware holds the clock down now: idling and the power limit are not among them. `trouble`
-    holds the driver's own words where it gives an error instead of readings ("GPU is lost").
+    holds the driver's own words where it gives an error instead of readings ("GPU is lost"). `recovery`: what the
+    driver asks for after a fault ("Reset", "Reboot"), None: nothing, or an older driver, which does not say.
     """
 
     ecc_enabled: bool | None = None
@@ -41,6 +42,7 @@ class Health:
     temperature_c: float | None = None
     power_limit_w: float | None = None
     persistence: bool | None = None
+    recovery: str | None = None
     trouble: str | None = None
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-NO_TOOL, SILENT, UNREADABLE = "no_tool", "silent", "unreadable"
+NO_TOOL, SILENT, UNREADABLE, CLOSED = "no_tool", "silent", "unreadable", "closed"
+"""closed: the driver runs and finds no device, although the PCI bus has one."""
 LONGEST_WORDS = 240
 _KINDS = (
     ("library_mismatch", r"Driver/library version mismatch"),
@@ -14,7 +15,7 @@ _KINDS = (
     ("lost", r"Unable to determine the device handle|GPU is lost|fallen off the bus"),
     ("not_initialised", r"Failed to initialize NVML"),
 )
-KINDS = (NO_TOOL, SILENT, UNREADABLE, *(kind for kind, _ in _KINDS))
+KINDS = (NO_TOOL, SILENT, UNREADABLE, CLOSED, *(kind for kind, _ in _KINDS))
 
 
 def trouble_of(text: str) -> str:

@@ -107,6 +107,7 @@ def _health(gpu: ElementTree.Element, modes: Mapping[str, bool]) -> Health:
         power_limit_w=_power_limit(gpu),
         persistence=modes.get(_word(gpu, "persistence_mode") or ""),
         trouble=_trouble(gpu),
+        recovery=_recovery(gpu),
     )
 
 
@@ -148,6 +149,11 @@ def _trouble(gpu: ElementTree.Element) -> str | None:
         gpu.findtext(place) or "" for place in ("fb_memory_usage/total", "fb_memory_usage/used", "temperature/gpu_temp")
     ]
     return next((text.strip("[] ") for text in told for trouble in _TROUBLES if trouble in text), None)
+
+
+def _recovery(gpu: ElementTree.Element) -> str | None:
+    action = _word(gpu, "gpu_recovery_action")
+    return None if action is None or action == "None" else words_of(action)
 
 
 def _slices(gpu: ElementTree.Element) -> tuple[AcceleratorSlice, ...] | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 MIB = 1024 * 1024
 COMMAND = (
     "nvidia-smi",
-    "--query-gpu=index,uuid,name,utilization.gpu,memory.used,memory.total,temperature.gpu",
+    "--query-gpu=index,uuid,name,utilization.gpu,memory.used,memory.total,temperature.gpu,power.draw",
     "--format=csv,noheader,nounits",
 )
 
@@ -25,6 +25,7 @@ class Utilization:
     memory_used_bytes: int | None
     memory_total_bytes: int | None
     temperature_c: float | None
+    power_w: float | None = None
 
 
 def parse_utilization(text: str) -> tuple[Utilization, ...]:
@@ -32,9 +33,9 @@ def parse_utilization(text: str) -> tuple[Utilization, ...]:
     found = []
     for line in text.splitlines()[:64]:
         fields = [field.strip() for field in line.split(",")]
-        if len(fields) != 7 or not fields[0].isdecimal() or not fields[1].startswith("GPU-"):
+        if len(fields) not in (7, 8) or not fields[0].isdecimal() or not fields[1].startswith("GPU-"):
             continue
-        percent, used, total, celsius = map(_number, fields[3:])
+        percent, used, total, celsius, watts = map(_number, [*fields[3:], ""][:5])
         found.append(
             Utilization(
                 index=int(fields[0]),
@@ -44,6 +45,7 @@ def parse_utilization(text: str) -> tuple[Utilization, ...]:
                 memory_used_bytes=None if used is None else int(used) * MIB,
                 memory_total_bytes=None if total is None else int(total) * MIB,
                 temperature_c=celsius,
+                power_w=watts,
             )
         )
     return tuple(found)

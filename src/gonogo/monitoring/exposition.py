@@ -75,6 +75,7 @@ class _Collected(Collector):
         if self._given.world is not None:
             yield from _replicas(self._given, self._given.world)
             yield from _parts(self._given.world)
+            yield _memory_errors(self._given.world)
         yield from _gateway(self._given.gateway_now)
         yield from _accelerators(self._given.utilization)
 
@@ -241,10 +242,19 @@ def _accelerators(seen: Sequence[Utilization]) -> Iterator[Metric]:
         ("memory_used_bytes", "Memory of the GPU that is taken.", "memory_used_bytes"),
         ("memory_total_bytes", "Memory of the GPU.", "memory_total_bytes"),
         ("temperature_celsius", "Temperature of the GPU.", "temperature_c"),
+        ("power_watts", "Power that the GPU draws.", "power_w"),
     ):
         values = [(one, getattr(one, read)) for one in seen]
         rows = [((str(one.index), one.uuid, one.name), float(value)) for one, value in values if value is not None]
         yield _gauge(f"gonogo_accelerator_{name}", told, rows, ("accelerator", "uuid", "name"))
+
+
+def _memory_errors(world: World) -> Metric:
+    cards = (world.host.accelerators if world.host is not None else None) or ()
+    counts = [(one, one.health.uncorrected_errors) for one in cards]
+    rows = [((str(one.index), one.uuid or "", one.name), float(count)) for one, count in counts if count is not None]
+    told = "Memory errors of the GPU that were not corrected, since its driver was loaded; seen every five minutes."
+    return _gauge("gonogo_accelerator_uncorrected_errors", told, rows, ("accelerator", "uuid", "name"))
 
 
 def _ready(seen: Iterable[ReplicaFacts], service: str) -> int:

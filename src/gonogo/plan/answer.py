@@ -128,6 +128,7 @@ def capacity_as_plain(seen: Capacity) -> dict[str, Any]:
         "share_flag": seen.planner.share_flag or None,
         "margin_bytes": seen.margin_bytes,
         "strained": memory is not None and memory.strained,
+        "prompt_tokens": None if memory is None else memory.prompt_tokens,
         "requests": seen.requests,
         "questions": [
             {"question": one.question.value, "holds": one.holds, "margin_bytes": one.margin_bytes}

@@ -6,11 +6,11 @@ import os
 import shutil
 from dataclasses import dataclass
 from glob import glob
-from typing import TypeVar
+from typing import Sequence, TypeVar
 
 from gonogo.facts import table
 from gonogo.facts.accelerator import Accelerator, AcceleratorLink, Driver, OtherAccelerator
-from gonogo.facts.driver_trouble import NO_TOOL, SILENT, UNREADABLE, words_of
+from gonogo.facts.driver_trouble import CLOSED, NO_TOOL, SILENT, UNREADABLE, words_of
 from gonogo.facts.fact import Fact
 from gonogo.facts.parse_accelerators import with_capabilities
 from gonogo.facts.parse_sysfs import NVIDIA, PciDevice, accelerators_on_bus
@@ -37,19 +37,17 @@ class AcceleratorsSeen:
 def look_at_accelerators() -> AcceleratorsSeen:
     """What the driver's own tool says (waiting at most 30 s in all), and what else is there by name.
 
-    No tool, and no such card on the bus: there is none. No tool although there is a card, or a tool that does not
-    answer: not known, with the words of the tool.
+    No tool, and no such card on the bus: there is none. No tool although there is a card, a tool that finds no device
+    although the bus has one (its device file cannot be opened), or one that does not answer: not known, with its words.
     """
     on_bus = _on_bus()
     others = _others(on_bus)
     command = table.ACCELERATORS.command
+    there = [one for one in (*(on_bus or ()), *_by_node()) if one.maker == NVIDIA]
     if shutil.which(command[0]) is None:
-        there = [one for one in (*(on_bus or ()), *_by_node()) if one.maker == NVIDIA]
         if on_bus is not None and not there:
             return AcceleratorsSeen(driver=None, accelerators=(), links=None, others=others)
-        named = ", ".join(f"{one.count} × {one.name} ({one.seen_by})" for one in there[:1])
-        words = f"{command[0]} is not on the search path" + (f"; there is {named}" if named else "")
-        driver = Driver(trouble=NO_TOOL, words=words) if there else None
+        driver = _but_there(NO_TOOL, f"{command[0]} is not on the search path", there) if there else None
         return AcceleratorsSeen(driver=driver, accelerators=None, links=None, others=others)
     answer = ask(command, table.ACCELERATORS.timeout_s)
     if answer.problem is not None:
@@ -58,6 +56,10 @@ def look_at_accelerators() -> AcceleratorsSeen:
         return AcceleratorsSeen(driver=driver, accelerators=None, links=None, others=others)
     seen = table.ACCELERATORS.parse(answer.text)
     found = seen.accelerators
+    on_bus_too = [one for one in on_bus or () if one.maker == NVIDIA]
+    if found == () and seen.driver.version is None and on_bus_too:
+        driver = _but_there(CLOSED, words_of(answer.text), on_bus_too)
+        return AcceleratorsSeen(driver=driver, accelerators=None, links=None, others=others)
     if found:
         found = with_capabilities(found, _asked(table.CAPABILITIES) or {})
     links = _asked(table.TOPOLOGY) if found is not None and len(found) > 1 else None
@@ -69,6 +71,12 @@ def look_at_utilization() -> tuple[Utilization, ...]:
     if shutil.which(table.UTILIZATION.command[0]) is None:
         return ()
     return _asked(table.UTILIZATION) or ()
+
+
+def _but_there(trouble: str, words: str, there: Sequence[OtherAccelerator]) -> Driver:
+    """What the tool said, and the card that is there all the same."""
+    one = there[0]
+    return Driver(trouble=trouble, words=f"{words}; there is {one.count} × {one.name} ({one.seen_by})")
 
 
 def _asked(fact: Fact[Seen]) -> Seen | None:

@@ -15,8 +15,9 @@ from gonogo.spec.load import read
 from gonogo.spec.part import FilePath, Part
 from gonogo.spec.recipe_parts import Languages
 
-MEASURED_PERCENT = 75
-"""A card that does less than this part of what its data sheet says is below its class."""
+MEASURED_PERCENT = 65
+"""A card that does less than this part of what its data sheet says is below its class. A whole, cool H100 did 77 %; at
+its power limit it runs at 1,400 of 1,980 MHz. What this is to find is a card that does half."""
 Version = Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6}){0,3}$", json_schema_extra={"x-name-of": "Version"})]
 ProfileName = Annotated[
     str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$", json_schema_extra={"x-name-of": "Profile"})
