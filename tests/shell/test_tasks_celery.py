@@ -59,7 +59,7 @@ def test_a_task_that_is_left_while_the_bell_is_away_is_done_when_it_is_back(tmp_
     [
         ("gng_none", "ask.delay('x')", "NoSuchKey"),
         ("", "ask.delay({'messages': [], 'stream': True})", "must be false"),
-        ("", "ask.delay('bad').get(timeout=60)", "bad_request"),
+        ("", "ask.delay('bad').get(timeout=60)", "http_400"),
     ],
 )
 def test_what_cannot_be_is_raised_where_it_was_asked(tmp_path: Path, key: str, words: str, told: str) -> None:
