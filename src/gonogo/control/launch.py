@@ -13,6 +13,7 @@ import httpx
 
 from gonogo.runtimes.local import tail
 from gonogo.runtimes.paths import StatePaths
+from gonogo.runtimes.unix_http import over
 from gonogo.store.room import BEGIN_BYTES, GO_ON_BYTES, require_room
 
 START_LIMIT_S, LOOK_EVERY_S = 30.0, 2.0
@@ -33,7 +34,7 @@ class ControlDidNotStart(Exception):
 
 def answers(paths: StatePaths, timeout_s: float = 1.0) -> bool:
     """Whether a control process answers on its socket."""
-    transport = httpx.HTTPTransport(uds=str(paths.control_socket))
+    transport = over(paths.control_socket)
     try:
         with httpx.Client(transport=transport, timeout=timeout_s) as client:
             return client.get("http://control/v1/healthz").status_code == 200

@@ -9,6 +9,7 @@ import httpx
 from gonogo.gateway.access_log import ROTATE_BYTES, rotate_log
 from gonogo.runtimes.local import rotate
 from gonogo.runtimes.paths import StatePaths
+from gonogo.runtimes.unix_http import over
 
 ANSWER_LIMIT_S = 2.0
 _RENAMED = re.compile(r"\.\d{8}\.log$")
@@ -29,7 +30,7 @@ def rotate_logs(paths: StatePaths, limit_bytes: int = ROTATE_BYTES) -> None:
 
 
 def _reopen(paths: StatePaths) -> None:
-    transport = httpx.HTTPTransport(uds=str(paths.admin_socket))
+    transport = over(paths.admin_socket)
     try:
         with httpx.Client(transport=transport, timeout=ANSWER_LIMIT_S) as client:
             client.post("http://admin/reopen_logs")

@@ -22,6 +22,7 @@ from gonogo.monitoring.exposition import Measured, text
 from gonogo.monitoring.usage import availabilities, plain
 from gonogo.plan.model import DesiredService, Plan
 from gonogo.runtimes.look_accelerators import look_at_utilization
+from gonogo.runtimes.unix_http import over
 from gonogo.store.metering import ALL_S
 from gonogo.store.store import Store
 from gonogo.tasks.database import NAME
@@ -89,7 +90,7 @@ class Metrics:
             return None if self._queue is None else asdict(self._queue)
 
     def _gateway_now(self) -> GatewayNow:
-        transport = httpx.HTTPTransport(uds=str(self._envoy))
+        transport = over(self._envoy)
         try:
             with httpx.Client(transport=transport, timeout=ENVOY_LIMIT_S) as client:
                 answer = client.get("http://admin/stats", params={"format": "json", "filter": FILTER})

@@ -18,6 +18,7 @@ from gonogo.facts.replica import Health
 from gonogo.plan import health
 from gonogo.runtimes.local import LocalRuntime, Process
 from gonogo.runtimes.paths import StatePaths
+from gonogo.runtimes.unix_http import over_async
 
 LOOK_EVERY_S = 1.0
 ANSWER_LIMIT_S = 0.7
@@ -97,7 +98,7 @@ class PartsWatch:
     async def _http_answers(self, process: Process) -> bool:
         """Any answer counts."""
         socket = self._paths.part_socket(process.role, int(process.name))
-        transport = httpx.AsyncHTTPTransport(uds=str(socket))
+        transport = over_async(socket)
         try:
             async with httpx.AsyncClient(transport=transport, timeout=ANSWER_LIMIT_S) as client:
                 await client.get("http://part/healthz")
@@ -127,7 +128,7 @@ class PartsWatch:
 
 
 async def _http_answers(socket: Path, path: str) -> bool:
-    transport = httpx.AsyncHTTPTransport(uds=str(socket))
+    transport = over_async(socket)
     try:
         async with httpx.AsyncClient(transport=transport, timeout=ANSWER_LIMIT_S) as client:
             await client.get(f"http://part{path}")

@@ -17,6 +17,7 @@ from gonogo.plan.model import DesiredService
 from gonogo.plan.place import active
 from gonogo.runtimes.look_servers import look_at_servers
 from gonogo.runtimes.paths import StatePaths
+from gonogo.runtimes.unix_http import over_async
 from gonogo.spec import Spec
 from gonogo.store.faults import UnknownRevision
 from gonogo.store.store import Store
@@ -125,7 +126,7 @@ class ExternalSight:
 
 async def gateway_clusters(socket: str) -> Mapping[str, tuple[GatewayHost, ...]] | None:
     """What Envoy says at its admin socket. None: it does not answer, so that nothing is known."""
-    transport = httpx.AsyncHTTPTransport(uds=socket)
+    transport = over_async(socket)
     try:
         async with httpx.AsyncClient(transport=transport, timeout=ANSWER_LIMIT_S) as client:
             return parse_clusters((await client.get(f"http://admin{CLUSTERS_PATH}")).text)

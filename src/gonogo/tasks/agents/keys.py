@@ -13,6 +13,7 @@ from typing import Callable
 import httpx
 
 from gonogo.runtimes.paths import StatePaths
+from gonogo.runtimes.unix_http import over
 from gonogo.security.keys import RANDOM_BYTES, KeyRow, MintedKey, mint
 from gonogo.store import open_store
 from gonogo.store.faults import UnknownKey
@@ -74,7 +75,7 @@ class RunKeys:
     def wait_until_known(self, minted: MintedKey, stop: Callable[[], bool]) -> None:
         """Until every policy server knows it. Raises `NotNow`, and `Missing` where it is refused for good."""
         ends, good, refused = time.monotonic() + KNOWN_WITHIN_S, 0, 0
-        transport = httpx.HTTPTransport(uds=str(self._paths.front_socket))
+        transport = over(self._paths.front_socket)
         headers = {"authorization": f"Bearer {minted.text}"}
         with httpx.Client(transport=transport, headers=headers, timeout=2.0) as client:
             while good < KNOWN_TIMES:
