@@ -132,6 +132,9 @@ class LogTail:
 
     def _newer(self, opened: _Open) -> _Found | None:
         """The file that comes after this one; None while this is the newest."""
+        live = _found(self._path)
+        if live is not None and live.inode == opened.found.inode:
+            return None  # this one bears the name itself: asked a hundred times a second, so that nothing is listed
         files = _files(self._path)
         for index, found in enumerate(files):
             if found.inode == opened.found.inode:
