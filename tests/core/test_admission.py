@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gonogo.gateway.policy.admission import ASKED_LATELY_S, Admission
+from gonogo.gateway.policy.admission import Admission
 from gonogo.gateway.policy.counters import End
 from gonogo.gateway.policy.deny import Deny
 from gonogo.gateway.policy.gate import Admitted
-from gonogo.gateway.policy.ledger import Held, Hold, MemoryLedger, Room
+from gonogo.gateway.policy.ledger import ASKED_LATELY_S, Held, Hold, MemoryLedger, Room
 from gonogo.gateway.policy.line import Bounds
 from gonogo.gateway.policy.placing import HOLD_S, Clocks
 from gonogo.gateway.policy.replicas import ReplicaSeen
@@ -218,6 +218,25 @@ def test_beside_others_a_batch_begins_only_where_a_replica_is_idle_and_for_a_whi
         gate.admission.tick()
         await settled()
         assert all(one.done() for one in waiting), "nobody has asked for long"
+
+    asyncio.run(run())
+
+
+def test_whoever_asks_one_policy_server_is_known_to_the_other_and_a_probe_asks_nothing() -> None:
+    async def run() -> None:
+        gate, night = Gate(), key("night", priority="batch")
+        clocks = Clocks(monotonic=lambda: gate.now, wall=lambda: gate.now)
+        other = Admission(gate.ledger, lambda _: gate.seen, lambda _: gate.rules, clocks, PATIENT)
+        await gate.admit("probe", by=key("probe", revision="svc/1"))
+        for number in range(3):
+            assert isinstance(await gate.admit(f"line {number}", by=night), Admitted), "up to the last slot"
+        await gate.end("probe", "line 0", "line 1")
+        assert isinstance(await other.admit(request("talk"), key(), "svc/1"), Admitted)
+        await gate.waits("line 3", by=night)
+        gate.now += ASKED_LATELY_S
+        gate.admission.tick()
+        await settled()
+        assert gate.admission.waiting() == {"svc/1": 0}
 
     asyncio.run(run())
 

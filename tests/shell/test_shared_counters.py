@@ -20,7 +20,7 @@ from redis.exceptions import OutOfMemoryError
 
 from gonogo.facts.part import COUNTERS_DB
 from gonogo.gateway.policy.counters import HOLD_MS, End, LocalCounters, Taken, Taking
-from gonogo.gateway.policy.ledger import Held, Hold, Ledger, MemoryLedger, Room
+from gonogo.gateway.policy.ledger import ASKED_LATELY_S, Held, Hold, Ledger, MemoryLedger, Room
 from gonogo.gateway.policy.limits import CONCURRENT
 from gonogo.gateway.policy.shared import SharedCounters, SharedLedger, scripts, scripts_with
 from gonogo.gateway.policy.valkey import ANSWER_LIMIT_S, Away, Valkey
@@ -382,5 +382,25 @@ def test_when_prompts_should_be_computed_is_known_in_valkey_as_in_memory(server:
         for here, there, after in found:
             assert 20.0 < here <= 30.0
             assert (there, after) == (0.0, 0.0)
+
+    asyncio.run(run())
+
+
+def test_that_somebody_asked_is_known_in_valkey_as_in_memory(server: Server) -> None:
+    async def run() -> None:
+        valkey = connection(server)
+        await valkey.start()
+        for ledger in (SharedLedger(valkey, MemoryLedger(time.time), time.time), MemoryLedger(time.time)):
+            line = Hold(request_id="l", revision="svc/8", key_id="k", tokens=5, expires_at=time.time() + 60)
+            await ledger.reserve(line, ["here"], Room(tokens=10, sequences=2))
+            assert not await ledger.asked("svc/8")
+            talk = replace(line, request_id="t", asks=True)
+            assert await ledger.reserve(talk, ["here"], Room(tokens=1, sequences=1)) is None
+            assert not await ledger.asked("svc/8"), "it did not go on"
+            await ledger.reserve(talk, ["here"], Room(tokens=10, sequences=2))
+            assert await ledger.asked("svc/8") and not await ledger.asked("svc/9")
+        left_ms = await valkey.call("PTTL", "asked:svc/8")
+        await valkey.stop()
+        assert 0 < left_ms <= ASKED_LATELY_S * 1000
 
     asyncio.run(run())

@@ -29,8 +29,6 @@ from gonogo.security.keys import KeyRow
 
 TICK_S, TICK_WAITING_S = 0.1, 0.02
 """How often it is looked whether somebody can go on; the second one while somebody waits."""
-ASKED_LATELY_S = 30.0
-"""A conversation pauses between two turns: a batch that took the replicas meanwhile would be in the way of the next."""
 MOST_KNOWN = 10_000
 LEAST_COMPUTED = 0.5
 """Of what was not thought to be cached: a first token that came early since more was, tells nothing of the rest."""
@@ -65,13 +63,9 @@ class _Service:
         self.waiters: dict[str, _Waiter] = {}
         self.serving: asyncio.Task[None] | None = None
         self.again = False
-        self.asked_at = float("-inf")
-        """When somebody asked last who does not want to wait."""
 
-    def beside(self, wanted: Wanted, now: float) -> bool:
-        """Whether most of each replica is kept for others. Not while some of them wait: then it had its turn."""
-        if not wanted.later or now - self.asked_at >= ASKED_LATELY_S:
-            return False
+    def patient(self) -> bool:
+        """Whether only those wait here that may take their time."""
         return all(waiter.wanted.later or waiter.admitted.done() for waiter in self.waiters.values())
 
 
@@ -109,9 +103,8 @@ class Admission:
         tokens = min(max(1, request.prompt_tokens + request.expected_tokens), place.room.tokens)
         now = self._clocks.monotonic()
         later = may_wait(request, key)
-        wanted = Wanted(request=request, key_id=key.key_id, tokens=tokens, since=now, later=later)
-        if not later and key.revision is None:
-            service.asked_at = now
+        asks = not later and key.revision is None
+        wanted = Wanted(request=request, key_id=key.key_id, tokens=tokens, since=now, later=later, asks=asks)
         try:
             return await self._admit(service, place, wanted, key)
         except asyncio.CancelledError:
@@ -226,12 +219,14 @@ class Admission:
         return True
 
     async def _reserve(self, service: _Service, place: Place, wanted: Wanted) -> Admitted | None:
-        beside = service.beside(wanted, self._clocks.monotonic())
+        # Most of each replica is kept for others who ask; not while some of them wait: then it had its turn.
+        revision = service.placing.revision
+        beside = wanted.later and service.patient() and await self._ledger.asked(revision)
         reserved = await service.placing.reserve(place, wanted, beside)
         if reserved is None:
             return None
         self._known[wanted.request.request_id] = _Known(
-            revision=service.placing.revision,
+            revision=revision,
             endpoint=reserved.endpoint,
             tokens=wanted.tokens,
             prompt_tokens=wanted.request.prompt_tokens,

@@ -10,6 +10,9 @@ import heapq
 from dataclasses import dataclass, replace
 from typing import Callable, Mapping, Protocol, Sequence
 
+ASKED_LATELY_S = 30.0
+"""A conversation pauses between two turns: a batch that took the replicas meanwhile would be in the way of the next."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
@@ -37,7 +40,8 @@ class Hold:
     """What one admitted request takes until it ends, at the latest until `expires_at` (Unix seconds).
 
     `revision` is `service/number`. `tokens` > 0: of the prompt and the expected answer together. `prompt_s`: seconds
-    that a replica should take for the prompt alone, 0: not known; it computes one prompt after the other.
+    that a replica should take for the prompt alone, 0: not known; it computes one prompt after the other. `asks`:
+    somebody waits for it, who may ask again soon.
     """
 
     request_id: str
@@ -46,6 +50,7 @@ class Hold:
     tokens: int
     expires_at: float
     prompt_s: float = 0.0
+    asks: bool = False
 
 
 class Ledger(Protocol):
@@ -64,6 +69,9 @@ class Ledger(Protocol):
     async def held(self, revision: str) -> Mapping[str, Held]:
         """What each replica (`ip:port`) of this revision holds. One that holds nothing may be absent."""
 
+    async def asked(self, revision: str) -> bool:
+        """Whether a hold of somebody who `asks` was entered in the last `ASKED_LATELY_S`, by any policy server."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
@@ -80,6 +88,7 @@ class MemoryLedger:
         self._held: dict[tuple[str, str], Held] = {}
         self._computed_at: dict[tuple[str, str], float] = {}
         self._expiries: list[tuple[float, str]] = []
+        self._asked_at: dict[str, float] = {}
 
     async def reserve(self, hold: Hold, endpoints: Sequence[str], room: Room) -> str | None:
         """As `Ledger.reserve`."""
@@ -89,6 +98,8 @@ class MemoryLedger:
             if self._of(hold.revision, endpoint).leaves(hold.tokens, room):
                 self._entries[hold.request_id] = _Entry(hold=hold, endpoint=endpoint)
                 self._add(hold, endpoint, 1)
+                if hold.asks:
+                    self._asked_at[hold.revision] = self._clock()
                 begins = max(self._clock(), self._computed_at.get((hold.revision, endpoint), 0.0))
                 self._computed_at[hold.revision, endpoint] = begins + hold.prompt_s
                 heapq.heappush(self._expiries, (hold.expires_at, hold.request_id))
@@ -109,6 +120,10 @@ class MemoryLedger:
             for of, held in self._held.items()
             if of[0] == revision
         }
+
+    async def asked(self, revision: str) -> bool:
+        """As `Ledger.asked`."""
+        return self._clock() - self._asked_at.get(revision, float("-inf")) < ASKED_LATELY_S
 
     def _of(self, revision: str, endpoint: str) -> Held:
         return self._held.get((revision, endpoint), _NOTHING)

@@ -96,7 +96,7 @@ def place_of(rules: ServiceRules | None, seen: Sequence[ReplicaSeen] | None) -> 
 class Wanted:
     """What is to be held: a request, on whose behalf, how many tokens, and since when (monotonic seconds).
 
-    `later`: it may take its time.
+    `later`: it may take its time. `asks`: somebody waits for it.
     """
 
     request: Request
@@ -104,6 +104,7 @@ class Wanted:
     tokens: int
     since: float
     later: bool = False
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +205,7 @@ class Placing:
             tokens=wanted.tokens,
             expires_at=self._clocks.wall() + HOLD_S,
             prompt_s=prompt_s,
+            asks=wanted.asks,
         )
 
     def _not_computing(self, place: Place, endpoints: Sequence[str]) -> Sequence[str]:

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 from gonogo.gateway.policy.counters import HOLD_MS, Counters, End, Taken, Taking
-from gonogo.gateway.policy.ledger import Held, Hold, Ledger, Room
+from gonogo.gateway.policy.ledger import ASKED_LATELY_S, Held, Hold, Ledger, Room
 from gonogo.gateway.policy.limits import CONCURRENT, CONCURRENT_WAIT_MS, WINDOWS, Standing, amount_of
 from gonogo.gateway.policy.valkey import Away, Valkey
 
@@ -90,9 +90,9 @@ class SharedLedger:
     async def reserve(self, hold: Hold, endpoints: Sequence[str], room: Room) -> str | None:
         """As `Ledger.reserve`."""
         lifetime_ms = max(0, int((hold.expires_at - self._clock()) * 1000))
-        keys = [CLOCK, HOLDS, EXPIRY, _held_key(hold.revision)]
+        keys = [CLOCK, HOLDS, EXPIRY, _held_key(hold.revision), _asked_key(hold.revision)]
         words: list[str | int] = [hold.request_id, hold.tokens, lifetime_ms, room.tokens, room.sequences]
-        words += round(hold.prompt_s * 1000), *endpoints
+        words += round(hold.prompt_s * 1000), round(ASKED_LATELY_S * 1000) if hold.asks else 0, *endpoints
         try:
             answer = await self._valkey.run("reserve", keys, words)
         except Away:
@@ -123,6 +123,13 @@ class SharedLedger:
         # Of what holds nothing more a server of another version may have left a word behind.
         return {endpoint: _held(each, now_ms) for endpoint, each in found.items() if "sequences" in each}
 
+    async def asked(self, revision: str) -> bool:
+        """As `Ledger.asked`."""
+        try:
+            return bool(await self._valkey.call("EXISTS", _asked_key(revision)))
+        except Away:
+            return await self._local.asked(revision)
+
 
 def _taken(taking: Taking, names: Sequence[str], answer: Sequence[int]) -> Taken:
     admitted, at_once = answer[0] == 1, answer[1]
@@ -150,6 +157,10 @@ def _held(found: Mapping[str, int], now_ms: int) -> Held:
 
 def _held_key(revision: str) -> str:
     return f"held:{revision}"
+
+
+def _asked_key(revision: str) -> str:
+    return f"asked:{revision}"
 
 
 def _batches(things: Iterable[Any]) -> Iterator[list[Any]]:
