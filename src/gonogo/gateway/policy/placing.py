@@ -27,6 +27,9 @@ BLOCK_TOKENS = 64
 FEWEST_BLOCKS, MOST_BLOCKS = 1024, 65_536
 BESIDE_PARTS = 4
 """Beside others, what may take its time begins where a replica holds less than one of so many parts of its requests."""
+PROMPT_SLACK = 1.1
+"""How long a prompt takes is learned from those that came soonest; beside others it takes longer, and two that are
+computed at once leave nobody free."""
 ALL = "*"
 """Stands for all replicas of a revision whose balancing is Envoy's."""
 
@@ -160,7 +163,7 @@ class Placing:
         order = await self.order(place, wanted.request)
         may_go = self._not_computing(place, order or (ALL,)) if beside else order or (ALL,)
         fresh_tokens = self._fresh_tokens(wanted.request, order)
-        hold = self._hold(wanted, self.pace.prompt_s(fresh_tokens))
+        hold = self._hold(wanted, PROMPT_SLACK * self.pace.prompt_s(fresh_tokens))
         # What is larger than can be done in time gets a replica to itself.
         waited_s = self._clocks.monotonic() - wanted.since
         tokens = max(wanted.tokens, place.in_time(self.pace, waited_s))
