@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import httpx
-import pytest
 
 from gonogo.api.client import ControlClient, ControlRefused
 from gonogo.cli.progress import newest_sequence
@@ -304,26 +303,6 @@ def faulty(state_dir: Path, folder: Path, **kinds: Any) -> Iterator[Deployment]:
             yield own
         finally:
             own.down()
-
-
-@contextlib.contextmanager
-def small_disk(place: Path, size: str) -> Iterator[Path]:
-    """A disk of its own, in memory. Needs root."""
-    if os.getuid() != 0:
-        pytest.skip("only root can mount a disk")
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "drill", place],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"nothing can be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def handshake(port: int, newest: ssl.TLSVersion, address: str = "127.0.0.1") -> str | None:

@@ -17,11 +17,11 @@ from tests.drills.harness import (
     faulty,
     gonogo,
     port_of,
-    small_disk,
     spec,
     spec_file,
 )
 from tests.drills.models import HUGE, ModelFiles
+from tests.shell.small_disk import small_disk
 
 SEA = "Write one short sentence about the sea."
 

@@ -20,12 +20,12 @@ from tests.drills.harness import (
     gonogo,
     handshake,
     own_address,
-    small_disk,
     spec,
     spec_file,
     until,
     wrong,
 )
+from tests.shell.small_disk import small_disk
 
 
 def test_keyless_refused(yard: Yard) -> None:

@@ -11,11 +11,11 @@ import pytest
 
 
 @contextlib.contextmanager
-def small_disk(place: Path, size_bytes: int) -> Iterator[Path]:
-    """`place` is made, and is the disk inside the block."""
+def small_disk(place: Path, size: int | str) -> Iterator[Path]:
+    """`place` is made, and is the disk inside the block. `size`: in bytes, or as `mount` writes it (`2m`)."""
     place.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=700", "gonogo-test", str(place)],
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "gonogo-test", str(place)],
         capture_output=True,
         text=True,
         check=False,
@@ -25,4 +25,4 @@ def small_disk(place: Path, size_bytes: int) -> Iterator[Path]:
     try:
         yield place
     finally:
-        subprocess.run(["umount", str(place)], check=True)
+        subprocess.run(["umount", "--lazy", str(place)], check=True)

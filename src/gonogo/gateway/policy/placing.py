@@ -213,8 +213,8 @@ class Placing:
         )
 
     def _not_computing(self, place: Place, endpoints: Sequence[str]) -> Sequence[str]:
-        """Those of them that compute no prompt now: one that begins there is in nobody's way. All but one, where there
-        are several: whoever asks next must find a replica that can begin with its prompt at once.
+        """Those of them that compute no prompt now; none, where there are several replicas and only one such is left:
+        whoever asks next must find one that can begin with its prompt at once.
         """
         free = [each for each in endpoints if self._held.get(each, _NOTHING).prompts_s <= 0]
         return free if len(free) > 1 or place.well == 1 or not place.picked else ()
