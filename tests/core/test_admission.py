@@ -16,7 +16,7 @@ from gonogo.gateway.policy.deny import Deny
 from gonogo.gateway.policy.gate import Admitted
 from gonogo.gateway.policy.ledger import ASKED_LATELY_S, Held, Hold, MemoryLedger, Room
 from gonogo.gateway.policy.line import Bounds
-from gonogo.gateway.policy.placing import HOLD_S, PROMPT_SLACK, Clocks
+from gonogo.gateway.policy.placing import HOLD_S, Clocks
 from gonogo.gateway.policy.replicas import ReplicaSeen
 from gonogo.gateway.policy.request import Request
 from gonogo.gateway.policy.rules import EXTERNAL, ServiceRules
@@ -260,11 +260,11 @@ def test_beside_others_a_batch_begins_one_prompt_after_the_other_so_that_one_rep
         assert isinstance(await gate.admit("line 1", 200, by=night), Admitted)
         gate.seen = both
         second = await gate.waits("line 2", 200, by=night)
-        gate.now += 0.95 * PROMPT_SLACK
+        gate.now += 0.95
         gate.admission.tick()
         await settled()
         assert not second.done(), "the other replica is idle, and stays so"
-        gate.now += 0.1 * PROMPT_SLACK
+        gate.now += 0.1
         gate.admission.tick()
         await settled()
         assert second.done()

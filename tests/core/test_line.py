@@ -119,7 +119,7 @@ def test_the_pace_follows_what_it_sees_and_shares_the_time_among_those_that_were
     assert (pace.takes_s(100) or 0) > 0
 
 
-def test_how_long_a_prompt_takes_is_learned_from_first_tokens_and_an_early_one_tells_more_than_a_late_one() -> None:
+def test_how_long_a_prompt_takes_is_the_middle_of_the_latest_first_tokens() -> None:
     pace = Pace()
     assert (pace.prompt_s(100), pace.prompt_tokens_in(1.0)) == (0.0, 0)
     pace.note(100, 1.0, 1)
@@ -127,14 +127,23 @@ def test_how_long_a_prompt_takes_is_learned_from_first_tokens_and_an_early_one_t
     pace.note_first(100, 0.4)
     assert pace.prompt_s(100) == pytest.approx(0.4)
     assert pace.prompt_tokens_in(0.2) == 50
-    pace.note_first(100, 2.0)
-    assert pace.prompt_s(100) < 0.5, "it may have waited for others"
-    for _ in range(5):
-        pace.note_first(100, 0.2)
-    assert pace.prompt_s(100) < 0.25
-    pace.note_first(1, 5.0)
+    for first_s in (2.0, 0.41, 2.0, 0.42, 0.1):
+        pace.note_first(100, first_s)
+    assert pace.prompt_s(100) == pytest.approx(0.415), "some waited for others, and one found part of it cached"
+    pace.note_first(1, 0.001)
     pace.note_first(100, 0.0)
-    assert 0.2 <= pace.prompt_s(100) < 0.25, "a step, and nothing"
+    assert pace.prompt_s(100) == pytest.approx(0.415), "a step, and nothing"
+
+
+def test_how_long_a_prompt_takes_beside_others_is_known_after_eight_of_them() -> None:
+    pace = Pace()
+    for _ in range(100):
+        pace.note_first(100, 0.3)
+    for _ in range(7):
+        pace.note_first(100, 0.4)
+    assert pace.prompt_s(100) == pytest.approx(0.3)
+    pace.note_first(100, 0.4)
+    assert pace.prompt_s(100) == pytest.approx(0.4)
 
 
 def test_what_may_take_its_time_is_never_in_the_way_of_who_does_not_want_to_wait() -> None:

@@ -6,9 +6,14 @@ learned beside that, from streams: their first token comes when it is computed.
 
 from __future__ import annotations
 
+from collections import deque
+from statistics import median
+
 SMOOTHING = 0.1
-FASTER, SLOWER = 0.5, 0.05
-"""A first token that is late may have waited for others; one that is early tells how fast prompts are computed."""
+LATELY = 15
+"""So many first tokens tell how long a prompt takes now. Of them the middle one: some waited for other prompts, and few
+found a replica that did nothing else.
+"""
 FEWEST_TOKENS = 16
 """A shorter prompt tells how long a step takes, and not a token of it."""
 
@@ -18,7 +23,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._token_s: float | None = None
-        self._prompt_token_s: float | None = None
+        self._prompts_token_s: deque[float] = deque(maxlen=LATELY)
 
     def note(self, tokens: int, held_s: float, together: float) -> None:
         """One ended that held so many tokens for so long, beside others: `together` requests, it included."""
@@ -27,14 +32,13 @@ class Pace:
 
     def note_first(self, prompt_tokens: int, first_s: float) -> None:
         """The first token of one came after so long; so many tokens of its prompt had to be computed."""
-        if prompt_tokens < FEWEST_TOKENS or first_s <= 0:
-            return
-        seen, known = first_s / prompt_tokens, self._prompt_token_s
-        self._prompt_token_s = seen if known is None else known + (FASTER if seen < known else SLOWER) * (seen - known)
+        if prompt_tokens >= FEWEST_TOKENS and first_s > 0:
+            self._prompts_token_s.append(first_s / prompt_tokens)
 
     def prompt_s(self, tokens: int) -> float:
         """How long one replica takes for so many tokens of a prompt; 0: not known."""
-        known = [each for each in (self._token_s, self._prompt_token_s) if each is not None]
+        known = [] if self._token_s is None else [self._token_s]
+        known += [median(self._prompts_token_s)] if self._prompts_token_s else []
         return tokens * min(known, default=0.0)
 
     def prompt_tokens_in(self, seconds: float) -> int:

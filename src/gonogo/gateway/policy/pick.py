@@ -39,11 +39,13 @@ class Weights:
     computing: float
 
 
-ON_CARDS, ON_CPU = Weights(held=0.1, computing=0.15), Weights(held=0.5, computing=0.5)
-"""On accelerators a prompt takes about a tenth of a request's time, on a processor about half. A prompt being computed
-stands before the next one as a whole, but to count it so there costs more reuse than it saves time
-(`benchmarks/prefix.py`, two servers, 2,000 blocks: with 0 87 % of the ideal reuse and a first token after 1.28 s, with
-0.15 84 % and 1.06 s, with 0.9 71 % and 0.93 s)."""
+ON_CARDS = Weights(held=0.1, computing=0.15)
+"""A prompt takes about a tenth of a request's time. One being computed stands before the next as a whole, but to count
+it so costs more reuse than it saves time (`benchmarks/prefix.py`, two servers, 2,000 blocks: with 0 87 % of the ideal
+reuse and a first token after 1.28 s, with 0.15 84 % and 1.06 s, with 0.9 71 % and 0.93 s)."""
+ON_CPU = Weights(held=0.5, computing=1.0)
+"""A prompt takes half of a request's time, and nothing interrupts it; answers beside it cost it little (llama.cpp, a
+prompt of 73 tokens: 0.36 s beside nothing, 0.44 s beside an answer, 0.36 s more behind a prompt)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

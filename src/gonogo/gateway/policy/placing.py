@@ -22,15 +22,13 @@ from gonogo.gateway.policy.rules import LLAMACPP, TOKEN_AWARE, VLLM_CPU, Service
 HOLD_S = 900.0
 """As long as a stream may be idle at most; a request whose end was never heard holds its room so long."""
 HELD_FRESH_S = 0.05
-"""So long what the ledger said is good enough to pick by. It is never what decides whether there is room."""
+"""So long what the ledger said is good enough to pick by, where prompts do not take longer: another server may have
+begun one meanwhile. It is never what decides whether there is room."""
 BLOCK_TOKENS = 64
 FEWEST_BLOCKS, MOST_BLOCKS = 1024, 65_536
 BESIDE_PARTS = 4
 """Beside others, what may take its time begins where a replica holds less than one of so many parts of its requests."""
-PROMPT_SLACK = 1.2
-"""How long a prompt takes is learned from those that came soonest; beside others it takes longer, and two that are
-computed at once leave nobody free. Measured (`benchmarks/queue_beside.py`): 1.1 gave a p95 1.78 times that without a
-batch, which kept 66 % of its pace; 1.2 gave 1.30 times and 60 %."""
+ON_PROCESSORS = (LLAMACPP, VLLM_CPU)
 ALL = "*"
 """Stands for all replicas of a revision whose balancing is Envoy's."""
 
@@ -159,12 +157,12 @@ class Placing:
 
         `beside`: most of each replica is kept for others, who ask from time to time.
         """
-        if beside:
-            self.outdated()  # another server may have begun one this very moment
+        if beside or self.pace.prompt_s(wanted.request.prompt_tokens) > HELD_FRESH_S:
+            self.outdated()
         order = await self.order(place, wanted.request)
-        may_go = self._not_computing(place, order or (ALL,)) if beside else order or (ALL,)
+        may_go = self._can_begin(place, order or (ALL,)) if beside else order or (ALL,)
         fresh_tokens = self._fresh_tokens(wanted.request, order)
-        hold = self._hold(wanted, PROMPT_SLACK * self.pace.prompt_s(fresh_tokens))
+        hold = self._hold(wanted, self.pace.prompt_s(fresh_tokens))
         # What is larger than can be done in time gets a replica to itself.
         waited_s = self._clocks.monotonic() - wanted.since
         tokens = max(wanted.tokens, place.in_time(self.pace, waited_s))
@@ -193,9 +191,8 @@ class Placing:
         self._memory.most_blocks = max(FEWEST_BLOCKS, min(MOST_BLOCKS, place.room.tokens // BLOCK_TOKENS))
         self._memory.keep([each.endpoint for each in place.seen])
         ask = Ask(prompt_tokens=request.prompt_tokens, prefix=request.prefix, block_tokens=BLOCK_TOKENS)
-        on_cpu = place.rules.engine in (LLAMACPP, VLLM_CPU)
         loads = [self._load(each) for each in place.seen]
-        return pick(ask, loads, self._memory, ON_CPU if on_cpu else ON_CARDS)
+        return pick(ask, loads, self._memory, ON_CPU if place.rules.engine in ON_PROCESSORS else ON_CARDS)
 
     def _fresh_tokens(self, request: Request, order: Sequence[str]) -> int:
         cached = self._memory.reused(order[0], request.prefix) * BLOCK_TOKENS if order else 0
@@ -212,11 +209,13 @@ class Placing:
             asks=wanted.asks,
         )
 
-    def _not_computing(self, place: Place, endpoints: Sequence[str]) -> Sequence[str]:
-        """Those of them that compute no prompt now; none, where there are several replicas and only one such is left:
-        whoever asks next must find one that can begin with its prompt at once.
+    def _can_begin(self, place: Place, endpoints: Sequence[str]) -> Sequence[str]:
+        """Those of them that compute no prompt now and are not full; none, where there are several replicas and only
+        one such is left: whoever asks next must find one that can begin with its prompt at once.
         """
-        free = [each for each in endpoints if self._held.get(each, _NOTHING).prompts_s <= 0]
+        room = place.endpoint_room.sequences
+        held = {each: self._held.get(each, _NOTHING) for each in endpoints}
+        free = [each for each in endpoints if held[each].prompts_s <= 0 and held[each].sequences < room]
         return free if len(free) > 1 or place.well == 1 or not place.picked else ()
 
     def _load(self, seen: ReplicaSeen) -> ReplicaLoad:
