@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gonogo.engines.exits import FINAL, LONGEST_LOG, REASONS, explain_answer, explain_log
+from gonogo.facts.replica import FAILED_TO_START
 from gonogo.words import finding_text, page, reasons
 from gonogo.words.language import Language
 from tests.core.gpu_engines import ADAPTERS, adapter
@@ -58,7 +59,7 @@ def test_every_reason_was_seen_in_a_real_log_or_answer_but_these() -> None:
     [
         ("/envs/x/bin/python: No module named vllm\n", "EngineNotInstalled"),
         ("ModuleNotFoundError: No module named 'vllm'\n", "EngineNotInstalled"),
-        ("ModuleNotFoundError: No module named 'vllm.model_executor'\n", None),
+        ("ModuleNotFoundError: No module named 'vllm.model_executor'\n", "EnginePackageMissing"),
         ("Illegal instruction (core dumped)\n", "EngineInstructionMissing"),
         ("Fatal Python error: Segmentation fault\n", "EngineCrashed"),
     ],
@@ -122,10 +123,10 @@ OF_LLAMACPP = frozenset(
 
 def test_every_reason_of_an_end_or_a_refused_start_has_words_and_no_words_are_left_over() -> None:
     assert len(OF_STARTS) > 15
-    assert {*reasons("engine"), *reasons("engine_start")} == REASONS | OF_STARTS | OF_LLAMACPP
+    assert {*reasons("engine"), *reasons("engine_start")} == REASONS | OF_STARTS | OF_LLAMACPP | {FAILED_TO_START}
 
 
-@pytest.mark.parametrize("reason", sorted(REASONS | OF_STARTS | OF_LLAMACPP))
+@pytest.mark.parametrize("reason", sorted(REASONS | OF_STARTS | OF_LLAMACPP | {FAILED_TO_START}))
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_the_words_say_what_was_seen_and_what_to_do(reason: str, lang: Language) -> None:
     text, told = finding_text(reason, {}, lang), page(reason, lang)

@@ -133,3 +133,36 @@ def test_a_checkpoint_that_is_stored_quantized_loads_as_it_is_in_every_version()
         asked = Serving(version=version, context_tokens=8192)
         (rank,) = vllm_memory.replica_memory(model, groups_of(model), asked, device(ROWS[0])).ranks
         assert rank.loading_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "inside"),
+    [
+        ("zai-org/GLM-4-9B-0414", (0, 19, 0), False),
+        ("zai-org/GLM-4-9B-0414", (0, 20, 0), True),
+        ("zai-org/GLM-4-9B-0414", (0, 26, 0), False),
+        ("zai-org/GLM-4-9B-0414", (0, 30, 0), True),
+        ("zai-org/GLM-4.5-Air", (0, 26, 0), True),
+        ("nvidia/Nemotron-H-56B-Base-8K", (0, 26, 0), True),
+        ("nvidia/Llama-3_3-Nemotron-Super-49B-v1", (0, 26, 0), False),
+    ],
+)
+def test_graphs_are_taken_out_of_the_budget_where_that_release_estimates_them(
+    name: str, version: tuple[int, ...], inside: bool
+) -> None:
+    model = architecture(name)
+    (rank,) = vllm_memory.replica_memory(
+        model, groups_of(model), Serving(version=version, context_tokens=8192), device(ROWS[0])
+    ).ranks
+    assert rank.term("graphs") > 0
+    assert [term.name for term in rank.outside] == ([] if inside else ["graphs"])
+
+
+def test_the_second_runner_profiles_sixteen_bit_logits_until_it_samples_with_everything() -> None:
+    model = architecture("google/gemma-3-4b-it")
+    peak = {}
+    for version in ((0, 25, 0), (0, 26, 0), (0, 30, 0), (0, 33, 0)):
+        asked = Serving(version=version, context_tokens=8192, images=0)
+        (rank,) = vllm_memory.replica_memory(model, groups_of(model), asked, device(ROWS[0])).ranks
+        peak[version] = rank.term("activation")
+    assert peak[0, 26, 0] == peak[0, 30, 0] < peak[0, 25, 0] == peak[0, 33, 0]

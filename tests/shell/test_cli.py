@@ -74,6 +74,7 @@ def test_help_starts_fast(state: Path) -> None:
     [
         (("up", "smollm2-135"), "RecipeUnknown"),
         (("up", "no-such-file.yaml"), "SpecNotFound"),
+        (("up", "no-such-file.json"), "SpecNotFound"),
         (("up", "./no-such-model.gguf"), "SpecNotFound"),
         (("up", "."), "RecipeUnknown"),
         (("up", "--replicas", "0"), "OptionMistaken"),

@@ -16,7 +16,7 @@ from gonogo.control.deployment import Deployment, Memory
 from gonogo.control.observe import Observer
 from gonogo.control.watch import ReplicaWatch
 from gonogo.engines.model import Launch
-from gonogo.facts.replica import Health
+from gonogo.facts.replica import FAILED_TO_START, Health
 from gonogo.runtimes.local import LocalRuntime, Process
 from gonogo.runtimes.paths import StatePaths
 from gonogo.spec import Spec
@@ -26,6 +26,7 @@ from tests.shell.gateway_parts import free_port
 
 NAME = "svc/1/0"
 PROGRAM = Path(__file__).parent / "fake_replica.py"
+UNKNOWN_ERROR = "Traceback (most recent call last):\n  File \"engine.py\", line 1\nTypeError: unhashable type: 'dict'\n"
 ENDED_IN_CHILD = "(EngineCore pid=7) ERROR: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
 
 
@@ -92,6 +93,25 @@ def test_a_replica_that_says_it_is_broken_is_hung_within_a_second_with_its_logs_
         assert time.monotonic() - began < 3.0, "two looks, and what a busy machine adds"
         assert watch.broken
         observer.died(watch, hung=True)
+        world = await observer.observe(())
+        assert world.deaths[NAME].why == why
+
+    scene.play(story)
+
+
+@pytest.mark.parametrize(("generated", "why"), [(False, FAILED_TO_START), (True, "killed")], ids=["loading", "ready"])
+def test_an_error_that_nobody_knows_is_what_it_died_of_only_while_it_starts(
+    scene: Scene, generated: bool, why: str
+) -> None:
+    if not generated:
+        (scene.folder / "sick").touch()
+
+    async def story(observer: Observer, watch: ReplicaWatch) -> None:
+        await until(lambda: watch.verdict is Health.READY if generated else watch.broken)
+        with scene.paths.log("replica", NAME).open("a") as log:
+            log.write(UNKNOWN_ERROR)
+        scene.runtime.kill(watch.process.handle)
+        observer.died(watch, hung=False)
         world = await observer.observe(())
         assert world.deaths[NAME].why == why
 

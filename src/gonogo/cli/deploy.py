@@ -94,7 +94,14 @@ def deploy(session: Session, client: ControlClient, asked: Asked, changes: Chang
         progress.step("progress.asked", service=name, revision=number)
 
     limit_s = load_limit_s(asked.spec) + BESIDE_LOADING_S
-    ended = follow_until(client, progress, lambda status: _settled(status, name, number), after, limit_s)
+
+    def settled(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        found = _settled(status, name, number)
+        if found is None:
+            progress.loading((_entry(status, name) or {"replicas": ()})["replicas"])
+        return found
+
+    ended = follow_until(client, progress, settled, after, limit_s)
     if ended is None:
         values = {"service": name, "revision": number, "seconds": limit_s, "phase": _phase(client, name)}
         raise Refusal("NotProven", WORLD_DID_NOT_COMPLY, values)

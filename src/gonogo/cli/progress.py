@@ -5,9 +5,11 @@ On standard error, so that standard output holds the result alone.
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping
 
 from gonogo.cli.refusal import WORLD_DID_NOT_COMPLY, Refusal
 from gonogo.words.events import event_text
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from gonogo.api.client import ControlClient
     from gonogo.cli.session import Session
 
+STARTING, LONGEST_SAID = "starting", 100
 SETTLED = ("proven", "rejected", "blocked")
 WAIT_S = 1.0
 STILL_AFTER_S = 5.0
@@ -24,6 +27,9 @@ STUCK_LIMIT_S = 10.0
 """So long a command waits for a store that takes nothing: somebody may be making room."""
 LINE_EVERY_S = 10.0
 """Where there is no terminal, what moves is told no more often."""
+LOG_BYTES = 8192
+_WHO = re.compile(r"^\(\w+ pid=\d+\) |\b(?:INFO|WARNING|ERROR) \d\d-\d\d [\d:]+ \[[\w./]+:\d+\] ")
+"""How vLLM begins a line."""
 QUIET = ("ActionFinished", "FindingsChanged", "KeyAdded", "KeyRevoked")
 """Events that tell a waiting user nothing: the ends of actions, and the keys that probes use."""
 
@@ -69,6 +75,14 @@ class Progress:
         if waited_s > STILL_AFTER_S:
             log = self._session.paths.log("control", "main")
             self.moving("progress.control_waits", seconds=int(waited_s), log=log)
+
+    def loading(self, replicas: Iterable[Mapping[str, Any]]) -> None:
+        """Of replicas, as control's status has them, the first that generated nothing yet: what its log said last."""
+        for one in replicas:
+            if one["health"] == STARTING and one["age_s"] > STILL_AFTER_S:
+                said = _last_line(self._session.paths.log("replica", str(one["id"])))
+                self.moving("progress.loading", replica=one["id"], seconds=int(one["age_s"]), said=said)
+                return
 
     def control_away(self) -> None:
         """Nobody answers for control now. Raises `StoreFull` where the next one finds no room either."""
@@ -140,6 +154,16 @@ def follow_until(
             time.sleep(WAIT_S / 2)
         if time.monotonic() > deadline:
             return None
+
+
+def _last_line(log: Path) -> str:
+    """What a log said last, in short: without who said it and when; … where there is nothing yet."""
+    from gonogo.runtimes.local import tail
+
+    lines = [line for line in tail(log, 20, LOG_BYTES) if line.strip()]
+    line = _WHO.sub("", lines[-1]).strip() if lines else ""
+    line = "".join(each if each.isprintable() else " " for each in line)
+    return line if 0 < len(line) <= LONGEST_SAID else f"{line[:LONGEST_SAID]}…"
 
 
 class _Stuck:

@@ -28,9 +28,10 @@ _LISTEN = re.compile(r"(?P<address>[0-9.]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,
 
 
 def spec_of(session: Session, what: str | None) -> Spec:
-    """The spec that `what` means: a .yaml file, a .gguf file, a recipe; None: ./gonogo.yaml, else the default recipe.
+    """The spec that `what` means: a .yaml or .json file, a .gguf file, a recipe.
 
-    Raises `Refusal` with exit code 2; every mistake of a spec file is printed first.
+    None: ./gonogo.yaml, else the default recipe. Raises `Refusal` with exit code 2; every mistake of a spec file is
+    printed first.
     """
     from gonogo.spec.recipe import resolve
     from gonogo.spec.recipes import recipes as all_recipes
@@ -40,7 +41,7 @@ def spec_of(session: Session, what: str | None) -> Spec:
         what = DEFAULT_SPEC if Path(DEFAULT_SPEC).is_file() else DEFAULT_RECIPE
     if what in recipes:
         return resolve(_parsed(session, f"model: {what}", what), recipes)
-    if what.lower().endswith((".yaml", ".yml")):
+    if what.lower().endswith((".yaml", ".yml", ".json")):
         return _resolved(_with_paths(_read(session, Path(what)), Path(what).parent, recipes), recipes)
     if what.lower().endswith(".gguf") or "/" in what:
         path = Path(what).expanduser().absolute()

@@ -17,10 +17,19 @@ from gonogo.control.sight_models import EnvironmentSight, ModelSight, ProjectorS
 from gonogo.control.sight_queue import QueueSight, queues_of
 from gonogo.control.sight_servers import AskedSpecs, ExternalSight, ServerSight, keys_of
 from gonogo.control.watch import Birth, ReplicaWatch
+from gonogo.engines.exits import ends_in_error
 from gonogo.engines.table import engine_for, load_limit_s
 from gonogo.facts.gateway import ResourceStatus
 from gonogo.facts.host import HostFacts
-from gonogo.facts.replica import LOADS_TOO_LONG, Deaths, Health, MemoryMeasured, ReplicaFacts, ReplicaName
+from gonogo.facts.replica import (
+    FAILED_TO_START,
+    LOADS_TOO_LONG,
+    Deaths,
+    Health,
+    MemoryMeasured,
+    ReplicaFacts,
+    ReplicaName,
+)
 from gonogo.facts.world import World
 from gonogo.plan.health import SEEING_STUCK_S, STUCK_S
 from gonogo.plan.model import DesiredService
@@ -237,7 +246,10 @@ def _why(watch: ReplicaWatch, log_text: str, hung: bool) -> str:
         return LOADS_TOO_LONG
     if hung and not watch.broken:
         return "hung"
-    return watch.engine.explain_exit(log_text) or ("EngineChildDied" if watch.broken else "killed")
+    found = watch.engine.explain_exit(log_text)
+    if found is None and watch.loading and ends_in_error(log_text):
+        return FAILED_TO_START
+    return found or ("EngineChildDied" if watch.broken else "killed")
 
 
 def _gateways(services: Sequence[DesiredService]) -> tuple[Gateway, ...]:

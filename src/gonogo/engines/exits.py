@@ -17,6 +17,10 @@ TRACEBACK, MOST_ENDS = 6_000, 50
 _START = re.compile(r"vLLM (?:API )?server version|█  version \d|server_args=ServerArgs")
 """The first line of a start that both engines print before they do anything that can fail; vLLM 0.32.0 in a logo."""
 
+LAST_WORDS = 1_500
+"""Characters of a log that count as its last words."""
+_ERROR = re.compile(r"(?m)^(?:\(\w{1,40} pid=\d+\) )?[A-Za-z_][\w.]{0,100}(?:Error|Exception)\b(?:: |$)")
+
 _OUT_OF_MEMORY, _GRAPHS = "EngineOutOfMemory", "EngineGraphsOutOfMemory"
 _MEMORY_END = re.compile(r"CUDA (?:error: )?out of memory")
 _CAPTURE = re.compile(r"capture_end\(\)|capture_begin\(|\.capture_model\(\)")
@@ -30,6 +34,14 @@ def explain_log(log_text: str) -> str | None:
     last = text[starts[-1] :] if starts else text
     found = next((reason for reason, pattern in _EXITS if pattern.search(last)), None)
     return _GRAPHS if found == _OUT_OF_MEMORY and _while_capturing(last) else found
+
+
+def ends_in_error(log_text: str) -> bool:
+    """Whether a log's last words are a Python error, known here or not: nobody killed what says so.
+
+    Only of a program that was starting: later a request that was refused may have left its error there.
+    """
+    return _ERROR.search(log_text[-LAST_WORDS:]) is not None
 
 
 def explain_answer(body: str) -> str | None:
@@ -154,6 +166,9 @@ _MODEL = _patterns(
     ),
     ("EngineModelUnreadable", r"SafetensorError|Error while deserializing header"),
 )
+_MISSING = _patterns(
+    ("EnginePackageMissing", r"(?m)^(?:\(\w{1,40} pid=\d+\) )?(?:ERROR [^\n\]]{1,100}\] )?ModuleNotFoundError: "),
+)
 _ENDS = _patterns(
     (_OUT_OF_MEMORY, r"CUDA out of memory|CUDA error: out of memory|std::bad_alloc|Cannot allocate memory"),
     ("EngineInstructionMissing", r"Illegal instruction"),
@@ -167,7 +182,7 @@ _ENDS = _patterns(
     ),
     ("EngineCrashed", r"Fatal Python error|Segmentation fault"),
 )
-_EXITS: _Patterns = (*_MEMORY, *_HOST, *_ENVIRONMENT, *_MODEL, *_ENDS)
+_EXITS: _Patterns = (*_MEMORY, *_HOST, *_ENVIRONMENT, *_MODEL, *_MISSING, *_ENDS)
 """For both engines: underneath are the same torch, transformers and NCCL, and none says what the other means by it."""
 
 _ANSWERS = _patterns(
@@ -182,7 +197,8 @@ REASONS = frozenset(reason for reason, _ in (*_EXITS, *_ANSWERS))
 FINAL = frozenset(
     {
         *("EngineDriverTooOld", "EngineKernelMissing", "EngineToolkitMissing", "EngineCompilerMissing"),
-        *("EngineNotInstalled", "EnginePackagesClash", "EngineFlagUnknown", "EngineRemoteCodeNeeded"),
+        *("EngineNotInstalled", "EnginePackagesClash", "EnginePackageMissing", "EngineFlagUnknown"),
+        "EngineRemoteCodeNeeded",
         *("EngineModelTypeUnknown", "EngineUnknownArchitecture", "EngineTypeUnsupported", "EngineSchemeUnsupported"),
         *("EngineDoesNotDivide", "EngineTooFewCards", "EngineContextTooLong", "EngineTokenizerMissing"),
         *("EngineModelNotFound", "EngineInstructionMissing"),

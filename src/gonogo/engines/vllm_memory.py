@@ -9,7 +9,9 @@ once, read in the sources of 0.16 and 0.19 and held against 50 printed peaks (`b
   layers, an image encoder's outputs and pixels;
 * or the forward pass alone, where vocabularies are small.
 
-What no source gives is a table with its origin: memory outside torch, and captured graphs.
+The second model runner (`_second_runner`) samples as it profiles from 16-bit logits alone until 0.32, and until 0.29 it
+estimates no graphs: there they are captured beside the budget. Read in the sources of 0.20, 0.22, 0.24, 0.26, 0.30 and
+0.33, and seen on an H200 (0.26.0). What no source gives is a table with its origin: memory outside torch, and graphs.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ from gonogo.facts.weights import Group
 GIB, MIB = 1024**3, 1024**2
 DEFAULT_SHARE = 0.9
 TRITON_SAMPLER_SINCE, SHARED_EXPERT_BUFFERS_SINCE, GRAPHS_INSIDE_SINCE = (0, 16, 1), (0, 17), (0, 20)
+SECOND_RUNNER_SINCE, SECOND_RUNNER_FOR_ALL_SINCE = (0, 26), (0, 30)
+"""Models without experts and without fixed states first; 0.22 to 0.25 had it for a few named architectures."""
+SECOND_SAMPLES_ALL_SINCE = (0, 33)
 CHUNKED_PREFILL_SINCE, BIG_BATCHES_SINCE = (0, 8), (0, 8, 4)
 LOADS_TWICE_SINCE, STREAMS_SINCE = (0, 13), (0, 15)
 """Weights quantized while loading: all in 16 bit at first, from 0.13 beside the quantized ones, since 0.15 one by one
@@ -97,7 +102,8 @@ def _rank(model: Architecture, groups: Sequence[Group], serving: Serving, device
     if serving.adapter_rank:
         terms.append(_adapters(model, serving, cut))
     graphs = _graphs(model, serving, cut)
-    inside = serving.version >= GRAPHS_INSIDE_SINCE
+    unseen = serving.version < SECOND_RUNNER_FOR_ALL_SINCE and _second_runner(model, serving)
+    inside = serving.version >= GRAPHS_INSIDE_SINCE and not unseen
     if inside:
         terms += graphs
     idle = device.total_bytes - _context(serving)
@@ -163,10 +169,19 @@ def _activation(model: Architecture, serving: Serving, device: Device, cut: Cut)
     return Term(name="activation", size_bytes=size, source=" + ".join(parts))
 
 
+def _second_runner(model: Architecture, serving: Serving) -> bool:
+    """Whether this release chooses its second model runner for this model."""
+    if serving.version >= SECOND_RUNNER_FOR_ALL_SINCE:
+        return True
+    return model.experts is None and model.recurrent is None and serving.version >= SECOND_RUNNER_SINCE
+
+
 def _sampler(model: Architecture, seqs: int, wide: int, serving: Serving, device: Device) -> int:
     """The sampler's warm-up: logits of the model's own type, and what sampling copies them into."""
     if serving.version < TRITON_SAMPLER_SINCE:
         return seqs * model.vocabulary * (SORT_BYTES + wide - 2)
+    if serving.version < SECOND_SAMPLES_ALL_SINCE and _second_runner(model, serving):
+        return seqs * model.vocabulary * wide
     rows = min(device.processors, seqs)
     return model.vocabulary * (seqs * (wide + SAMPLE_BYTES) + rows * SINGLE)
 

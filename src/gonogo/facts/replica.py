@@ -47,6 +47,8 @@ class MemoryMeasured:
 
 LOADS_TOO_LONG = "LoadsTooLong"
 """Why a replica was ended that had not generated a token when its time for loading was over."""
+FAILED_TO_START = "EngineFailedToStart"
+"""Why a replica died whose log ends, while it starts, with an error that is not among those that are known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
