@@ -276,6 +276,33 @@ def test_beside_others_a_batch_begins_one_prompt_after_the_other_so_that_one_rep
     asyncio.run(run())
 
 
+def test_beside_others_a_full_replica_is_none_where_the_next_one_could_begin() -> None:
+    async def run() -> None:
+        both, gate.seen = gate.seen, (gate.seen or ())[:1]
+        for name in ("talk 1", "talk 2"):
+            assert isinstance(await gate.admit(name, 200), Admitted)
+        gate.seen, gate.now = both, gate.now + 10.0
+        line = await gate.waits("line", 200, by=key("night", priority="batch"))
+        await gate.end("talk 1")
+        assert line.done() and line.result().endpoints[0] == B
+
+    gate = computing()
+    asyncio.run(run())
+
+
+def test_where_prompts_take_long_a_replica_is_picked_by_what_the_ledger_says_now() -> None:
+    async def run() -> None:
+        assert isinstance(first := await gate.admit("first"), Admitted)
+        clocks = Clocks(monotonic=lambda: gate.now, wall=lambda: gate.now)
+        other = Admission(gate.ledger, lambda _: gate.seen, lambda _: gate.rules, clocks, PATIENT)
+        assert isinstance(elsewhere := await other.admit(request("elsewhere", 200), key(), "svc/1"), Admitted)
+        assert isinstance(third := await gate.admit("third"), Admitted)
+        assert [each.endpoints[0] for each in (first, elsewhere, third)] == [A, B, A], "it knows of the other server's"
+
+    gate = computing()
+    asyncio.run(run())
+
+
 def test_where_there_is_one_replica_a_batch_begins_there_once_no_prompt_is_computed() -> None:
     async def run() -> None:
         assert isinstance(await gate.admit("talk", 200), Admitted)

@@ -65,6 +65,14 @@ def test_a_replica_that_computes_no_prompt_now_goes_before_one_that_does() -> No
     assert pick(ask(PROMPT), [busy, other], memory) == (A, B), "what is cached there is worth the wait"
 
 
+def test_on_a_processor_a_prompt_that_nobody_has_goes_where_none_is_computed_whatever_its_home() -> None:
+    for block in range(20):
+        found = Ask(prompt_tokens=64, prefix=(block,))
+        for busy, other in ((A, B), (B, A)):
+            replicas = [replica(busy, 90, computing_tokens=60), replica(other, 90)]
+            assert pick(found, replicas, PrefixMemory(100), ON_CPU)[0] == other
+
+
 def test_a_replica_that_says_that_it_is_full_comes_last() -> None:
     memory = PrefixMemory(100)
     memory.enter(A, PROMPT)
