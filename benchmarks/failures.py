@@ -25,9 +25,10 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.acceptance.deployment import Deployment, free_port, wait_for
+from tests.acceptance.deployment import Deployment, wait_for
 from tests.acceptance.load import Load
 from tests.acceptance.test_failures import replicas, served_by
+from tests.free_ports import free_port
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import httpx
 from rich.console import Console
 from rich.table import Table
-from tests.acceptance.deployment import Deployment, free_port, wait_for
+from tests.acceptance.deployment import Deployment, wait_for
+from tests.free_ports import free_port
 
 CLIENTS, CAPACITY_S, SETTLE_S, SHARE = 8, 20.0, 3.0, 0.2
 ALONE_AFTER_S = 31.0

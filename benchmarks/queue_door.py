@@ -35,7 +35,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rich.console import Console
 from rich.table import Table
-from tests.acceptance.deployment import Deployment, free_port, wait_for
+from tests.acceptance.deployment import Deployment, wait_for
+from tests.free_ports import free_port
 from tests.shell.gateway_parts import read_body
 from tests.shell.outside_engine import OutsideEngine
 

@@ -35,7 +35,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from rolling_load import Load, Request, Target
-from tests.acceptance.deployment import Deployment, free_port, wait_for
+from tests.acceptance.deployment import Deployment, wait_for
+from tests.free_ports import free_port
 from tests.shell.outside_engine import OutsideEngine
 
 from gonogo.api.client import ControlClient, ControlRefused, ControlSilent

@@ -38,7 +38,7 @@ from streams_cost import cost
 from tests.acceptance.stream_verdict import judge, traces
 from tests.acceptance.stream_wishes import wishes
 from tests.acceptance.streams import SLOTS, Got, Pace, Replica, blows, load
-from tests.shell.gateway_parts import free_port
+from tests.free_ports import free_port
 from tests.shell.relay_parts import RelayedFront
 
 EVERY = (60, 240)

@@ -25,7 +25,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.acceptance.stream_wishes import CHAT
-from tests.shell.gateway_parts import free_port
+from tests.free_ports import free_port
 from tests.shell.relay_parts import RelayedFront
 
 PIECES, GAP_S = 200, 0.01

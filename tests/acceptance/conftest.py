@@ -10,7 +10,8 @@ from typing import Iterator
 
 import pytest
 
-from tests.acceptance.deployment import Deployment, free_port
+from tests.acceptance.deployment import Deployment
+from tests.free_ports import free_port
 
 LONG = os.environ.get("GONOGO_LONG") == "1"
 """`make test-long`: the full durations of the issue instead of shortened ones."""

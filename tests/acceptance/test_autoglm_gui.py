@@ -18,7 +18,7 @@ from gonogo.runtimes.uv import find_uv
 from gonogo.spec.recipe_parts import Program
 from gonogo.words.client_lines import Access
 from tests.acceptance.phone_parts import PhoneModel, behind_the_gateway, line_of
-from tests.shell.gateway_parts import free_port
+from tests.free_ports import free_port
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("GONOGO_LONG") != "1", reason="installs AutoGLM-GUI from the package index (200 MB): GONOGO_LONG=1"

@@ -18,10 +18,11 @@ from typing import Any, Iterator
 import pytest
 
 from gonogo.runtimes.environments import MARKER, EnvironmentStore, Made
-from tests.acceptance.deployment import GONOGO, Deployment, Result, free_port, wait_for
+from tests.acceptance.deployment import GONOGO, Deployment, Result, wait_for
 from tests.acceptance.environments import NOT_HERE
 from tests.acceptance.load import Load, Streams
 from tests.drills.harness import FAULTS, Faults, install_broken_engine
+from tests.free_ports import free_port
 
 OLD, NEW = "2026.9.11063", "2026.10.11549"
 SERVICE = "smollm2-135m"

@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 from gonogo.runtimes.programs import gateway_binary
-from tests.acceptance.deployment import Deployment, free_port, wait_for
+from tests.acceptance.deployment import Deployment, wait_for
 from tests.acceptance.load import Load, Streams
+from tests.free_ports import free_port
 from tests.shell.outside_engine import OutsideEngine
 
 MODEL = "phone"

@@ -14,7 +14,8 @@ import pytest
 
 from gonogo.api.client import ControlClient
 from gonogo.runtimes.paths import StatePaths
-from tests.acceptance.deployment import Deployment, free_port
+from tests.acceptance.deployment import Deployment
+from tests.free_ports import free_port
 from tests.shell.tiny_projector import Sight, picture, write_tiny_projector
 
 WIDTH = 576

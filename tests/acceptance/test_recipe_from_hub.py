@@ -15,7 +15,8 @@ from typing import Iterator
 
 import pytest
 
-from tests.acceptance.deployment import Deployment, Result, free_port
+from tests.acceptance.deployment import Deployment, Result
+from tests.free_ports import free_port
 from tests.shell.fake_hub import Door, FakeHub, HubFile, large
 from tests.shell.tiny_model import write_tiny_model
 from tests.shell.tiny_projector import TEXT, write_tiny_projector

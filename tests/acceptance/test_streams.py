@@ -26,7 +26,7 @@ from tests.acceptance.stream_verdict import judge, traces
 from tests.acceptance.stream_wishes import CHAT, Wish, wishes
 from tests.acceptance.streams import Pace, Replica, blows, load, stream
 from tests.acceptance.test_failures import replicas as replicas_of
-from tests.shell.gateway_parts import free_port
+from tests.free_ports import free_port
 from tests.shell.in_loop import LIMIT_S, in_loop
 from tests.shell.relay_parts import RelayedFront
 

@@ -13,7 +13,8 @@ from typing import Any, Iterator
 
 import pytest
 
-from tests.acceptance.deployment import Deployment, free_port, wait_for
+from tests.acceptance.deployment import Deployment, wait_for
+from tests.free_ports import free_port
 from tests.shell.tasks_parts import jsonl
 
 openai = pytest.importorskip("openai")

@@ -22,8 +22,9 @@ import pytest
 
 from gonogo.facts.part import PARTS
 from gonogo.spec.recipes import find_model
-from tests.acceptance.deployment import Deployment, free_port, wait_for
+from tests.acceptance.deployment import Deployment, wait_for
 from tests.acceptance.load import Load
+from tests.free_ports import free_port
 
 ROOT = Path(__file__).parents[2]
 

@@ -22,9 +22,10 @@ import psutil
 import pytest
 
 from gonogo.runtimes.environments import EnvironmentStore
-from tests.acceptance.deployment import Deployment, free_port, wait_for
+from tests.acceptance.deployment import Deployment, wait_for
 from tests.acceptance.environments import kept_vllm
 from tests.acceptance.load import Load
+from tests.free_ports import free_port
 
 pytestmark = pytest.mark.timeout(3600)
 UP_LIMIT_S, READY_LIMIT_S = 2000.0, 1500.0

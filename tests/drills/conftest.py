@@ -9,9 +9,9 @@ from typing import Iterator
 
 import pytest
 
-from tests.acceptance.deployment import free_port
 from tests.drills.harness import Second, Yard, make_yard, spec, wrong
 from tests.drills.models import ModelFiles, write_models
+from tests.free_ports import free_port
 
 
 @pytest.fixture(scope="package")

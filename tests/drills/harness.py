@@ -25,8 +25,9 @@ from gonogo.cli.progress import newest_sequence
 from gonogo.runtimes.paths import StatePaths
 from gonogo.runtimes.programs import gateway_binary
 from gonogo.spec import Replicas, Spec
-from tests.acceptance.deployment import Deployment, Result, free_port, wait_for
+from tests.acceptance.deployment import Deployment, Result, wait_for
 from tests.drills.table import DRILLS
+from tests.free_ports import free_port
 
 FAULTS = Path(__file__).parent / "faults"
 SERVICE = "drill"

@@ -10,8 +10,9 @@ from typing import Any, Iterator
 import pytest
 
 from gonogo.spec import Spec
-from tests.acceptance.deployment import free_port, wait_for
+from tests.acceptance.deployment import wait_for
 from tests.drills.harness import Second, Yard, assert_only, spec, until
+from tests.free_ports import free_port
 from tests.shell.outside_engine import OutsideEngine
 
 FAR = "far"

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from gonogo.spec import Spec
-from tests.acceptance.deployment import free_port, wait_for
+from tests.acceptance.deployment import wait_for
 from tests.drills.harness import Yard, assert_only, spec, until
 from tests.drills.test_drills_external import FAR, deployed
+from tests.free_ports import free_port
 from tests.shell.outside_engine import OutsideEngine
 from tests.shell.test_external_behind_envoy import certificate
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from gonogo.runtimes.gguf_file import read_model
-from tests.acceptance.deployment import free_port
 from tests.drills.harness import JAPAN, Second, Yard, assert_only, spec, wrong
+from tests.free_ports import free_port
 
 
 def test_quantization_as_asked(yard: Yard, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Iterator, Mapping
 
 from gonogo.cli.main import run
-from tests.shell.gateway_parts import free_port
+from tests.free_ports import free_port
 
 LIMIT_S = 60
 

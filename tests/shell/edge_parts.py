@@ -35,7 +35,8 @@ from gonogo.gateway.bootstrap import Bootstrap, bootstrap_json, command
 from gonogo.gateway.policy.question import HEAD, STAGE
 from gonogo.gateway.translate import GatewayInput, translate
 from gonogo.security.certificates import ensure_certificates
-from tests.shell.gateway_parts import ENVOY, Client, free_port, read_body
+from tests.free_ports import free_port
+from tests.shell.gateway_parts import ENVOY, Client, read_body
 
 KEY = "key-of-svc-1"
 

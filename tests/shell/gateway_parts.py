@@ -26,17 +26,12 @@ from gonogo.gateway.ads import AdsServer
 from gonogo.gateway.bootstrap import Bootstrap, bootstrap_json, command
 from gonogo.gateway.translate import GatewayInput, translate
 from gonogo.security.certificates import ensure_certificates
+from tests.free_ports import free_port
 from tests.shell.policy_parts import Deployment, question
 
 __all__ = ["Client", "FakeEngine", "Front", "Reply", "question"]
 
 ENVOY = next(Path(folder) / "_bin" / "envoy" for folder in envoy.__path__ if (Path(folder) / "_bin").is_dir())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -35,7 +35,8 @@ from gonogo.gateway.resources.convert import to_json, to_message, unpacked
 from gonogo.gateway.snapshot import LISTENER, Snapshot, typed
 from gonogo.gateway.translate import GatewayInput, translate
 from gonogo.security.certificates import ensure_certificates
-from tests.shell.gateway_parts import ENVOY, free_port
+from tests.free_ports import free_port
+from tests.shell.gateway_parts import ENVOY
 
 RELAYS = 2
 

@@ -13,10 +13,10 @@ from gonogo.cli.model_fetch import Source, fetched
 from gonogo.cli.model_wish import MODEL_SCOPE_ENDPOINT, endpoint_of, wish_of
 from gonogo.cli.refusal import Refusal
 from gonogo.cli.session import open_session
+from tests.free_ports import free_port
 from tests.shell.checkpoints import SHARDS, small_model, write_folder
 from tests.shell.fake_hub import COMMIT, Door, FakeHub
 from tests.shell.fetching import MODEL, NEEDED, PATIENCE_S, Here, wait_for
-from tests.shell.gateway_parts import free_port
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from gonogo.gateway.resources.convert import unpacked
 from gonogo.gateway.snapshot import CLUSTER, ENDPOINTS, LISTENER, SECRET, Snapshot, typed
 from gonogo.gateway.translate import translate
 from gonogo.security.certificates import ensure_certificates
+from tests.free_ports import free_port
 from tests.shell.edge_parts import KEY, Edge, Engine
-from tests.shell.gateway_parts import free_port
 
 CHAT = "/v1/chat/completions"
 

@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import quote
 
+from tests.free_ports import free_port
 from tests.shell.edge_parts import Edge, Engine
-from tests.shell.gateway_parts import free_port
 from tests.shell.test_gateway_edge import CHAT, at_the_edge
 
 

@@ -27,7 +27,7 @@ from gonogo.spec import Spec
 from gonogo.spec.model import Slo
 from gonogo.store import open_store
 from tests.core.test_monitoring import measured
-from tests.shell.gateway_parts import free_port
+from tests.free_ports import free_port
 
 CASES = Path(__file__).parent.parent / "cases" / "monitoring" / "rules"
 MAY_BE_EMPTY: frozenset[str] = frozenset()

@@ -23,7 +23,7 @@ from gonogo.runtimes.local import LocalRuntime, Process
 from gonogo.runtimes.paths import StatePaths
 from gonogo.store import open_store
 from tests.core.gpu_engines import adapter
-from tests.shell.gateway_parts import free_port
+from tests.free_ports import free_port
 
 NAME = "svc/1/0"
 PARTS = Path(__file__).with_name("engine_in_parts.py")

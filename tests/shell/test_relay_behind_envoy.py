@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from tests.core.paper_engines import END, PaperModel
-from tests.shell.gateway_parts import free_port
+from tests.free_ports import free_port
 from tests.shell.in_loop import in_loop
 from tests.shell.relay_parts import RelayedFront
 from tests.shell.scripted_inner import ScriptedInner

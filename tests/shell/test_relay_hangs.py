@@ -14,7 +14,7 @@ from gonogo.gateway.relay import silence, watch
 from gonogo.gateway.relay.machine import Machine
 from gonogo.gateway.relay.replicas import Replicas, Wellness
 from tests.core.paper_engines import PaperModel
-from tests.shell.gateway_parts import free_port
+from tests.free_ports import free_port
 from tests.shell.in_loop import in_loop
 from tests.shell.relay_parts import RelayedFront
 from tests.shell.scripted_inner import ScriptedInner

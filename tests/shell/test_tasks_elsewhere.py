@@ -23,7 +23,7 @@ from gonogo.spec.queue import Queue
 from gonogo.store.faults import StoreUnreadable
 from gonogo.tasks import broker
 from gonogo.tasks.asked_queue import AskedQueue, asked_queue
-from tests.acceptance.deployment import free_port
+from tests.free_ports import free_port
 from tests.shell.policy_parts import until
 from tests.shell.tasks_parts import QueueParts, chat
 from tests.shell.test_tasks_celery import python

@@ -22,7 +22,7 @@ from gonogo.runtimes.paths import StatePaths
 from gonogo.spec import Spec
 from gonogo.spec.engine import EngineChoice
 from gonogo.store import open_store
-from tests.shell.gateway_parts import free_port
+from tests.free_ports import free_port
 
 NAME = "svc/1/0"
 PROGRAM = Path(__file__).parent / "fake_replica.py"
