@@ -91,6 +91,16 @@ def test_a_start_of_a_release_that_begins_with_a_logo_is_told_apart_too() -> Non
     assert explain_log(earlier + starts) is None
 
 
+def test_a_package_that_was_missing_and_not_needed_is_not_what_an_engine_dies_of_hours_later() -> None:
+    optional = "ERROR 11-26 21:17:58 [core.py:13] ModuleNotFoundError: No module named 'flashinfer'\n"
+    assert explain_log(optional + "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB\n") == (
+        "EngineOutOfMemory"
+    )
+    assert explain_log(optional + "(APIServer pid=1) RuntimeError: Engine core initialization failed.\n") == (
+        "EnginePackageMissing"
+    )
+
+
 def test_what_no_restart_mends_is_among_the_reasons_and_what_may_pass_is_not_called_so() -> None:
     assert FINAL < REASONS
     passing = {"EngineCardBusy", "EnginePortTaken", "EngineDiskFull", "EngineOutOfMemory", "EngineKilled"}

@@ -166,13 +166,11 @@ _MODEL = _patterns(
     ),
     ("EngineModelUnreadable", r"SafetensorError|Error while deserializing header"),
 )
-_MISSING = _patterns(
-    ("EnginePackageMissing", r"(?m)^(?:\(\w{1,40} pid=\d+\) )?(?:ERROR [^\n\]]{1,100}\] )?ModuleNotFoundError: "),
-)
 _ENDS = _patterns(
     (_OUT_OF_MEMORY, r"CUDA out of memory|CUDA error: out of memory|std::bad_alloc|Cannot allocate memory"),
     ("EngineInstructionMissing", r"Illegal instruction"),
     ("EngineKilled", r"[Ee]xit ?code:? -9\b|Out of memory: Killed process|oom-kill:"),
+    ("EnginePackageMissing", r"(?m)^(?:\(\w{1,40} pid=\d+\) )?(?:ERROR [^\n\]]{1,100}\] )?ModuleNotFoundError: "),
     (
         "EngineChildDied",
         r"Engine core proc \S+ died unexpectedly|Worker proc \S+ died unexpectedly|Engine core initialization failed"
@@ -182,7 +180,7 @@ _ENDS = _patterns(
     ),
     ("EngineCrashed", r"Fatal Python error|Segmentation fault"),
 )
-_EXITS: _Patterns = (*_MEMORY, *_HOST, *_ENVIRONMENT, *_MODEL, *_MISSING, *_ENDS)
+_EXITS: _Patterns = (*_MEMORY, *_HOST, *_ENVIRONMENT, *_MODEL, *_ENDS)
 """For both engines: underneath are the same torch, transformers and NCCL, and none says what the other means by it."""
 
 _ANSWERS = _patterns(
